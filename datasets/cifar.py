@@ -1,0 +1,60 @@
+"""CIFAR-100, python version: cifar-100-python/{train,test,meta}."""
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from files import BadInput, read_bytes, unpickle
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+FOLDER = "cifar-100-python"
+OFFICIAL_MD5 = {
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+}
+SIDE = 32
+
+
+def read_cifar100(root: Path) -> tuple[tuple, tuple, list[str]]:
+    """Training and test (images, labels) and the class names of the folder `root`/cifar-100-python.
+
+    A folder in the same layout with other images works too; a line says that it is not the official release.
+
+    Raises:
+        BadInput: a file is missing, truncated, or does not hold what it should.
+    """
+    folder = root / FOLDER
+    contents = {}
+    for name in OFFICIAL_MD5:
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder / name}: missing; download {URL} and unpack it in {root}")
+        contents[name] = read_bytes(folder / name)
+    if any(hashlib.md5(contents[name]).hexdigest() != md5 for name, md5 in OFFICIAL_MD5.items()):
+        print(f"{folder}: not the official release of CIFAR-100 (md5 differs); using it as it is")
+    meta = unpickle(contents.pop("meta"), folder / "meta")
+    classes = meta.get("fine_label_names") if isinstance(meta, dict) else None
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise BadInput(f"{folder / 'meta'}: no list of class names under 'fine_label_names'; download {URL}")
+    train, test = (read_split(contents[name], folder / name, len(classes)) for name in ("train", "test"))
+    return train, test, classes
+
+
+def read_split(content: bytes, path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (n, 32, 32, 3), and labels, int32 (n,), of one file.
+
+    Raises:
+        BadInput: it does not hold them.
+    """
+    table = unpickle(content, path)
+    data = table.get("data") if isinstance(table, dict) else None
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or not len(data) or (
+            data.shape[1] != 3 * SIDE * SIDE):
+        raise BadInput(f"{path}: 'data' is not a uint8 array of {3 * SIDE * SIDE} columns; download {URL}")
+    labels = table.get("fine_labels")
+    if not isinstance(labels, list) or len(labels) != len(data) or not all(
+            isinstance(label, (int, np.integer)) and 0 <= label < num_classes for label in labels):
+        raise BadInput(f"{path}: 'fine_labels' is not a list of {len(data)} labels from 0 to {num_classes - 1}; "
+                       f"download {URL}")
+    images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), np.array(labels, np.int32)

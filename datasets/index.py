@@ -1,0 +1,67 @@
+"""index/<data set>.bin, the ids to drop, and index/<data set>.json, its manifest."""
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from files import BadInput, read_bytes, replacing, unpickle
+
+
+def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
+    """Write the ids to drop as a pickled int64 array and the manifest beside it.
+
+    Raises:
+        BadInput: they cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(pickle.dumps(drop.astype(np.int64), protocol=4))
+    with replacing(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]:
+    """The ids to drop, int64, ascending, and the manifest; {} for a plain index, as the PyTorch release writes it.
+
+    Raises:
+        BadInput: it does not fit a data set of that name with that many images.
+    """
+    drop = unpickle(read_bytes(path), path)
+    if isinstance(drop, list):
+        drop = np.array(drop or [], dtype=None if drop else np.int64)
+    if not isinstance(drop, np.ndarray) or drop.ndim != 1 or drop.dtype.kind not in "iu":
+        raise BadInput(f"{path}: not an array of image ids; make it with selection.py")
+    if len(drop) and not 0 <= drop.min() <= drop.max() < images:
+        raise BadInput(f"{path}: ids reach from {drop.min()} to {drop.max()}, {dataset} has 0 to {images - 1}; "
+                       "make an index for this data set")
+    ids = np.unique(drop)
+    if len(ids) < len(drop):
+        raise BadInput(f"{path}: {len(drop) - len(ids)} ids are repeated; make it again with selection.py")
+    if len(ids) == images:
+        raise BadInput(f"{path}: drops all {images} images; make it again with a larger --rate")
+    manifest = read_manifest(path.with_suffix(".json"))
+    if manifest:
+        if manifest.get("dataset") != dataset or manifest.get("images") != images:
+            raise BadInput(f"{path}: made for {manifest.get('dataset')} with {manifest.get('images')} images, not "
+                           f"for {dataset} with {images}; make an index for this data set")
+        if manifest.get("dropped") != len(ids):
+            raise BadInput(f"{path}: drops {len(ids)} images, its manifest says {manifest.get('dropped')}; "
+                           "make both again with selection.py")
+    return ids.astype(np.int64), manifest
+
+
+def read_manifest(path: Path) -> dict:
+    """A manifest's content, {} where there is none.
+
+    Raises:
+        BadInput: the file is no manifest.
+    """
+    if not path.exists():
+        return {}
+    try:
+        manifest = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON; make it again with selection.py") from error
+    if not isinstance(manifest, dict):
+        raise BadInput(f"{path}: not a manifest; make it again with selection.py")
+    return manifest

@@ -1,0 +1,49 @@
+"""The networks, by name. Each has features(x), (n, d), and construct(x) = classifier(features(x)), (n, classes)."""
+import mindspore as ms
+import numpy as np
+
+from files import BadInput
+from models import resnet
+
+NETWORKS = {
+    "resnet18": resnet.resnet18,
+    "resnet20": resnet.resnet20,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+}
+
+
+def create_model(arch: str, num_classes: int, small_images: bool) -> ms.nn.Cell:
+    """A new network, its weights drawn from MindSpore's seed.
+
+    Args:
+        small_images: True for the CIFAR form, False for the ImageNet form.
+
+    Raises:
+        BadInput: no such network.
+    """
+    if arch not in NETWORKS:
+        raise BadInput(f"--arch {arch}: unknown; known are {', '.join(NETWORKS)}")
+    return NETWORKS[arch](num_classes, small_images)
+
+
+def load_weights(network: ms.nn.Cell, weights: dict[str, np.ndarray], path: str, arch: str) -> None:
+    """Put a checkpoint's weights into a network.
+
+    Args:
+        path, arch: named in the error.
+
+    Raises:
+        BadInput: they belong to another network or to another number of classes.
+    """
+    own = dict(network.parameters_and_names())
+    for name, parameter in own.items():
+        if name not in weights or weights[name].shape != parameter.shape:
+            if name.startswith("classifier.") and weights.get(name) is not None and (
+                    weights[name].shape[1:] == parameter.shape[1:]):
+                raise BadInput(f"{path}: trained for {len(weights[name])} classes, the data set has "
+                               f"{len(parameter)}; name a checkpoint of this data set")
+            raise BadInput(f"{path}: not a checkpoint of {arch} ({name} is missing or has another shape); "
+                           "name another --arch or --ckpt")
+    for name, parameter in own.items():
+        parameter.set_data(ms.Tensor(weights[name].astype(np.float32)))

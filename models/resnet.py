@@ -1,0 +1,133 @@
+"""Residual networks (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016)."""
+import mindspore as ms
+from mindspore import nn, ops
+
+from models.layers import ConvBN, classifier
+
+
+class BasicBlock(nn.Cell):
+    """Two 3x3 convolutions and a projection shortcut where the shape changes."""
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvBN(in_channels, width, 3, stride)
+        self.conv2 = ConvBN(width, width, 3)
+        self.shortcut = shortcut(in_channels, width, stride)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return ops.relu(self.conv2(ops.relu(self.conv1(x))) + self.shortcut(x))
+
+
+class Bottleneck(nn.Cell):
+    """1x1, 3x3 (with the stride), 1x1 with four times the width."""
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvBN(in_channels, width, 1)
+        self.conv2 = ConvBN(width, width, 3, stride)
+        self.conv3 = ConvBN(width, 4 * width, 1)
+        self.shortcut = shortcut(in_channels, 4 * width, stride)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        y = ops.relu(self.conv2(ops.relu(self.conv1(x))))
+        return ops.relu(self.conv3(y) + self.shortcut(x))
+
+
+def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Cell:
+    """The identity where the shape stays, else a 1x1 projection (He et al.'s option B)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return ConvBN(in_channels, out_channels, 1, stride)
+
+
+class PaddedShortcut(nn.Cell):
+    """Parameter-free shortcut that halves the image and doubles the channels (He et al.'s option A)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.subsample = nn.MaxPool2d(kernel_size=1, stride=2)
+        self.channels = channels
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return ops.pad(self.subsample(x), (0, 0, 0, 0, self.channels // 4, self.channels // 4))
+
+
+class ResNet(nn.Cell):
+    """Residual network with four stages of widths 64, 128, 256, 512.
+
+    Args:
+        depths: blocks in each stage.
+        small_images: True for the CIFAR form (3x3 stem, no pooling), False for the ImageNet form
+            (7x7 stem of stride 2 and 3x3 max-pooling). Both pool adaptively before the classifier.
+    """
+
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], num_classes: int,
+                 small_images: bool) -> None:
+        super().__init__()
+        if small_images:
+            self.stem = nn.SequentialCell(ConvBN(3, 64, 3), nn.ReLU())
+        else:
+            self.stem = nn.SequentialCell(ConvBN(3, 64, 7, 2), nn.ReLU(),
+                                          nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="pad", padding=1))
+        channels = 64
+        stages = []
+        for stage, depth in enumerate(depths):
+            width = 64 * 2 ** stage
+            blocks = []
+            for i in range(depth):
+                blocks.append(block(channels, width, stride=2 if stage > 0 and i == 0 else 1))
+                channels = width * block.expansion
+            stages.append(nn.SequentialCell(blocks))
+        self.stages = nn.SequentialCell(stages)
+        self.classifier = classifier(channels, num_classes)
+
+    def features(self, x: ms.Tensor) -> ms.Tensor:
+        """Penultimate activations, (n, 512) or, with bottlenecks, (n, 2048)."""
+        return ops.mean(self.stages(self.stem(x)), (2, 3))
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.classifier(self.features(x))
+
+
+class CifarResNet20(nn.Cell):
+    """He et al.'s 20-layer network for CIFAR: widths 16, 32, 64, three blocks each, 0.27 M parameters."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.SequentialCell(ConvBN(3, 16, 3), nn.ReLU())
+        channels = 16
+        blocks = []
+        for width in (16, 32, 64):
+            for _ in range(3):
+                block = BasicBlock(channels, width, stride=1 if width == channels else 2)
+                if width != channels:
+                    block.shortcut = PaddedShortcut(width)
+                blocks.append(block)
+                channels = width
+        self.blocks = nn.SequentialCell(blocks)
+        self.classifier = classifier(channels, num_classes)
+
+    def features(self, x: ms.Tensor) -> ms.Tensor:
+        """Penultimate activations, (n, 64)."""
+        return ops.mean(self.blocks(self.stem(x)), (2, 3))
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.classifier(self.features(x))
+
+
+def resnet18(num_classes: int, small_images: bool) -> ResNet:
+    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, small_images)
+
+
+def resnet34(num_classes: int, small_images: bool) -> ResNet:
+    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, small_images)
+
+
+def resnet50(num_classes: int, small_images: bool) -> ResNet:
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, small_images)
+
+
+def resnet20(num_classes: int, small_images: bool) -> CifarResNet20:
+    return CifarResNet20(num_classes)
