@@ -70,12 +70,12 @@ def set_up(device: str, seed: int) -> str:
     Raises:
         BadInput: the device is not present.
     """
+    present = [name for name in ("Ascend", "GPU", "CPU") if ms.hal.is_available(name)]
     if device == "auto":
-        device = next(name for name in ("Ascend", "GPU", "CPU") if ms.hal.is_available(name))
-    try:
-        ms.set_device(device)
-    except RuntimeError as error:
-        raise BadInput(f"--device {device}: not available to this MindSpore; use --device auto or CPU") from error
+        device = present[0]
+    if device not in present:
+        raise BadInput(f"--device {device}: not available to this MindSpore; use --device auto or CPU")
+    ms.set_device(device)
     if device == "CPU":
         for name, value in CPU_SETTINGS.items():
             os.environ.setdefault(name, value)

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import SOURCES, DataSet, open_dataset
-from datasets.index import write_index
+from datasets.index import METHODS, write_index
 from datasets.pipeline import PADDING, EvaluationBatches
 from files import BadInput, load_checkpoint, make_folder, replacing, sha256
 from models import NETWORKS, create_model, load_weights
@@ -38,7 +38,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
     choice = parser.add_argument_group("selection")
     choice.add_argument("--rate", default=1.0, type=float, help="share of the images to keep, above 0, at most 1")
-    choice.add_argument("--method", default="moderate", choices=("moderate", "random"),
+    choice.add_argument("--method", default="moderate", choices=METHODS,
                         help="moderate: the paper's; random: as many images drawn by --seed, for comparison")
     choice.add_argument("--center", default="median", choices=CENTRES,
                         help="class centre: coordinate-wise median (the release) or mean (the paper's Eq. 1)")
@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> None:
         manifest |= {"seed": args.seed}
     data = open_dataset(args.dataset, args.data)
     n = len(data.train.labels)
+    if len(ids_to_drop(np.arange(n), args.rate)) == n:
+        raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
     make_folder(args.save)
     index = args.save / f"{args.dataset}.bin"
     if args.method == "random":
@@ -73,13 +75,9 @@ def main(argv: list[str] | None = None) -> None:
         order = np.argsort(distances, kind="stable")  # ties by id
         drop = ids_to_drop(order, args.rate)
         kept = np.delete(np.arange(n), drop)
-        if not len(kept):
-            raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
         manifest |= {"kept_band": [float(distances[kept].min()), float(distances[kept].max())]}
         with replacing(index.with_suffix(".png")) as temporary:
             draw_selection(data, distances, order, kept, args.rate).save(temporary, format="PNG")
-    if len(drop) == n:
-        raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
     manifest |= {"images": n, "kept": n - len(drop), "dropped": len(drop), "versions": runtime.versions()}
     write_index(index, drop, manifest)
     print(f"kept {n - len(drop)} of {n} images; ids to drop in {index}")

@@ -13,7 +13,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.index import read_index
 from datasets.pipeline import PADDING, EvaluationBatches, TrainingBatches
-from files import BadInput, make_folder, replacing, save_checkpoint
+from files import make_folder, replacing, save_checkpoint
 from models import NETWORKS, create_model
 
 MOMENTUM = 0.9
@@ -196,8 +196,8 @@ class Progress:
     loss_sum: float = 0.0
     right: int = 0
     seconds: float = 0.0
-    compiling: float = 0.0
-    compiled_images: int = 0
+    untimed_seconds: float = 0.0
+    untimed_images: int = 0
     pending: list = field(default_factory=list)
 
     def fetch(self) -> None:
@@ -218,29 +218,30 @@ class Progress:
 
     @property
     def images_per_second(self) -> float:
-        """Without the steps that compiled a graph, unless there were no others."""
-        if self.images > self.compiled_images:
-            return (self.images - self.compiled_images) / (self.seconds - self.compiling)
+        """Without the first step of each batch size, which may compile, unless there were no others."""
+        if self.images > self.untimed_images:
+            return (self.images - self.untimed_images) / (self.seconds - self.untimed_seconds)
         return self.images / max(self.seconds, 1e-9)
 
 
-def run_batches(step: Step, batches, steps: int, title: str) -> Progress:
+def run_batches(step: Step, batches: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], steps: int,
+                title: str) -> Progress:
     """Run a step over one pass of batches, with a bar on a terminal, else a line a minute."""
     progress = Progress()
     terminal = sys.stderr.isatty()
     shown = time.perf_counter()
-    compiled = run_batches.__dict__.setdefault("compiled", set())
+    sizes = set()
     with tqdm(total=steps, desc=title, unit="step", leave=False, disable=not terminal) as bar:
         for number, (_, images, labels) in enumerate(batches, 1):
             before = time.perf_counter()
             count = int((labels != PADDING).sum())
             loss, right = step(ms.Tensor(images), ms.Tensor(labels))
             progress.pending.append((loss, right, count))
-            if (step, len(labels)) not in compiled:
-                compiled.add((step, len(labels)))
+            if len(labels) not in sizes:  # in a run's first pass it compiles a graph of this batch size
+                sizes.add(len(labels))
                 progress.fetch()
-                progress.compiling += time.perf_counter() - before
-                progress.compiled_images += count
+                progress.untimed_seconds += time.perf_counter() - before
+                progress.untimed_images += count
             bar.update()
             if time.perf_counter() - shown > (1 if terminal else 60):
                 shown = time.perf_counter()

@@ -7,6 +7,8 @@ import numpy as np
 
 from files import BadInput, read_bytes, replacing, unpickle
 
+METHODS = ("moderate", "random")
+
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
     """Write the ids to drop as a pickled int64 array and the manifest beside it.
@@ -27,8 +29,8 @@ def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]
         BadInput: it does not fit a data set of that name with that many images.
     """
     drop = unpickle(read_bytes(path), path)
-    if isinstance(drop, list):
-        drop = np.array(drop or [], dtype=None if drop else np.int64)
+    if isinstance(drop, list) and all(type(i) is int for i in drop):
+        drop = np.array(drop, np.int64 if all(abs(i) < 2 ** 63 for i in drop) else object)
     if not isinstance(drop, np.ndarray) or drop.ndim != 1 or drop.dtype.kind not in "iu":
         raise BadInput(f"{path}: not an array of image ids; make it with selection.py")
     if len(drop) and not 0 <= drop.min() <= drop.max() < images:
@@ -62,6 +64,7 @@ def read_manifest(path: Path) -> dict:
         manifest = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON; make it again with selection.py") from error
-    if not isinstance(manifest, dict):
+    if not isinstance(manifest, dict) or manifest.get("method") not in METHODS or (
+            not isinstance(manifest.get("rate"), (int, float))):
         raise BadInput(f"{path}: not a manifest; make it again with selection.py")
     return manifest

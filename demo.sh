@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Train, select 20 %, train again on the moderate coreset and on a random one: a few minutes on two cores.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./environment.sh
+environment requirements.txt
+
+options=(--dataset toy --arch resnet20 --batch_size 64 --epoch 20 --eval_freq 5 --model_dir demo/ckpt)
+run=demo/ckpt/toy/resnet20
+rm -rf demo
+"$PYTHON" train.py "${options[@]}"
+"$PYTHON" selection.py --dataset toy --arch resnet20 --ckpt $run/best.pth --rate 0.2 --save demo/index
+"$PYTHON" selection.py --dataset toy --method random --rate 0.2 --save demo/index/random
+"$PYTHON" train.py "${options[@]}" --prune demo/index/toy.bin
+"$PYTHON" train.py "${options[@]}" --prune demo/index/random/toy.bin
+
+"$PYTHON" - $run <<'TABLE'
+import csv, json, pathlib, sys
+run = pathlib.Path(sys.argv[1])
+print(f"\n{'training images':24}{'number':>8}{'accuracy %':>12}{'seconds':>9}")
+for title, folder, index in (("whole", ".", None), ("moderate coreset", "coreset-moderate-0.2", "toy.json"),
+                             ("random coreset", "coreset-random-0.2", "random/toy.json")):
+    rows = list(csv.DictReader(open(run / folder / "log.csv")))
+    accuracy = max(float(row["test_acc"]) for row in rows if row["test_acc"])
+    seconds = sum(float(row["train_seconds"]) for row in rows)
+    manifest = json.load(open(f"demo/index/{index or 'toy.json'}"))
+    print(f"{title:24}{manifest['kept' if index else 'images']:8}{accuracy:12.2f}{seconds:9.1f}")
+TABLE
+echo "the selection as a picture: demo/index/toy.png"

@@ -1,0 +1,199 @@
+"""Speed on this machine: `python tests/benchmark.py`; beside PyTorch where torch is installed.
+
+MindSpore and PyTorch run in processes of their own, alternating in one run, so that each has its own settings and
+both see the same machine. Medians of the rounds, warm-up and compilation apart. About six minutes on two cores.
+"""
+import argparse
+import csv
+import importlib.util
+import multiprocessing as mp
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+BATCH = 128
+
+
+def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return (generator.standard_normal((BATCH, 3, 32, 32), np.float32),
+            generator.integers(0, 100, BATCH, dtype=np.int32))
+
+
+def mindspore_round(task: str) -> Callable[[], None]:
+    """One call of the result is one batch of ResNet-50, through the scripts' own functions."""
+    import runtime
+    runtime.set_up("CPU", 0)
+    import mindspore as ms
+    import train
+    from models import create_model
+    from models.layers import fold_batchnorm
+    network = create_model("resnet50", 100, small_images=True)
+    images, labels = map(ms.Tensor, images_and_labels())
+    if task == "training":
+        network.set_train(True)
+        step = train.make_train_step(network, train.make_optimizer(network, 5e-4, 0.1))
+        return lambda: step(images, labels)[0].asnumpy()
+    fold_batchnorm(network)
+
+    @ms.jit
+    def extract(x: ms.Tensor) -> ms.Tensor:
+        return network.features(x)
+
+    return lambda: extract(images).asnumpy()
+
+
+def torch_round(task: str, channels_last: bool) -> Callable[[], None]:
+    """The same batch in eager PyTorch."""
+    import torch
+    from make_golden import NETWORKS
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    network = NETWORKS["resnet50"]().to(memory_format=form)
+    images, labels = images_and_labels()
+    x, y = torch.from_numpy(images).to(memory_format=form), torch.from_numpy(labels).long()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+
+    def training() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+
+    def extraction() -> None:
+        with torch.inference_mode():
+            network.features(x)
+
+    network.train(task == "training")
+    return training if task == "training" else extraction
+
+
+ROUNDS = {
+    "MindSpore": mindspore_round,
+    "PyTorch NCHW": lambda task: torch_round(task, channels_last=False),
+    "PyTorch channels-last": lambda task: torch_round(task, channels_last=True),
+}
+
+
+def work(name: str, task: str, pipe: mp.connection.Connection) -> None:
+    run = ROUNDS[name](task)
+    while pipe.recv():
+        start = time.perf_counter()
+        run()
+        pipe.send(time.perf_counter() - start)
+
+
+def compare(task: str, rounds: int) -> None:
+    """Print images per second of every framework present, and MindSpore's ratio to the best other."""
+    context = mp.get_context("spawn")
+    pipes = {}
+    for name in ROUNDS:
+        if name == "MindSpore" or importlib.util.find_spec("torch"):
+            pipes[name], theirs = context.Pipe()
+            context.Process(target=work, args=(name, task, theirs), daemon=True).start()
+    seconds = {name: [] for name in pipes}
+    for _ in range(rounds + 1):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            seconds[name].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(False)
+    speeds = {name: BATCH / statistics.median(times[1:]) for name, times in seconds.items()}
+    for name, speed in speeds.items():
+        print(f"ResNet-50 {task}, batch {BATCH}, {name}: {speed:.1f} img/s (first call {seconds[name][0]:.1f} s)",
+              flush=True)
+    if len(speeds) > 1:
+        best = max(speed for name, speed in speeds.items() if name != "MindSpore")
+        print(f"ResNet-50 {task}: MindSpore / PyTorch's better layout = {speeds['MindSpore'] / best:.2f}", flush=True)
+
+
+def pipeline(rounds: int) -> None:
+    """Print images per second of crop, flip and normalise."""
+    from datasets import SOURCES, DataSet, Split
+    from datasets.pipeline import TrainingBatches
+    source = SOURCES["CIFAR100"]
+    images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
+    split = Split(images, np.zeros(len(images), np.int32))
+    data = DataSet("CIFAR100", split, split, ["0"], source.mean, source.std, source.padding, True, source.recipe)
+    batches = TrainingBatches(data, np.arange(len(images)), BATCH, seed=0)
+    speeds = []
+    for number in range(rounds):
+        start = time.perf_counter()
+        for _ in batches.epoch(number):
+            pass
+        speeds.append(len(images) / (time.perf_counter() - start))
+    print(f"CIFAR-100 input pipeline: {statistics.median(speeds):.0f} img/s", flush=True)
+
+
+def start(_: int) -> None:
+    """Print the seconds from the start of train.py with ResNet-50 to its first step: loading, data, compilation."""
+    with tempfile.TemporaryDirectory() as folder:
+        generator = np.random.default_rng(0)
+        data = Path(folder, "cifar-100-python")
+        data.mkdir()
+        for name, n in (("train", 2 * BATCH), ("test", BATCH)):
+            table = {"data": generator.integers(0, 256, (n, 3072), np.uint8), "fine_labels": [0] * n}
+            (data / name).write_bytes(pickle.dumps(table))
+        (data / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(i) for i in range(100)]}))
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, ROOT / "train.py", "--data", folder, "--epoch", "1", "--model_dir", folder],
+                       check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - begun
+        row = next(csv.DictReader(open(Path(folder, "CIFAR100/resnet50/log.csv"))))
+    step = BATCH / float(row["images_per_second"])  # of the second of the two steps: the first one compiles
+    before = seconds - float(row["test_seconds"]) - 2 * step
+    print(f"from the start of train.py to the first step of ResNet-50: {before:.1f} s, to its end {before + step:.1f} s",
+          flush=True)
+
+
+def release_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The release's formula in straightforward NumPy."""
+    centres = np.stack([np.median(features[labels == c], axis=0) for c in np.unique(labels)])
+    return np.linalg.norm(features.astype(np.float64) - centres.astype(np.float64)[labels], axis=1)
+
+
+def distances(rounds: int) -> None:
+    """Print seconds and extra memory of distances and selection at CIFAR-100's size."""
+    from selection import distances_to_centres, ids_to_drop
+    generator = np.random.default_rng(0)
+    features = generator.standard_normal((50_000, 2048), np.float32)
+    labels = generator.permutation(np.arange(50_000) % 100)
+    kept = {}
+    for name, function in (("selection.py", distances_to_centres), ("plain NumPy", release_distances)):
+        seconds = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            order = np.argsort(function(features, labels), kind="stable")
+            kept[name] = ids_to_drop(order, 0.2)
+            seconds.append(time.perf_counter() - start)
+        tracemalloc.start()
+        function(features, labels)
+        peak = tracemalloc.get_traced_memory()[1] / 1e6
+        tracemalloc.stop()
+        print(f"distances and selection, 50,000 x 2,048, {name}: {statistics.median(seconds):.2f} s, "
+              f"{peak:.0f} MB beside the features", flush=True)
+    print(f"same ids: {set(kept['selection.py']) == set(kept['plain NumPy'])}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds; their median is printed")
+    parser.add_argument("--only", choices=("pipeline", "distances", "start", "training", "extraction"))
+    args = parser.parse_args()
+    tasks = {"pipeline": pipeline, "distances": distances, "start": start, "training": lambda n: compare("training", n),
+             "extraction": lambda n: compare("extraction", n)}
+    for name, task in tasks.items():
+        if args.only in (None, name):
+            task(args.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The documented commands through a shell, on a small set in the official layout."""
+import csv
+import json
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+from conftest import CLASSES, TEST, TRAIN
+from files import BadInput, load_checkpoint, save_checkpoint
+from models import create_model
+
+SMALL = ("--arch", "resnet20", "--epoch", 2, "--batch_size", 64)
+TIMES = ("train_seconds", "test_seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, cifar: Path, script) -> Path:
+    """A folder in which the three commands have run."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "data").symlink_to(cifar)
+    base = "ckpt/CIFAR100/resnet20/best.pth"
+    for name, *options in (
+            ("train.py", "--dataset", "CIFAR100", "--data", "data", *SMALL),
+            ("selection.py", "--dataset", "CIFAR100", "--arch", "resnet20", "--ckpt", base, "--rate", 0.2),
+            ("train.py", "--dataset", "CIFAR100", "--data", "data", *SMALL, "--prune", "index/CIFAR100.bin")):
+        result = script(name, folder, *options)
+        assert result.returncode == 0 and not result.stderr, result.stderr
+        (folder / "output.txt").open("a").write(result.stdout)
+    return folder
+
+
+def log(folder: Path) -> list[dict]:
+    with open(folder / "log.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_of_a_run(work: Path) -> None:
+    run = work / "ckpt/CIFAR100/resnet20"
+    rows = log(run)
+    assert list(rows[0]) == list(train.COLUMNS) and [row["epoch"] for row in rows] == ["1", "2"]
+    args = json.loads((run / "args.json").read_text())
+    assert args["arch"] == "resnet20" and args["seed"] == 42 and args["versions"]["mindspore"] == ms.__version__
+    shutil.copy(run / "best.pth", work / "best.ckpt")
+    assert ms.load_checkpoint(str(work / "best.ckpt"))["classifier.bias"].shape == (CLASSES,)
+    assert load_checkpoint(run / "last.pth")["classifier.bias"].shape == (CLASSES,)
+
+
+def test_output_is_plain_lines(work: Path) -> None:
+    text = (work / "output.txt").read_text()
+    assert f"CIFAR100: {TRAIN} of {TRAIN} training images, {TEST} test images, {CLASSES} classes" in text
+    assert f"kept 40 of {TRAIN} images" in text
+    assert "coreset-moderate-0.2" in text and "\r" not in text
+
+
+def test_index_manifest_and_picture(work: Path) -> None:
+    drop = pickle.loads((work / "index/CIFAR100.bin").read_bytes())
+    manifest = json.loads((work / "index/CIFAR100.json").read_text())
+    assert drop.dtype == np.int64 and len(drop) == len(set(drop)) == 160
+    assert manifest["kept"] == 40 and manifest["dropped"] == 160 and manifest["images"] == TRAIN
+    assert manifest["rate"] == 0.2 and manifest["centre"] == "median" and len(manifest["checkpoint_sha256"]) == 64
+    low, high = manifest["kept_band"]
+    distances = np.load(work / "index/CIFAR100.distances.npz")["distances"]
+    kept = np.delete(distances, drop)
+    assert (kept.min(), kept.max()) == (low, high)
+    assert (np.sort(distances)[80:120] == np.sort(kept)).all()
+    picture = Image.open(work / "index/CIFAR100.png")
+    assert picture.size[0] > 600 and len(picture.getcolors(10 ** 6)) > 100
+
+
+def test_another_rate_uses_the_distances_again(work: Path, script, tmp_path: Path) -> None:
+    base = work / "ckpt/CIFAR100/resnet20/best.pth"
+    options = ("--arch", "resnet20", "--ckpt", base, "--save", tmp_path, "--rate")
+    shutil.copy(work / "index/CIFAR100.distances.npz", tmp_path)
+    assert "using the distances" in script("selection.py", work, *options, 0.4).stdout
+    assert "using the distances" not in script("selection.py", work, *options, 0.4, "--center", "mean").stdout
+
+
+def test_coreset_run_leaves_the_base_run_alone(work: Path) -> None:
+    base = work / "ckpt/CIFAR100/resnet20"
+    assert sorted(path.name for path in base.iterdir()) == [
+        "args.json", "best.pth", "coreset-moderate-0.2", "last.pth", "log.csv"]
+    assert len(log(base / "coreset-moderate-0.2")) == 2
+
+
+def test_same_seed_same_bytes_and_earlier_run_kept(work: Path, script, tmp_path: Path) -> None:
+    first = work / "ckpt/CIFAR100/resnet20"
+    options = ("--data", work / "data", *SMALL, "--model_dir", tmp_path)
+    assert script("train.py", tmp_path, *options).returncode == 0
+    second = tmp_path / "CIFAR100/resnet20"
+    for name in ("best.pth", "last.pth"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    strip = [[{k: v for k, v in row.items() if k not in TIMES} for row in log(run)] for run in (first, second)]
+    assert strip[0] == strip[1]
+    result = script("selection.py", tmp_path, "--data", work / "data", "--arch", "resnet20", "--rate", 0.2,
+                    "--ckpt", second / "best.pth")
+    assert result.returncode == 0
+    assert (tmp_path / "index/CIFAR100.bin").read_bytes() == (work / "index/CIFAR100.bin").read_bytes()
+    result = script("train.py", tmp_path, *options, "--seed", 1, "--save", "False", "--eval_freq", 2)
+    dated = re.search("moved the files of an earlier run to (.*)", result.stdout)[1]
+    assert (Path(dated) / "best.pth").read_bytes() == (first / "best.pth").read_bytes()
+    assert not (second / "best.pth").exists()
+    assert log(second)[0]["test_acc"] == "" and log(second)[1]["test_acc"] != ""
+    assert log(second)[0]["train_loss"] != log(first)[0]["train_loss"]
+
+
+def test_random_control(work: Path, script, tmp_path: Path) -> None:
+    ids = []
+    for seed in (1, 1, 2):
+        result = script("selection.py", work, "--method", "random", "--rate", 0.2, "--seed", seed, "--save", tmp_path)
+        assert result.returncode == 0
+        ids.append(set(pickle.loads((tmp_path / "CIFAR100.bin").read_bytes())))
+    assert ids[0] == ids[1] != ids[2] and len(ids[0]) == len(ids[2]) == 160
+
+
+def test_toy_needs_no_files(script, tmp_path: Path) -> None:
+    result = script("selection.py", tmp_path, "--dataset", "toy", "--method", "random", "--rate", 0.5)
+    assert result.returncode == 0 and "kept 2000 of 4000" in result.stdout
+
+
+SELECT = ("selection.py", "--arch", "resnet20", "--ckpt", "best.pth")
+BAD = [
+    ("train.py --dataset CIFAR10", "--dataset"),
+    ("train.py --arch resnet19", "--arch"),
+    ("train.py --device TPU", "--device"),
+    ("train.py --device GPU", "--device GPU"),
+    ("train.py --epoch 0", "--epoch"),
+    ("train.py --lr nan", "--lr"),
+    ("train.py --save maybe", "--save"),
+    ("train.py --seed -1", "--seed"),
+    ("train.py --data nowhere", "nowhere/cifar-100-python/train"),
+    ("train.py --prune nowhere.bin", "nowhere.bin"),
+    ("train.py --prune text.bin", "text.bin"),
+    ("train.py --prune large.bin", "large.bin"),
+    ("train.py --arch resnet20 --model_dir text.bin", "text.bin"),
+    ("selection.py --rate 0 --ckpt best.pth", "--rate"),
+    ("selection.py --rate 1.1 --ckpt best.pth", "--rate"),
+    ("selection.py --rate nan --ckpt best.pth", "--rate"),
+    ("selection.py", "--ckpt"),
+    ("selection.py --ckpt nowhere.pth", "nowhere.pth"),
+    ("selection.py --ckpt text.bin --arch resnet20", "text.bin"),
+    ("selection.py --ckpt torch.pth --arch resnet20", "torch.pth"),
+    ("selection.py --ckpt cut.pth --arch resnet20", "cut.pth"),
+    ("selection.py --ckpt best.pth --arch resnet18", "best.pth"),
+    ("selection.py --ckpt seven.pth --arch resnet20", "seven.pth"),
+    ("selection.py --ckpt best.pth --arch resnet20 --rate 0.001", "--rate 0.001"),
+    ("selection.py --ckpt best.pth --arch resnet20 --save text.bin", "text.bin"),
+]
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "data").symlink_to(work / "data")
+    (folder / "text.bin").write_text("no pickle and no checkpoint\n")
+    (folder / "torch.pth").write_bytes(b"PK\x03\x04 and so on")
+    (folder / "large.bin").write_bytes(pickle.dumps(np.array([TRAIN])))
+    shutil.copy(work / "ckpt/CIFAR100/resnet20/best.pth", folder)
+    (folder / "cut.pth").write_bytes((folder / "best.pth").read_bytes()[:-5000])
+    save_checkpoint(create_model("resnet20", 7, True), folder / "seven.pth")
+    return folder
+
+
+@pytest.mark.parametrize("command, culprit", BAD)
+def test_bad_input_gets_one_line(bad: Path, script, command: str, culprit: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in bad.rglob("*") if path.is_file()}
+    name, *options = command.split()
+    result = script(name, bad, *options)
+    assert result.returncode == 2
+    assert culprit in result.stderr and result.stderr.startswith(f"{name}: error: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in bad.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_checkpoint_is_refused(bad: Path) -> None:
+    content = bytearray((bad / "best.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bad / "flipped.pth").write_bytes(content)
+    with pytest.raises(BadInput, match="flipped.pth: not a whole MindSpore checkpoint"):
+        load_checkpoint(bad / "flipped.pth")
+    (bad / "flipped.pth").unlink()
+
+
+def test_nothing_temporary_is_left(work: Path) -> None:
+    assert not [path for path in work.rglob("*") if ".tmp" in path.name or path.name.endswith(".ckpt.ckpt")]

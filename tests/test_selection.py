@@ -1,0 +1,51 @@
+"""Centres, distances, sizes, ids."""
+import mindspore as ms
+import numpy as np
+import pytest
+
+import selection
+from test_models import golden, seeded
+from weights import make_batch
+
+RATES = (0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+
+
+def plain_distances(features: np.ndarray, labels: np.ndarray, centre) -> np.ndarray:
+    return np.array([np.linalg.norm(f.astype(float) - centre(features[labels == c], axis=0))
+                     for f, c in zip(features, labels)])
+
+
+@pytest.mark.parametrize("name, centre", [("median", np.median), ("mean", np.mean)])
+@pytest.mark.parametrize("block", [1, 2 ** 23])
+def test_distances(name: str, centre, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "BLOCK_BYTES", block)
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(61, 9)).astype(np.float32)
+    labels = generator.choice([0, 3, 4, 1000], 61)  # gaps, and
+    labels[7] = 77  # a class of one sample
+    ours = selection.distances_to_centres(features, labels, name)
+    assert np.allclose(ours, plain_distances(features, labels, centre), rtol=1e-6)
+    assert ours[7] == 0
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_ids_agree_with_pytorchs_features_and_the_releases_formula(rate: float) -> None:
+    network = seeded("resnet20").set_train(False)
+    features = network.features(ms.Tensor(make_batch(200)[0])).asnumpy()
+    order = np.argsort(selection.distances_to_centres(features, np.arange(200) % 7), kind="stable")
+    assert np.sort(selection.ids_to_drop(order, rate)).tolist() == golden("selection")[f"{rate}"].tolist()
+
+
+@pytest.mark.parametrize("n", [50_000, 100_000])
+@pytest.mark.parametrize("rate", RATES)
+def test_sizes_are_exact_for_the_papers_data_sets(n: int, rate: float) -> None:
+    drop = selection.ids_to_drop(np.arange(n), rate)
+    assert n - len(drop) == round(n * rate)
+
+
+@pytest.mark.parametrize("n, rate, kept", [(1_281_167, 0.3, 384_351), (4, 0.2, 0), (5, 0.2, 1), (5, 0.4, 2), (7, 0.2, 1)])
+def test_the_releases_rounding(n: int, rate: float, kept: int) -> None:
+    drop = selection.ids_to_drop(np.arange(n), rate)
+    low, high = round(n * (.5 - rate / 2)), round(n * (.5 + rate / 2))
+    assert n - len(drop) == high - low == kept
+    assert sorted(drop) == list(range(low)) + list(range(high, n))
