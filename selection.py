@@ -7,6 +7,7 @@ Writes <save>/<dataset>.bin (ids to drop), .json (manifest), .distances.npz and 
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 import runtime  # first: it sets what MindSpore reads when it is loaded
@@ -87,11 +88,11 @@ def find_distances(data: DataSet, manifest: dict, checkpoint: Path, path: Path) 
     """Each training image's distance to its class centre, float64 (n,): from `path` if it fits, else computed.
 
     Raises:
-        BadInput: the checkpoint does not fit the network.
+        BadInput: the checkpoint does not fit the network, or its features are not finite.
     """
     key = {name: manifest[name] for name in ("dataset", "arch", "checkpoint_sha256", "centre")}
     key |= {"images_sha256": data.train.sha256()}
-    distances = read_distances(path, key)
+    distances = read_distances(path, key, len(data.train.labels))
     if distances is not None:
         print(f"using the distances in {path}: same images, network and centre")
         return distances
@@ -99,17 +100,20 @@ def find_distances(data: DataSet, manifest: dict, checkpoint: Path, path: Path) 
     load_weights(network, load_checkpoint(checkpoint), str(checkpoint), manifest["arch"])
     features = extract_features(network, data)
     distances = distances_to_centres(features, data.train.labels, manifest["centre"])
+    if not np.isfinite(distances).all():
+        raise BadInput(f"{checkpoint}: gives features that are not finite numbers; train it again")
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, distances=distances, key=np.array(json.dumps(key, sort_keys=True)))
     return distances
 
 
-def read_distances(path: Path, key: dict) -> np.ndarray | None:
+def read_distances(path: Path, key: dict, images: int) -> np.ndarray | None:
     """The distances kept in a file, or None where there are none or they belong to something else."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            if str(file["key"]) == json.dumps(key, sort_keys=True):
-                return file["distances"]
+            distances = file["distances"]
+            if str(file["key"]) == json.dumps(key, sort_keys=True) and distances.shape == (images,):
+                return distances
     except Exception:  # missing or damaged: they are only a saving, and are computed again
         pass
     return None
@@ -127,15 +131,20 @@ def extract_features(network: ms.nn.Cell, data: DataSet) -> np.ndarray:
     def step(images: ms.Tensor) -> ms.Tensor:
         return network.features(images)
 
+    n = len(data.train.labels)
     features = None
-    with tqdm(total=len(data.train.labels), desc="features", unit="img", disable=not sys.stderr.isatty()) as bar:
+    terminal, shown = sys.stderr.isatty(), time.perf_counter()
+    with tqdm(total=n, desc="features", unit="img", disable=not terminal) as bar:
         for index, images, _ in batches:
             rows = index[index != PADDING]
             values = step(ms.Tensor(images)).asnumpy()[:len(rows)]
             if features is None:
-                features = np.empty((len(data.train.labels), values.shape[1]), np.float32)
+                features = np.empty((n, values.shape[1]), np.float32)
             features[rows] = values
             bar.update(len(rows))
+            if not terminal and time.perf_counter() - shown > 60:
+                shown = time.perf_counter()
+                print(f"features: {rows[-1] + 1} of {n} images", flush=True)
     return features
 
 

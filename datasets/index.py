@@ -1,4 +1,5 @@
 """index/<data set>.bin, the ids to drop, and index/<data set>.json, its manifest."""
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -11,13 +12,15 @@ METHODS = ("moderate", "random")
 
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
-    """Write the ids to drop as a pickled int64 array and the manifest beside it.
+    """Write the ids to drop as a pickled int64 array and the manifest, with the array file's sha256, beside it.
 
     Raises:
         BadInput: they cannot be written.
     """
+    content = pickle.dumps(drop.astype(np.int64), protocol=4)
+    manifest = {**manifest, "index_sha256": hashlib.sha256(content).hexdigest()}
     with replacing(path) as temporary:
-        temporary.write_bytes(pickle.dumps(drop.astype(np.int64), protocol=4))
+        temporary.write_bytes(content)
     with replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2) + "\n")
 
@@ -28,7 +31,8 @@ def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]
     Raises:
         BadInput: it does not fit a data set of that name with that many images.
     """
-    drop = unpickle(read_bytes(path), path)
+    content = read_bytes(path)
+    drop = unpickle(content, path)
     if isinstance(drop, list) and all(type(i) is int for i in drop):
         drop = np.array(drop, np.int64 if all(abs(i) < 2 ** 63 for i in drop) else object)
     if not isinstance(drop, np.ndarray) or drop.ndim != 1 or drop.dtype.kind not in "iu":
@@ -46,9 +50,9 @@ def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]
         if manifest.get("dataset") != dataset or manifest.get("images") != images:
             raise BadInput(f"{path}: made for {manifest.get('dataset')} with {manifest.get('images')} images, not "
                            f"for {dataset} with {images}; make an index for this data set")
-        if manifest.get("dropped") != len(ids):
-            raise BadInput(f"{path}: drops {len(ids)} images, its manifest says {manifest.get('dropped')}; "
-                           "make both again with selection.py")
+        if manifest.get("index_sha256") != hashlib.sha256(content).hexdigest():
+            raise BadInput(f"{path}: its manifest {path.stem}.json belongs to another index; make both again with "
+                           "selection.py, or delete the manifest of a plain index")
     return ids.astype(np.int64), manifest
 
 
