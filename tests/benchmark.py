@@ -15,6 +15,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ ROUNDS = {
 }
 
 
-def work(name: str, task: str, pipe: mp.connection.Connection) -> None:
+def work(name: str, task: str, pipe: Connection) -> None:
     run = ROUNDS[name](task)
     while pipe.recv():
         start = time.perf_counter()
