@@ -2,6 +2,7 @@
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import pickle
 import re
@@ -194,8 +195,11 @@ def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder, "link.ckpt")  # mindspore.load_checkpoint insists on the suffix
         link.symlink_to(path.resolve())
+        logging.disable()  # MindSpore logs what it raises
         try:
             loaded = ms.load_checkpoint(str(link), crc_check=True)
+            return {name: value.asnumpy() for name, value in loaded.items() if isinstance(value, ms.Parameter)}
         except Exception as error:
             raise BadInput(f"{path}: not a whole MindSpore checkpoint; train it again or name another") from error
-    return {name: value.asnumpy() for name, value in loaded.items() if isinstance(value, ms.Parameter)}
+        finally:
+            logging.disable(logging.NOTSET)

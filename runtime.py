@@ -90,13 +90,16 @@ def versions() -> dict[str, str]:
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:
-    """Run a script's main: exit status 2 and one line for bad input, 130 for Ctrl-C."""
+    """Run a script's main: exit status 2 and one line for bad input, 1 for a run that diverged, 130 for Ctrl-C."""
     script = os.path.basename(sys.argv[0])
     try:
         main()
     except BadInput as error:
         print(f"{script}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:
+        print(f"{script}: error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{script}: stopped", file=sys.stderr)
         sys.exit(130)

@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.method == "random":
         order = np.random.default_rng(args.seed).permutation(n)
         drop = ids_to_drop(order, args.rate)
+        index.with_suffix(".png").unlink(missing_ok=True)  # it would show another selection
     else:
         distances = find_distances(data, manifest, args.ckpt, index.with_suffix(".distances.npz"))
         order = np.argsort(distances, kind="stable")  # ties by id
@@ -99,9 +100,9 @@ def find_distances(data: DataSet, manifest: dict, checkpoint: Path, path: Path) 
     network = create_model(manifest["arch"], len(data.classes), data.small_images)
     load_weights(network, load_checkpoint(checkpoint), str(checkpoint), manifest["arch"])
     features = extract_features(network, data)
-    distances = distances_to_centres(features, data.train.labels, manifest["centre"])
-    if not np.isfinite(distances).all():
+    if not np.isfinite(features).all():
         raise BadInput(f"{checkpoint}: gives features that are not finite numbers; train it again")
+    distances = distances_to_centres(features, data.train.labels, manifest["centre"])
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, distances=distances, key=np.array(json.dumps(key, sort_keys=True)))
     return distances
@@ -157,7 +158,7 @@ def distances_to_centres(features: np.ndarray, labels: np.ndarray, centre: str =
         centre: "median", coordinate by coordinate, or "mean" (the paper's Eq. 1).
 
     Returns:
-        float64 (n,). Copies a class at a time and no more, for data sets whose features barely fit into memory.
+        float64 (n,). Copies some columns of one class at a time, for features that barely fit into memory.
     """
     distances = np.empty(len(labels))
     by_class = np.argsort(labels, kind="stable")

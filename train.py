@@ -10,7 +10,6 @@ import argparse
 import csv
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.index import read_index
 from datasets.pipeline import PADDING, EvaluationBatches, TrainingBatches
-from files import make_folder, replacing, save_checkpoint
+from files import BadInput, make_folder, replacing, save_checkpoint
 from models import NETWORKS, create_model
 
 MOMENTUM = 0.9
@@ -68,13 +67,14 @@ def main(argv: list[str] | None = None) -> None:
     data = open_dataset(args.dataset, args.data)
     folder = args.model_dir / args.dataset / args.arch
     keep = np.arange(len(data.train.labels))
+    manifest = None
     if args.prune:
         drop, manifest = read_index(args.prune, data.name, len(keep))
         keep = np.delete(keep, drop)
         folder /= coreset_name(args.prune, manifest, len(keep))
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} test "
           f"images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}", flush=True)
-    start_folder(folder, vars(args))
+    start_folder(folder, {**vars(args), "device": device, "images": len(keep), "index": manifest})
     network = create_model(args.arch, len(data.classes), data.small_images)
     best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed, args.eval_freq,
                  args.save)
@@ -100,9 +100,13 @@ def start_folder(folder: Path, options: dict) -> None:
         dated = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
         while dated.exists():
             dated = dated.with_name(dated.name + "x")
-        dated.mkdir()
-        for path in earlier:
-            shutil.move(path, dated)
+        try:
+            dated.mkdir()
+            for path in earlier:
+                path.rename(dated / path.name)
+        except OSError as error:
+            raise BadInput(f"{folder}: an earlier run cannot be moved ({error.strerror}); "
+                           "name another --model_dir") from error
         print(f"moved the files of an earlier run to {dated}")
     with replacing(folder / "args.json") as temporary:
         temporary.write_text(json.dumps({**options, "versions": runtime.versions()}, indent=2, default=str) + "\n")
@@ -112,7 +116,11 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
           seed: int, eval_freq: int = 1, save: bool = True) -> float:
     """Train a network with the data set's recipe on the images `keep`; return the best test accuracy in percent.
 
-    Writes log.csv, best.pth (best test accuracy, the paper's protocol) and last.pth to `folder` after each epoch.
+    Writes log.csv to `folder` after each epoch and, with `save`, last.pth, and best.pth after each epoch that has the
+    best test accuracy so far (the paper's protocol). `eval_freq` is in epochs.
+
+    Raises:
+        FloatingPointError: the loss is no longer a finite number; the files of the last good epoch stay.
     """
     optimizer = make_optimizer(network, data.recipe.weight_decay, lr)
     train_step, test_step = make_train_step(network, optimizer), make_test_step(network)
@@ -121,10 +129,14 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     best, rows = -1.0, []
     for epoch in range(epochs):
         rate = data.recipe.learning_rate(lr, epoch, epochs)
-        optimizer.learning_rate.set_data(ms.Tensor(rate, ms.float32))
+        # assign, not set_data: a compiled step does not see new data set from outside.
+        ops.assign(optimizer.learning_rate, ms.Tensor(rate, ms.float32))
         network.set_train(True)
         title = f"epoch {epoch + 1}/{epochs}"
         trained = run_batches(train_step, batches.epoch(epoch), len(batches), title)
+        if not math.isfinite(trained.loss):
+            raise FloatingPointError(f"{title}: the training loss is {trained.loss} at learning rate {rate:g}; "
+                                     "start again with a smaller --lr")
         row = {"epoch": epoch + 1, "lr": rate, "train_loss": trained.loss, "train_acc": trained.accuracy,
                "test_loss": "", "test_acc": "", "train_seconds": trained.seconds, "test_seconds": "",
                "images_per_second": trained.images_per_second}

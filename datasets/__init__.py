@@ -39,7 +39,9 @@ class Split:
 
     def sha256(self) -> str:
         """Of the images and labels, in hexadecimal."""
-        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(self.images))
+        digest.update(np.ascontiguousarray(self.labels))
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """CIFAR-100, python version: cifar-100-python/{train,test,meta}."""
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def read_cifar100(root: Path) -> tuple[tuple, tuple, list[str]]:
     folder = root / FOLDER
     contents = {}
     for name in OFFICIAL_MD5:
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise BadInput(f"{folder / name}: missing; download {URL} and unpack it in {root}")
         contents[name] = read_bytes(folder / name)
     if any(hashlib.md5(contents[name]).hexdigest() != md5 for name, md5 in OFFICIAL_MD5.items()):

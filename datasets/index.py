@@ -1,6 +1,7 @@
 """index/<data set>.bin, the ids to drop, and index/<data set>.json, its manifest."""
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def read_manifest(path: Path) -> dict:
     Raises:
         BadInput: the file is no manifest.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return {}
     try:
         manifest = json.loads(read_bytes(path))

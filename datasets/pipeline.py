@@ -1,4 +1,4 @@
-"""Batches of (index, image, label) from a split, made with numpy: 50 times faster than a network on a CPU eats them."""
+"""Batches of (index, image, label) from a split, made with numpy."""
 from collections.abc import Iterator
 
 import numpy as np

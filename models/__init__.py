@@ -45,5 +45,9 @@ def load_weights(network: ms.nn.Cell, weights: dict[str, np.ndarray], path: str,
                                f"{len(parameter)}; name a checkpoint of this data set")
             raise BadInput(f"{path}: not a checkpoint of {arch} ({name} is missing or has another shape); "
                            "name another --arch or --ckpt")
+    extra = weights.keys() - own.keys()
+    if extra:
+        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(extra)} is not a part of it); "
+                       "name another --arch or --ckpt")
     for name, parameter in own.items():
         parameter.set_data(ms.Tensor(weights[name].astype(np.float32)))

@@ -32,7 +32,7 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def mindspore_round(task: str) -> Callable[[], None]:
-    """One call of the result is one batch of ResNet-50, through the scripts' own functions."""
+    """One call of the result is one batch of ResNet-50, as the scripts compute it."""
     import runtime
     runtime.set_up("CPU", 0)
     import mindspore as ms
@@ -100,6 +100,7 @@ def compare(task: str, rounds: int) -> None:
         if name == "MindSpore" or importlib.util.find_spec("torch"):
             pipes[name], theirs = context.Pipe()
             context.Process(target=work, args=(name, task, theirs), daemon=True).start()
+            theirs.close()  # so that a worker's end is seen here
     seconds = {name: [] for name in pipes}
     for _ in range(rounds + 1):
         for name, pipe in pipes.items():

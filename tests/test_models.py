@@ -1,10 +1,13 @@
 """Networks against PyTorch's results on the same weights and images (tests/make_golden.py)."""
+from pathlib import Path
+
 import mindspore as ms
 import numpy as np
 import pytest
 
 import train
 from conftest import ROOT
+from datasets import DataSet, Recipe, Split
 from files import BadInput
 from models import NETWORKS, create_model, load_weights
 from models.layers import fold_batchnorm
@@ -46,7 +49,7 @@ def test_one_step_agrees_with_pytorch(arch: str) -> None:
     expected = golden(arch)
     network = seeded(arch).set_train(True)
     optimizer = train.make_optimizer(network, weight_decay=5e-4, lr=0.5)
-    optimizer.learning_rate.set_data(ms.Tensor(0.1, ms.float32))  # as train() sets each epoch's
+    ms.ops.assign(optimizer.learning_rate, ms.Tensor(0.1, ms.float32))  # as train() sets each epoch's
     images, labels = make_batch(16)
     loss, _ = train.make_train_step(network, optimizer)(ms.Tensor(images), ms.Tensor(labels))
     assert float(loss.asnumpy()) == pytest.approx(float(expected["loss"]), rel=1e-4)
@@ -55,6 +58,35 @@ def test_one_step_agrees_with_pytorch(arch: str) -> None:
         values = parameter.asnumpy()
         error = np.abs(sample(values) - expected["step:" + name]).max()
         assert error < 1e-4 * expected["size:" + name], name
+
+
+def test_momentum_weight_decay_and_a_changed_learning_rate() -> None:
+    layer = ms.nn.Dense(2, 1, has_bias=False)
+    weight, gradient = np.array([[1.0, -2.0]], np.float32), np.array([[0.5, 0.25]], np.float32)
+    layer.weight.set_data(ms.Tensor(weight))
+    optimizer = train.make_optimizer(layer, weight_decay=0.1, lr=0.1)
+    velocity = np.zeros_like(weight)
+    for rate in (0.1, 0.02, 0.0):
+        ms.ops.assign(optimizer.learning_rate, ms.Tensor(rate, ms.float32))
+        optimizer((ms.Tensor(gradient),))
+        velocity = 0.9 * velocity + gradient + 0.1 * weight
+        weight = weight - rate * velocity
+        assert np.allclose(layer.weight.asnumpy(), weight, rtol=1e-6)
+
+
+def test_train_lowers_the_learning_rate_that_its_steps_use(tmp_path: Path) -> None:
+    """With a factor of 0 from the second epoch on, only the first epoch may change the weights."""
+    images, labels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8), np.arange(16) % 4
+    split = Split(images, labels.astype(np.int32))
+    weights = []
+    for epochs in (1, 3):
+        recipe = Recipe(epochs, milestones=(1,), factor=0.0, weight_decay=5e-4)
+        data = DataSet("x", split, split, list("abcd"), (0.5,) * 3, (0.25,) * 3, 4, True, recipe)
+        ms.set_seed(0)
+        network = create_model("resnet20", 4, True)
+        train.train(network, data, np.arange(16), tmp_path, epochs, 8, lr=0.1, seed=0)
+        weights.append(network.classifier.weight.asnumpy())
+    assert (weights[0] == weights[1]).all()
 
 
 @pytest.mark.parametrize("arch", NETWORKS)
@@ -82,6 +114,9 @@ def test_weights_of_another_network_are_refused() -> None:
     weights = {name: p.asnumpy() for name, p in create_model("resnet20", 7, True).parameters_and_names()}
     with pytest.raises(BadInput, match="7 classes"):
         load_weights(create_model("resnet20", 10, True), weights, "x.pth", "resnet20")
+    with pytest.raises(BadInput, match="not a checkpoint of resnet18"):
+        load_weights(create_model("resnet18", 7, True), weights, "x.pth", "resnet18")
+    weights = {name: p.asnumpy() for name, p in create_model("resnet34", 7, True).parameters_and_names()}
     with pytest.raises(BadInput, match="not a checkpoint of resnet18"):
         load_weights(create_model("resnet18", 7, True), weights, "x.pth", "resnet18")
     with pytest.raises(BadInput, match="unknown; known are resnet18"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import selection
+from datasets import SOURCES, DataSet, Split
 from test_models import golden, seeded
 from weights import make_batch
 
@@ -34,6 +35,21 @@ def test_ids_agree_with_pytorchs_features_and_the_releases_formula(rate: float) 
     features = network.features(ms.Tensor(make_batch(200)[0])).asnumpy()
     order = np.argsort(selection.distances_to_centres(features, np.arange(200) % 7), kind="stable")
     assert np.sort(selection.ids_to_drop(order, rate)).tolist() == golden("selection")[f"{rate}"].tolist()
+
+
+def test_extraction_is_in_evaluation_mode_and_order() -> None:
+    """Each image's features as the unfolded network gives them alone; 150 images do not fill the last batch."""
+    images = np.random.default_rng(3).integers(0, 256, (150, 32, 32, 3), np.uint8)
+    split = Split(images, np.zeros(150, np.int32))
+    source = SOURCES["CIFAR100"]
+    data = DataSet("x", split, split, ["0"], source.mean, source.std, source.padding, True, source.recipe)
+    network = seeded("resnet20").set_train(False)
+    inputs = ((images / 255 - source.mean) / source.std).transpose(0, 3, 1, 2).astype(np.float32)
+    alone = np.concatenate([network.features(ms.Tensor(inputs[i:i + 1])).asnumpy() for i in (0, 63, 64, 149)])
+    network.set_train(True)
+    together = selection.extract_features(network, data)
+    assert together.shape == (150, 64)
+    assert np.abs(together[[0, 63, 64, 149]] - alone).max() < 1e-4 * np.abs(alone).max()
 
 
 @pytest.mark.parametrize("n", [50_000, 100_000])
