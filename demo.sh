@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
 environment requirements.txt
 
-options=(--dataset toy --arch resnet20 --batch_size 64 --epoch 20 --eval_freq 5 --model_dir demo/ckpt)
+options=(--dataset toy --arch resnet20 --batch_size 32 --epoch 15 --eval_freq 5 --model_dir demo/ckpt)
 run=demo/ckpt/toy/resnet20
 rm -rf demo
 "$PYTHON" train.py "${options[@]}"

@@ -5,16 +5,16 @@ import numpy as np
 
 SIDE = 16
 CLASSES = 10
-TRAIN, TEST = 4000, 1000
-EASY, MISLABELLED = 0.35, 0.25  # shares of the training images; the rest is typical
+TRAIN, TEST = 3000, 1000
+EASY, MISLABELLED = 0.3, 0.3  # shares of the training images; the rest is typical
 
 
 def make_toy(_: Path) -> tuple[tuple, tuple, list[str]]:
     """Training and test (images, labels) and the class names; the same ones every time.
 
-    A class is a coloured texture. An easy image shows it nearly unchanged, a typical one moved, faded, mixed with
-    another texture and noisy, a mislabelled one is typical but carries another class's label. Test images are
-    typical and rightly labelled.
+    A class is a coloured texture. A typical image shows it moved, faded, mixed with another texture and noisy; an easy
+    one is mixed and noisy by half as much; a mislabelled one is typical but carries another class's label. Test images
+    are typical and rightly labelled.
     """
     generator = np.random.default_rng(20230501)
     textures = np.stack([smooth_texture(generator) for _ in range(CLASSES)])
@@ -41,11 +41,11 @@ def draw(textures: np.ndarray, classes: np.ndarray, easy: np.ndarray, generator:
     """One image of each class given, uint8 (n, SIDE, SIDE, 3)."""
     images = np.empty((len(classes), SIDE, SIDE, 3), np.uint8)
     for i, (name, is_easy) in enumerate(zip(classes, easy)):
-        spread = 0.1 if is_easy else 1.0
-        moved = np.roll(textures[name], generator.integers(-3, 4, 2) * (not is_easy), axis=(0, 1))
+        spread = 0.5 if is_easy else 1.0
+        moved = np.roll(textures[name], generator.integers(-3, 4, 2), axis=(0, 1))
         other = textures[generator.integers(CLASSES)]
         contrast = 0.2 * (1 - 0.5 * spread * generator.random())
         noise = generator.standard_normal((SIDE, SIDE, 3))
-        value = 0.5 + contrast * (moved + spread * (0.6 * generator.random() * other + 0.9 * noise))
+        value = 0.5 + contrast * (moved + spread * (0.6 * generator.random() * other + 1.2 * noise))
         images[i] = np.clip(np.rint(255 * value), 0, 255)
     return images

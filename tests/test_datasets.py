@@ -59,7 +59,7 @@ def test_missing_folder_names_the_download(tmp_path: Path) -> None:
 def test_toy_is_the_same_every_time() -> None:
     first, second = open_dataset("toy", Path()), open_dataset("toy", Path())
     assert first.train.sha256() == second.train.sha256()
-    assert np.bincount(first.test.labels).tolist() == [100] * 10
+    assert len(set(np.bincount(first.test.labels))) == 1
 
 
 def test_evaluation_batches_normalise_in_order_and_fill_up(cifar: Path) -> None:

@@ -122,7 +122,7 @@ def test_random_control(work: Path, script, tmp_path: Path) -> None:
 
 def test_toy_needs_no_files(script, tmp_path: Path) -> None:
     result = script("selection.py", tmp_path, "--dataset", "toy", "--method", "random", "--rate", 0.5)
-    assert result.returncode == 0 and "kept 2000 of 4000" in result.stdout
+    assert result.returncode == 0 and "kept 1500 of 3000" in result.stdout
 
 
 BAD = [
