@@ -1,5 +1,8 @@
 """Files: replaced in one step, read without running what they hold."""
+import binascii
 import contextlib
+import errno
+import fcntl
 import hashlib
 import io
 import logging
@@ -13,6 +16,10 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
+from mindspore.train.checkpoint_pb2 import Checkpoint
+
+RESUME = "resume."  # begins the names of what a checkpoint holds beside the network's own parameters
+CRC_MARK, CRC_BYTES = b"crc_num", 10  # end a MindSpore checkpoint: the mark, then the CRC-32 of all before it
 
 
 class BadInput(Exception):
@@ -27,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         BadInput: the folder cannot be made or written to.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # a name that the next run uses again: a kill leaves one at most
     try:
         yield temporary
         os.replace(temporary, path)
@@ -48,6 +55,28 @@ def make_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise BadInput(f"{folder}: cannot be written to ({error.strerror}); name another folder") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder for results and keep other runs out of it until the end of the block, or of the process.
+
+    Raises:
+        BadInput: another run is in it, or it cannot be written to.
+    """
+    make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise BadInput(f"{folder}: another run is writing to this folder; wait for its end or name another "
+                               "folder") from error
+            # else a file system without locks: go on without
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -135,18 +164,61 @@ class _Reader(pickle._Unpickler):  # pylint: disable=protected-access
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
         return self.known[module, name]
 
+    def load_build(self) -> None:
+        """Set the state of an array or its dtype; of anything else it would change our own functions."""
+        if type(self.stack[-2]) not in (_Array, _Dtype):
+            raise pickle.UnpicklingError("it sets the state of something else than an array, which is not allowed")
+        super().load_build()
 
-def _finished(value: Any) -> Any:
-    """Replace the arrays' stand-ins in what a pickle held."""
+    def load_setitem(self) -> None:
+        self.check_keys(self.stack[-2:])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self.check_keys(self.stack)
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self.check_keys(self.stack)
+        super().load_dict()
+
+    @staticmethod
+    def check_keys(items: list) -> None:
+        """Numbers and strings only: the hash of a tuple that holds one tuple twice, and so on, takes for ever."""
+        if not all(isinstance(key, (str, bytes, int, float)) for key in items[::2]):
+            raise pickle.UnpicklingError("a dict has keys that are neither numbers nor strings")
+
+    def refuse(self) -> None:
+        raise pickle.UnpicklingError("sets and objects are not allowed")
+
+    dispatch = {**pickle._Unpickler.dispatch,  # pylint: disable=protected-access
+                pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
+                pickle.DICT[0]: load_dict,
+                **dict.fromkeys((code[0] for code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET,
+                                                      pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX)),
+                                refuse)}
+
+
+def _finished(value: Any, done: dict[int, Any]) -> Any:
+    """Replace the arrays' stand-ins in what a pickle held.
+
+    Args:
+        done: results by id, so that a list which many others hold is walked once.
+    """
+    if id(value) in done:
+        return done[id(value)]
     if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, dict):
-        return {key: _finished(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_finished(item) for item in value)
-    if value is None or isinstance(value, (bool, int, float, str, bytes, np.generic)):
+        result = value.value
+    elif isinstance(value, dict):
+        result = {key: _finished(item, done) for key, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        result = type(value)([_finished(item, done) for item in value])
+    elif value is None or isinstance(value, (bool, int, float, str, bytes, np.generic)):
         return value
-    raise pickle.UnpicklingError(f"{type(value).__name__} is not allowed")
+    else:
+        raise pickle.UnpicklingError(f"{type(value).__name__} is not allowed")
+    done[id(value)] = result
+    return result
 
 
 def unpickle(content: bytes, path: Path) -> Any:
@@ -159,47 +231,75 @@ def unpickle(content: bytes, path: Path) -> Any:
         BadInput: it is truncated, no pickle, or holds or calls anything else. Nothing in it is run.
     """
     try:
-        return _finished(_Reader(io.BytesIO(content), encoding="latin1").load())
+        return _finished(_Reader(io.BytesIO(content), encoding="latin1").load(), {})
     except Exception as error:  # a broken pickle can raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(f"{path}: not a pickle of plain arrays ({reason}); make or download it again") from error
+        raise BadInput(f"{path}: not a pickle of plain arrays ({one_line(error)}); make or download it again") from error
 
 
-def save_checkpoint(network: ms.nn.Cell, path: Path) -> None:
+def one_line(error: Exception) -> str:
+    """An error's first line, or its kind where it says nothing; at most 200 characters, all printable."""
+    text = str(error).splitlines()[0] if str(error).strip() else type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
+
+
+def save_checkpoint(network: ms.nn.Cell, path: Path, resume: dict[str, ms.Tensor] | None = None) -> None:
     """Write a network's parameters in MindSpore's checkpoint format, under any name.
+
+    Args:
+        resume: what else the file shall hold, by name; load_checkpoint gives it back under "resume." and the name.
 
     Raises:
         BadInput: the file cannot be written.
     """
+    extra = {RESUME + name: value for name, value in (resume or {}).items()}
     with replacing(path) as temporary:
         named = temporary.with_name(temporary.name + ".ckpt")  # mindspore.save_checkpoint insists on the suffix
+        logging.disable()  # MindSpore logs what it raises
         try:
-            ms.save_checkpoint(network, str(named), crc_check=True)
+            ms.save_checkpoint(network, str(named), crc_check=True, append_dict=extra)
             os.chmod(named, 0o644)
             os.replace(named, temporary)
         except RuntimeError as error:
-            raise BadInput(f"{path}: cannot be written ({error})") from error
+            raise BadInput(f"{path}: cannot be written ({one_line(error)})") from error
         finally:
+            logging.disable(logging.NOTSET)
             for left in (named, named.with_suffix(".tmp")):
                 left.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    """The parameters of a checkpoint in MindSpore's format, by name.
+    """The parameters of a checkpoint in MindSpore's format, by name; read-only arrays.
+
+    Not mindspore.load_checkpoint: where a file gives a tensor more bytes than its shape has room for, it writes
+    beyond the tensor's memory.
 
     Raises:
         BadInput: it is missing, damaged, or in another format.
     """
-    if read_bytes(path)[:2] == b"PK":
+    content = read_bytes(path)
+    if content[:2] == b"PK":
         raise BadInput(f"{path}: a PyTorch checkpoint; --ckpt takes one that train.py wrote")
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder, "link.ckpt")  # mindspore.load_checkpoint insists on the suffix
-        link.symlink_to(path.resolve())
-        logging.disable()  # MindSpore logs what it raises
-        try:
-            loaded = ms.load_checkpoint(str(link), crc_check=True)
-            return {name: value.asnumpy() for name, value in loaded.items() if isinstance(value, ms.Parameter)}
-        except Exception as error:
-            raise BadInput(f"{path}: not a whole MindSpore checkpoint; train it again or name another") from error
-        finally:
-            logging.disable(logging.NOTSET)
+    try:
+        mark = len(content) - len(CRC_MARK) - CRC_BYTES
+        if content[mark:-CRC_BYTES] == CRC_MARK:
+            crc = int.from_bytes(content[-CRC_BYTES:], "big")
+            content = content[:mark]
+            if binascii.crc32(content) != crc:
+                raise ValueError("the checksum differs")
+        parts, forms = {}, {}
+        for value in Checkpoint.FromString(content).value:  # a large tensor comes in several values of one name
+            parts.setdefault(value.tag, []).append(value.tensor.tensor_content)
+            forms[value.tag] = value.tensor.tensor_type.lower(), list(value.tensor.dims)
+        if not parts:
+            raise ValueError("it holds no parameters")
+        return {name: _tensor(b"".join(parts[name]), *form) for name, form in forms.items()}
+    except Exception as error:
+        raise BadInput(f"{path}: not a whole MindSpore checkpoint ({one_line(error)}); train it again or name "
+                       "another") from error
+
+
+def _tensor(content: bytes, dtype: str, shape: list[int]) -> np.ndarray:
+    """An array from a checkpoint's fields; MindSpore writes the shape of a scalar as [] or [0]."""
+    if not re.fullmatch("bool|u?int(8|16|32|64)|float(16|32|64)", dtype):
+        raise ValueError(f"tensors of type {dtype!r} are not allowed")
+    return np.frombuffer(content, dtype).reshape([] if shape == [0] else shape)

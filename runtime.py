@@ -2,6 +2,7 @@
 import argparse
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -92,6 +93,8 @@ def versions() -> dict[str, str]:
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main: exit status 2 and one line for bad input, 1 for a run that diverged, 130 for Ctrl-C."""
     script = os.path.basename(sys.argv[0])
+    # MindSpore turns Ctrl-C into a SIGTERM to its own process once it has compiled something.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except BadInput as error:
@@ -100,7 +103,15 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except FloatingPointError as error:
         print(f"{script}: error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{script}: stopped", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"{script}: stopped" + (f"; {error}" if str(error) else ""), file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{script}: error: {where}{error.strerror or error}; check the files, the disk and the limits of this "
+              "machine", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError:
+        print(f"{script}: error: out of memory; use a machine with more", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)

@@ -2,12 +2,14 @@
 
     python train.py --dataset CIFAR100 --data data
     python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin
+    python train.py --dataset CIFAR100 --data data --resume      (goes on where a stopped run was)
 
 Writes best.pth, last.pth, args.json and log.csv to <model_dir>/<dataset>/<arch>/; with --prune, to a folder
 coreset-... below it.
 """
 import argparse
 import csv
+import hashlib
 import json
 import math
 import sys
@@ -25,11 +27,12 @@ from tqdm import tqdm
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.index import read_index
 from datasets.pipeline import PADDING, EvaluationBatches, TrainingBatches
-from files import BadInput, make_folder, replacing, save_checkpoint
-from models import NETWORKS, create_model
+from files import RESUME, BadInput, load_checkpoint, locked, read_bytes, replacing, save_checkpoint
+from models import NETWORKS, create_model, load_weights
 
 MOMENTUM = 0.9
-RUN_FILES = ("best.pth", "last.pth", "args.json", "log.csv")
+RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv")  # args.json first: without it there is no run to resume
+PLACES = ("data", "prune", "model_dir", "resume", "versions")  # in args.json, but free to differ in a resumed run
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "test_seconds",
            "images_per_second")
 Step = Callable[[ms.Tensor, ms.Tensor], tuple[ms.Tensor, ms.Tensor]]
@@ -55,7 +58,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     output.add_argument("--eval_freq", default=1, type=runtime.positive, help="epochs from one test to the next")
     output.add_argument("--save", default=True, type=runtime.boolean, metavar="True|False",
                         help="write best.pth and last.pth")
+    output.add_argument("--resume", action="store_true", help="go on with the run in the folder, from its last.pth")
     args = parser.parse_args(argv)
+    if args.resume and not args.save:
+        parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
     if not (math.isfinite(args.lr) and args.lr > 0):
         parser.error(f"--lr {args.lr}: must be a number above 0")
     return args
@@ -74,10 +80,20 @@ def main(argv: list[str] | None = None) -> None:
         folder /= coreset_name(args.prune, manifest, len(keep))
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} test "
           f"images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}", flush=True)
-    start_folder(folder, {**vars(args), "device": device, "images": len(keep), "index": manifest})
-    network = create_model(args.arch, len(data.classes), data.small_images)
-    best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed, args.eval_freq,
-                 args.save)
+    options = {**vars(args), "device": device, "images": len(keep), "images_sha256": data.train.sha256(),
+               "kept_sha256": hashlib.sha256(keep.astype("<i8")).hexdigest(), "index": manifest,
+               "versions": runtime.versions()}
+    with locked(folder):
+        resume = args.resume and can_resume(folder, options)
+        if not resume:
+            start_folder(folder, options)
+        network = create_model(args.arch, len(data.classes), data.small_images)
+        try:
+            best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
+                         args.eval_freq, args.save, resume)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"the finished epochs are safe in {folder}; go on with --resume"
+                                    if args.save else "nothing was saved") from None
     print(f"best test accuracy {best:.2f} %; results in {folder}")
 
 
@@ -88,14 +104,40 @@ def coreset_name(index: Path, manifest: dict, kept: int) -> str:
     return f"coreset-{index.stem}-{kept}"
 
 
+def can_resume(folder: Path, options: dict) -> bool:
+    """Whether a run's folder has finished epochs of the same run.
+
+    Raises:
+        BadInput: the run in the folder has other options, images or versions of its own files than this one.
+    """
+    path = folder / "args.json"
+    if not path.exists():
+        print(f"no run to resume in {folder}: starting one")
+        return False
+    try:
+        earlier = dict(json.loads(read_bytes(path)))
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{path}: not JSON; start again without --resume") from error
+    for name, value in json.loads(to_json(options)).items():
+        if name not in PLACES and earlier.get(name) != value:
+            raise BadInput(f"--resume: {name} is {value}, but {earlier.get(name)} in {path}; "
+                           "give the run's own options, or start again without --resume")
+    if earlier.get("versions") != options["versions"]:
+        print(f"the run was started with other versions: {earlier.get('versions')}")
+    if not (folder / "last.pth").exists():
+        print(f"no finished epoch in {folder}: starting again")
+    return (folder / "last.pth").exists()
+
+
 def start_folder(folder: Path, options: dict) -> None:
-    """Make a run's folder, move an earlier run's files to a dated folder in it, write args.json.
+    """Move an earlier run's files to a dated folder in the run's folder and write args.json.
 
     Raises:
         BadInput: the folder cannot be written.
     """
-    make_folder(folder)
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
+    if [path.name for path in earlier] == ["args.json"]:
+        earlier = []  # it was stopped before its first epoch's end
     if earlier:
         dated = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
         while dated.exists():
@@ -109,51 +151,110 @@ def start_folder(folder: Path, options: dict) -> None:
                            "name another --model_dir") from error
         print(f"moved the files of an earlier run to {dated}")
     with replacing(folder / "args.json") as temporary:
-        temporary.write_text(json.dumps({**options, "versions": runtime.versions()}, indent=2, default=str) + "\n")
+        temporary.write_text(to_json(options))
+
+
+def to_json(options: dict) -> str:
+    return json.dumps(options, indent=2, default=str) + "\n"
 
 
 def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int, lr: float,
-          seed: int, eval_freq: int = 1, save: bool = True) -> float:
+          seed: int, eval_freq: int = 1, save: bool = True, resume: bool = False) -> float:
     """Train a network with the data set's recipe on the images `keep`; return the best test accuracy in percent.
 
-    Writes log.csv to `folder` after each epoch and, with `save`, last.pth, and best.pth after each epoch that has the
-    best test accuracy so far (the paper's protocol). `eval_freq` is in epochs.
+    Writes after each epoch, in this order: log.csv; with `save`, best.pth if the epoch has the best test accuracy so
+    far (the paper's protocol), and last.pth. last.pth holds all that `resume` needs, so an epoch counts as finished
+    once it is in place; one that is not is trained again and gives the same files. `eval_freq` is in epochs.
 
     Raises:
-        FloatingPointError: the loss is no longer a finite number; the files of the last good epoch stay.
+        BadInput: a file cannot be written, or `resume` finds files that are damaged or not of one run.
+        FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good epoch stay.
     """
     optimizer = make_optimizer(network, data.recipe.weight_decay, lr)
     train_step, test_step = make_train_step(network, optimizer), make_test_step(network)
     batches = TrainingBatches(data, keep, batch_size, seed)
     test_batches = EvaluationBatches(data, data.test, batch_size)
-    best, rows = -1.0, []
-    for epoch in range(epochs):
+    finished, best, rows = load_run(network, optimizer, folder) if resume else (0, -1.0, [])
+    for epoch in range(finished, epochs):
         rate = data.recipe.learning_rate(lr, epoch, epochs)
         # assign, not set_data: a compiled step does not see new data set from outside.
         ops.assign(optimizer.learning_rate, ms.Tensor(rate, ms.float32))
         network.set_train(True)
         title = f"epoch {epoch + 1}/{epochs}"
         trained = run_batches(train_step, batches.epoch(epoch), len(batches), title)
-        if not math.isfinite(trained.loss):
-            raise FloatingPointError(f"{title}: the training loss is {trained.loss} at learning rate {rate:g}; "
-                                     "start again with a smaller --lr")
         row = {"epoch": epoch + 1, "lr": rate, "train_loss": trained.loss, "train_acc": trained.accuracy,
                "test_loss": "", "test_acc": "", "train_seconds": trained.seconds, "test_seconds": "",
                "images_per_second": trained.images_per_second}
+        check_finite(network, trained, title, rate)
         if (epoch + 1) % eval_freq == 0 or epoch + 1 == epochs:
             network.set_train(False)
             tested = run_batches(test_step, iter(test_batches), len(test_batches), "test")
             row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds}
         rows.append({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
         write_log(folder / "log.csv", rows)
-        if save:
-            save_checkpoint(network, folder / "last.pth")
-        if row["test_acc"] != "" and row["test_acc"] > best:
+        is_best = row["test_acc"] != "" and row["test_acc"] > best
+        if is_best:
             best = row["test_acc"]
-            if save:
+        if save:
+            if is_best:
                 save_checkpoint(network, folder / "best.pth")
+            save_checkpoint(network, folder / "last.pth", run_state(optimizer, epoch + 1, best))
         print(summary(title, row), flush=True)
     return best
+
+
+def run_state(optimizer: nn.SGD, finished: int, best: float) -> dict[str, ms.Tensor]:
+    """What last.pth holds beside the network, by name: epochs finished, best accuracy, the optimiser's state.
+
+    Order and transforms of an epoch follow from --seed and its number, so there is no other random state.
+    """
+    return {"epoch": ms.Tensor(finished, ms.int64), "best": ms.Tensor(best, ms.float64),
+            **{f"optimizer.{p.name}": p.value() for p in optimizer_state(optimizer)}}
+
+
+def optimizer_state(optimizer: nn.SGD) -> list[ms.Parameter]:
+    """The optimiser's own parameters: momentum, step counts, learning rate."""
+    trained = {parameter.name for parameter in optimizer.parameters}
+    return [parameter for parameter in optimizer.get_parameters() if parameter.name not in trained]
+
+
+def load_run(network: nn.Cell, optimizer: nn.SGD, folder: Path) -> tuple[int, float, list[dict]]:
+    """Put last.pth into a network and its optimiser; return epochs finished, best accuracy, rows of log.csv.
+
+    Raises:
+        BadInput: a file of the run is missing, damaged, or of another run.
+    """
+    path = folder / "last.pth"
+    weights = load_checkpoint(path)
+    load_weights(network, weights, str(path), type(network).__name__)
+    try:
+        for parameter in optimizer_state(optimizer):
+            value = weights[f"{RESUME}optimizer.{parameter.name}"]
+            if value.shape != parameter.shape:
+                raise ValueError(f"{parameter.name} has another shape")
+            parameter.set_data(ms.Tensor(value, parameter.dtype))
+        finished, best = int(weights[RESUME + "epoch"]), float(weights[RESUME + "best"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: holds no state to resume from ({error}); start again without --resume") from error
+    rows = read_log(folder / "log.csv")[:finished]
+    if [row["epoch"] for row in rows] != [str(i + 1) for i in range(finished)]:
+        raise BadInput(f"{folder / 'log.csv'}: has no row for each of the {finished} epochs of last.pth; "
+                       "start again without --resume")
+    if best >= 0 and not (folder / "best.pth").exists():
+        raise BadInput(f"{folder / 'best.pth'}: missing; start again without --resume")
+    print(f"resuming after epoch {finished}", flush=True)
+    return finished, best, rows
+
+
+def check_finite(network: nn.Cell, trained: "Progress", title: str, rate: float) -> None:
+    """Raise FloatingPointError, naming step and learning rate, where training has diverged in an epoch."""
+    if trained.diverged_at:
+        raise FloatingPointError(f"{title}: the loss is not a finite number at step {trained.diverged_at}, learning "
+                                 f"rate {rate:g}; start again with a smaller --lr")
+    for name, parameter in network.parameters_and_names():
+        if not np.isfinite(parameter.asnumpy()).all():
+            raise FloatingPointError(f"{title}: {name} is not finite after the last step, {trained.steps}, learning "
+                                     f"rate {rate:g}; start again with a smaller --lr")
 
 
 def make_optimizer(network: nn.Cell, weight_decay: float, lr: float) -> nn.SGD:
@@ -207,6 +308,8 @@ class Progress:
     images: int = 0
     loss_sum: float = 0.0
     right: int = 0
+    steps: int = 0
+    diverged_at: int = 0  # the first step whose loss is not a finite number; 0: none
     seconds: float = 0.0
     untimed_seconds: float = 0.0
     untimed_images: int = 0
@@ -214,7 +317,11 @@ class Progress:
 
     def fetch(self) -> None:
         for loss, right, count in self.pending:
-            self.loss_sum += float(loss.asnumpy()) * count
+            value = float(loss.asnumpy())
+            self.steps += 1
+            if not math.isfinite(value) and not self.diverged_at:
+                self.diverged_at = self.steps
+            self.loss_sum += value * count
             self.right += int(right.asnumpy())
             self.images += count
         self.pending.clear()
@@ -255,6 +362,8 @@ def run_batches(step: Step, batches: Iterator[tuple[np.ndarray, np.ndarray, np.n
                 progress.untimed_seconds += time.perf_counter() - before
                 progress.untimed_images += count
             bar.update()
+            if progress.diverged_at:
+                break
             if time.perf_counter() - shown > (1 if terminal else 60):
                 shown = time.perf_counter()
                 progress.fetch()
@@ -274,6 +383,18 @@ def summary(title: str, row: dict) -> str:
     if row["test_acc"] != "":
         text += f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %"
     return text
+
+
+def read_log(path: Path) -> list[dict]:
+    """The rows of a log.csv.
+
+    Raises:
+        BadInput: it is missing or no log.
+    """
+    rows = list(csv.DictReader(read_bytes(path).decode("ascii", "replace").splitlines()))
+    if any(tuple(row) != COLUMNS for row in rows):
+        raise BadInput(f"{path}: not a log of train.py; start again without --resume")
+    return rows
 
 
 def write_log(path: Path, rows: list[dict]) -> None:
