@@ -125,7 +125,7 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     optimizer = make_optimizer(network, data.recipe.weight_decay, lr)
     train_step, test_step = make_train_step(network, optimizer), make_test_step(network)
     batches = TrainingBatches(data, keep, batch_size, seed)
-    test_batches = EvaluationBatches(data, data.test, batch_size)
+    test_batches = EvaluationBatches(data, data.test, batch_size, data.test_transform)
     best, rows = -1.0, []
     for epoch in range(epochs):
         rate = data.recipe.learning_rate(lr, epoch, epochs)
