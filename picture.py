@@ -35,7 +35,7 @@ def draw_selection(data: DataSet, distances: np.ndarray, order: np.ndarray, kept
         pen.text((MARGIN, top), title, INK, font)
         for column, i in enumerate(ids):
             left = MARGIN + column * (CELL + 6)
-            picture = Image.fromarray(data.train.images[i]).resize((CELL, CELL), Image.Resampling.NEAREST)
+            picture = Image.fromarray(data.train.pixels([i])[0]).resize((CELL, CELL), Image.Resampling.NEAREST)
             sheet.paste(picture, (left, top + 24))
             name = data.classes[data.train.labels[i]].replace("_", " ")
             pen.text((left, top + 26 + CELL), name[:12], INK, small)

@@ -173,7 +173,7 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     optimizer = make_optimizer(network, data.recipe.weight_decay, lr)
     train_step, test_step = make_train_step(network, optimizer), make_test_step(network)
     batches = TrainingBatches(data, keep, batch_size, seed)
-    test_batches = EvaluationBatches(data, data.test, batch_size)
+    test_batches = EvaluationBatches(data, data.test, batch_size, data.test_transform)
     finished, best, rows = load_run(network, optimizer, folder) if resume else (0, -1.0, [])
     for epoch in range(finished, epochs):
         rate = data.recipe.learning_rate(lr, epoch, epochs)

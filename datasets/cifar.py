@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.images import Split
 from files import BadInput, read_bytes, unpickle
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
@@ -17,8 +18,8 @@ OFFICIAL_MD5 = {
 SIDE = 32
 
 
-def read_cifar100(root: Path) -> tuple[tuple, tuple, list[str]]:
-    """Training and test (images, labels) and the class names of the folder `root`/cifar-100-python.
+def read_cifar100(root: Path) -> tuple[Split, Split, list[str]]:
+    """Training split, test split and the class names of the folder `root`/cifar-100-python.
 
     A folder in the same layout with other images works too; a line says that it is not the official release.
 
@@ -41,8 +42,8 @@ def read_cifar100(root: Path) -> tuple[tuple, tuple, list[str]]:
     return train, test, classes
 
 
-def read_split(content: bytes, path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 (n, 32, 32, 3), and labels, int32 (n,), of one file.
+def read_split(content: bytes, path: Path, num_classes: int) -> Split:
+    """Images, uint8 (n, 32, 32, 3), and labels of one file.
 
     Raises:
         BadInput: it does not hold them.
@@ -58,4 +59,4 @@ def read_split(content: bytes, path: Path, num_classes: int) -> tuple[np.ndarray
         raise BadInput(f"{path}: 'fine_labels' is not a list of {len(data)} labels from 0 to {num_classes - 1}; "
                        f"download {URL}")
     images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), np.array(labels, np.int32)
+    return Split(np.ascontiguousarray(images), np.array(labels, np.int32))

@@ -1,50 +1,63 @@
-"""Batches of (index, image, label) from a split, made with numpy."""
-from collections.abc import Iterator
+"""Batches of (index, image, label) from a split: decoded, transformed, normalised while the step before runs."""
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
-from datasets import DataSet, Split
+from datasets import DataSet
+from datasets.images import Split
 
 PADDING = -1  # index and label of the rows that fill up a last batch
+THREADS = 2  # that make batches
+AHEAD = 2  # batches made before they are asked for
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # index (n,), image (n, 3, h, w), label (n,)
 
 
 class EvaluationBatches:
     """The whole split in its own order, normalised, the last batch filled up with rows of index and label -1.
 
     Filled up so that one compiled graph serves every batch.
+
+    Args:
+        transform: done to the images, uint8 (n, h, w, 3), before; None: they stay as they are, as features need them.
     """
 
-    def __init__(self, data: DataSet, split: Split, batch_size: int) -> None:
+    def __init__(self, data: DataSet, split: Split, batch_size: int,
+                 transform: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
         self.split = split
         self.batch_size = min(batch_size, len(split.labels))
+        self.transform = transform
         self.normalise = Normaliser(data)
 
     def __len__(self) -> int:
         return -(-len(self.split.labels) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[Batch]:
+        return in_threads(self._batch, range(0, len(self.split.labels), self.batch_size))
+
+    def _batch(self, start: int) -> Batch:
         n = len(self.split.labels)
-        for start in range(0, n, self.batch_size):
-            rows = np.arange(start, start + self.batch_size)
-            index = np.where(rows < n, rows, PADDING).astype(np.int32)
-            label = np.where(rows < n, self.split.labels[index], PADDING).astype(np.int32)
-            yield index, self.normalise(self.split.images[index].transpose(0, 3, 1, 2)), label
+        rows = np.arange(start, start + self.batch_size)
+        index = np.where(rows < n, rows, PADDING).astype(np.int32)
+        label = np.where(rows < n, self.split.labels[index], PADDING).astype(np.int32)
+        image = self.split.pixels(index)
+        if self.transform:
+            image = self.transform(image)
+        return index, self.normalise(image.transpose(0, 3, 1, 2)), label
 
 
 class TrainingBatches:
-    """The images that `keep` names, in a new order each epoch, cropped at random after padding, flipped, normalised.
+    """The images that `keep` names, in a new order each epoch, transformed as the data set has it, flipped, normalised.
 
     An epoch's order and transforms depend on `seed` and the epoch's number alone.
     """
 
     def __init__(self, data: DataSet, keep: np.ndarray, batch_size: int, seed: int) -> None:
-        pad = data.padding
-        self.side = data.train.images.shape[1]
-        self.shifts = 2 * pad + 1
-        padded = np.pad(data.train.images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        # (n, shifts, shifts, 3, side, side): every crop as a view
-        self.crops = np.lib.stride_tricks.sliding_window_view(padded, (self.side, self.side), axis=(1, 2))
-        self.labels = data.train.labels
+        self.split = data.train
+        self.size = data.train.pixels([0]).shape[1:3]
+        self.transform = data.train_transform
         self.keep = keep
         self.batch_size = batch_size
         self.seed = seed
@@ -53,17 +66,39 @@ class TrainingBatches:
     def __len__(self) -> int:
         return -(-len(self.keep) // self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one epoch; the last one may be smaller."""
+        return in_threads(self._batch, self._draw(number))
+
+    def _draw(self, number: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """All that is random: the images of each batch, what their transform needs, which are flipped."""
         generator = np.random.default_rng([self.seed, number])
         order = generator.permutation(self.keep)
         for start in range(0, len(order), self.batch_size):
             index = order[start:start + self.batch_size]
-            top, left = generator.integers(0, self.shifts, (2, len(index)))
-            image = self.crops[index, top, left]
-            flip = generator.random(len(index)) < 0.5
-            image[flip] = image[flip, ..., ::-1]
-            yield index.astype(np.int32), self.normalise(image), self.labels[index]
+            drawn = self.transform.draw(generator, len(index), *self.size)
+            yield index, drawn, generator.random(len(index)) < 0.5
+
+    def _batch(self, plan: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Batch:
+        index, drawn, flip = plan
+        image = self.transform(self.split.pixels(index), drawn).transpose(0, 3, 1, 2)
+        image[flip] = image[flip, ..., ::-1]
+        return index.astype(np.int32), self.normalise(image), self.split.labels[index]
+
+
+def in_threads(make: Callable[[Any], Batch], plans: Iterable[Any]) -> Iterator[Batch]:
+    """make(plan) of each plan, in the plans' order, made in threads some batches before they are asked for."""
+    pool = ThreadPoolExecutor(THREADS)
+    pending = deque()
+    try:
+        for plan in plans:
+            pending.append(pool.submit(make, plan))
+            if len(pending) > AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also when the caller stops early
+        pool.shutdown(cancel_futures=True)
 
 
 class Normaliser:

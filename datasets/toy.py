@@ -3,14 +3,16 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.images import Split
+
 SIDE = 16
 CLASSES = 10
 TRAIN, TEST = 3000, 1000
 EASY, MISLABELLED = 0.3, 0.3  # shares of the training images; the rest is typical
 
 
-def make_toy(_: Path) -> tuple[tuple, tuple, list[str]]:
-    """Training and test (images, labels) and the class names; the same ones every time.
+def make_toy(_: Path) -> tuple[Split, Split, list[str]]:
+    """Training split, test split and the class names; the same ones every time.
 
     A class is a coloured texture. A typical image shows it moved, faded, mixed with another texture and noisy; an easy
     one is mixed and noisy by half as much; a mislabelled one is typical but carries another class's label. Test images
@@ -26,7 +28,7 @@ def make_toy(_: Path) -> tuple[tuple, tuple, list[str]]:
     test_classes = np.arange(TEST) % CLASSES
     test_images = draw(textures, test_classes, np.zeros(TEST, bool), generator)
     names = [f"texture {i}" for i in range(CLASSES)]
-    return (train_images, labels.astype(np.int32)), (test_images, test_classes.astype(np.int32)), names
+    return Split(train_images, labels.astype(np.int32)), Split(test_images, test_classes.astype(np.int32)), names
 
 
 def smooth_texture(generator: np.random.Generator) -> np.ndarray:

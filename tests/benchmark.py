@@ -119,12 +119,14 @@ def compare(task: str, rounds: int) -> None:
 
 def pipeline(rounds: int) -> None:
     """Print images per second of crop, flip and normalise."""
-    from datasets import SOURCES, DataSet, Split
+    from datasets import SOURCES, DataSet
+    from datasets.images import Split
     from datasets.pipeline import TrainingBatches
     source = SOURCES["CIFAR100"]
     images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
     split = Split(images, np.zeros(len(images), np.int32))
-    data = DataSet("CIFAR100", split, split, ["0"], source.mean, source.std, source.padding, True, source.recipe)
+    data = DataSet("CIFAR100", split, split, ["0"], source.mean, source.std, True, source.recipe,
+                   source.train_transform)
     batches = TrainingBatches(data, np.arange(len(images)), BATCH, seed=0)
     speeds = []
     for number in range(rounds):

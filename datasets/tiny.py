@@ -1,0 +1,202 @@
+"""Tiny ImageNet: wnids.txt, words.txt, train/<wnid>/images/*.JPEG, and val/ regrouped by class or as released."""
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from datasets.images import Split
+from files import BadInput, read_bytes
+
+URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+SIDE = 64
+CLASS_NAME = re.compile(r"n\d+")
+IMAGE_NAME = re.compile(r"\w[\w.-]*\.jpe?g", re.IGNORECASE | re.ASCII)
+LARGEST = 2 ** 20  # bytes of an image file; the release's largest has some 10 kB
+FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that give the image's size
+
+
+def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
+    """Training split, validation split and class names of a folder tiny-imagenet-200, with any number of classes.
+
+    Labels follow the sorted class folders of train/, ids the sorted class folders and in them the sorted file names,
+    as torchvision's ImageFolder gives them. val/ may be regrouped by convert-tiny.sh, wholly, in part or not at all.
+
+    Raises:
+        BadInput: files are missing, no JPEG images of 64x64 pixels, outside the folder, or of an unknown class.
+    """
+    root = Path(os.path.realpath(folder))
+    for part in ("train", "val"):
+        if not os.path.isdir(folder / part):
+            raise BadInput(f"{folder / part}: missing; download {URL}, unpack it and name its folder: "
+                           "--data data/tiny-imagenet-200")
+    train = class_folders(folder / "train", root)
+    wnids = sorted(train)
+    if not wnids:
+        raise BadInput(f"{folder / 'train'}: holds no class folder; download {URL} and unpack it again")
+    val = validation_files(folder / "val", root, wnids)
+    splits = [read_split(files, wnids, part, root) for files, part in ((train, folder / "train"), (val, folder / "val"))]
+    note_missing_classes(folder / "wnids.txt", wnids)
+    return *splits, class_names(folder / "words.txt", wnids)
+
+
+def entries(folder: Path, root: Path) -> list[os.DirEntry]:
+    """A folder's entries by name, without hidden ones.
+
+    Raises:
+        BadInput: it cannot be read, or an entry is a link that leads out of `root`.
+    """
+    try:
+        with os.scandir(folder) as scan:
+            found = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be read ({error.strerror}); unpack the data set again") from error
+    for entry in found:
+        if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
+            raise BadInput(f"{entry.path}: a link that leads out of {root}; put the file itself there")
+    return found
+
+
+def images_in(folder: Path, root: Path) -> list[str]:
+    """The paths of the images of one class in `folder`, or in the folder images/ in it, by file name.
+
+    Raises:
+        BadInput: as `entries`; one is not a plain file.
+    """
+    found = entries(folder, root)
+    if any(entry.name == "images" and entry.is_dir() for entry in found):
+        found = entries(folder / "images", root)
+    found = [entry for entry in found if IMAGE_NAME.fullmatch(entry.name)]
+    for entry in found:
+        if not entry.is_file():
+            raise BadInput(f"{entry.path}: not a file; unpack the data set again")
+    return [entry.path for entry in found]
+
+
+def class_folders(part: Path, root: Path, beside: frozenset[str] = frozenset()) -> dict[str, list[str]]:
+    """The images of each class folder in train/ or val/.
+
+    Args:
+        beside: folders that may be there too.
+
+    Raises:
+        BadInput: as `images_in`; a folder has no class's name.
+    """
+    found = {}
+    for entry in entries(part, root):
+        if not entry.is_dir() or entry.name in beside:
+            continue
+        if not CLASS_NAME.fullmatch(entry.name):
+            raise BadInput(f"{entry.path}: not a class, whose folder would be n and digits; move it elsewhere")
+        found[entry.name] = images_in(Path(entry.path), root)
+    return found
+
+
+def validation_files(val: Path, root: Path, wnids: list[str]) -> dict[str, list[str]]:
+    """The validation images of each class, from its folder and, through val_annotations.txt, from val/images/.
+
+    Raises:
+        BadInput: as `class_folders`; an image has no class or an unknown one, or is there twice or missing.
+    """
+    grouped = class_folders(val, root, frozenset({"images"}))
+    if os.path.isdir(val / "images"):
+        loose = {os.path.basename(path): path for path in images_in(val / "images", root)}
+        table = read_annotations(val / "val_annotations.txt") if loose else {}
+        for name, path in loose.items():
+            if name not in table:
+                raise BadInput(f"{path}: not in {val / 'val_annotations.txt'}; delete it or unpack the data set again")
+            grouped.setdefault(table[name], []).append(path)
+        present = {os.path.basename(path) for paths in grouped.values() for path in paths}
+        for name, wnid in table.items():
+            if name not in present and wnid in wnids:
+                raise BadInput(f"{val / 'images' / name}: missing; unpack the data set again")
+    for wnid, paths in grouped.items():
+        if paths and wnid not in wnids:
+            raise BadInput(f"{paths[0]}: its class {wnid} has no folder in {val.parent / 'train'}; unpack the data set "
+                           "again")
+        paths.sort(key=os.path.basename)
+        for first, second in zip(paths, paths[1:]):
+            if os.path.basename(first) == os.path.basename(second):
+                raise BadInput(f"{first}: also in {os.path.dirname(second)}; delete one of the two")
+    return {wnid: grouped.get(wnid, []) for wnid in wnids}
+
+
+def read_annotations(path: Path) -> dict[str, str]:
+    """The class of each validation image, by file name.
+
+    Raises:
+        BadInput: the file is missing, or a line is not an image name, a tab and a class.
+    """
+    if not os.path.isfile(path):
+        raise BadInput(f"{path}: missing, and it gives the classes of {path.parent / 'images'}; unpack the data set again")
+    table = {}
+    for number, line in enumerate(read_bytes(path).decode("latin1").splitlines(), 1):
+        name, _, rest = line.partition("\t")
+        wnid = rest.partition("\t")[0]
+        if not IMAGE_NAME.fullmatch(name) or not CLASS_NAME.fullmatch(wnid) or table.setdefault(name, wnid) != wnid:
+            raise BadInput(f"{path}: line {number} is not an image name, a tab and its one class; unpack the data set "
+                           "again")
+    return table
+
+
+def read_split(files: dict[str, list[str]], wnids: list[str], part: Path, root: Path) -> Split:
+    """The contents of the files of each class, in order.
+
+    Raises:
+        BadInput: a class has no image; a file is unreadable or no JPEG image of 64x64 pixels.
+    """
+    for wnid, paths in files.items():
+        if not paths:
+            raise BadInput(f"{part / wnid}: holds no .JPEG image; download {URL} and unpack it again")
+    names = [path for wnid in wnids for path in files[wnid]]
+    labels = np.repeat(np.arange(len(wnids), dtype=np.int32), [len(files[wnid]) for wnid in wnids])
+    return Split([read_jpeg(name) for name in names], labels, names)
+
+
+def read_jpeg(path: str) -> bytes:
+    """The content of an image file of the data set.
+
+    Raises:
+        BadInput: it is unreadable or no whole JPEG image of 64x64 pixels.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); unpack the data set again") from error
+    if len(content) > LARGEST or content[:2] != b"\xff\xd8":
+        raise BadInput(f"{path}: not a JPEG image; unpack the data set again")
+    if not content.endswith(b"\xff\xd9"):
+        raise BadInput(f"{path}: truncated; unpack the data set again")
+    shape = jpeg_shape(content)
+    if shape not in ((SIDE, SIDE, 1), (SIDE, SIDE, 3)):
+        raise BadInput(f"{path}: not an image of {SIDE}x{SIDE} pixels, grey or coloured; unpack the data set again")
+    return content
+
+
+def jpeg_shape(content: bytes) -> tuple[int, int, int] | None:
+    """Height, width and channels from a JPEG file's frame header (ITU T.81, B.2.2); None where there is none."""
+    at = 2
+    while at + 10 <= len(content) and content[at] == 0xFF:
+        if content[at + 1] in FRAME_HEADERS:
+            return (int.from_bytes(content[at + 5:at + 7]), int.from_bytes(content[at + 7:at + 9]), content[at + 9])
+        at += 2 + int.from_bytes(content[at + 2:at + 4])
+    return None
+
+
+def note_missing_classes(path: Path, wnids: list[str]) -> None:
+    """Say that wnids.txt, where there is one, names classes that the training images do not have."""
+    if os.path.isfile(path):
+        named = read_bytes(path).decode("latin1").split()
+        if set(named) - set(wnids):
+            print(f"{path} names {len(named)} classes, train has {len(wnids)} of them; using those in train")
+
+
+def class_names(path: Path, wnids: list[str]) -> list[str]:
+    """The first word for each class in words.txt, the wnid itself where there is none."""
+    words = {}
+    if os.path.isfile(path):
+        for line in read_bytes(path).decode("utf8", "replace").splitlines():
+            wnid, _, names = line.partition("\t")
+            words[wnid] = names.split(",")[0].strip()
+    return [words.get(wnid) or wnid for wnid in wnids]
