@@ -4,6 +4,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ os.environ.setdefault("GLOG_v", "3")
 
 import mindspore as ms
 import numpy as np
+from tqdm import tqdm
 
 from files import BadInput
 
@@ -83,6 +85,45 @@ def set_up(device: str, seed: int) -> str:
     ms.set_deterministic(True)
     ms.set_seed(seed)
     return device
+
+
+class ProgressBar:
+    """Progress through `total` units of work: a bar on a terminal, else a line a minute; both with the time left."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=title, unit=unit, leave=False, disable=not self.terminal)
+        self.skipped = self.done = 0
+        self.started = self.shown = time.perf_counter()
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def skip(self, units: int) -> None:
+        """Count units that an earlier run has done."""
+        self.skipped += units
+        self.bar.initial += units
+        self.bar.update(units)
+
+    def update(self, units: int, state: Callable[[], str] = str) -> None:
+        """Count units done; `state` is asked for a few words when it is time to show them."""
+        self.done += units
+        self.bar.update(units)
+        now = time.perf_counter()
+        if now - self.shown > (1 if self.terminal else 60):
+            self.shown = now
+            words = state()
+            if self.terminal:
+                self.bar.set_postfix_str(words)
+            else:
+                reached = self.skipped + self.done
+                left = (now - self.started) / self.done * (self.total - reached)
+                print(f"{self.title}: {self.unit} {reached}/{self.total}, {words + ', ' if words else ''}"
+                      f"{left:.0f} s left", flush=True)
 
 
 def versions() -> dict[str, str]:

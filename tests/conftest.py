@@ -14,6 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CLASSES, TRAIN, TEST = 5, 200, 50
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fuzz: 100,000 mutated files a reader, some minutes; run.sh leaves them out")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def device() -> None:
     runtime.set_up("CPU", 0)
