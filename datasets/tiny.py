@@ -33,6 +33,7 @@ def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
         if not os.path.isdir(folder / part):
             raise BadInput(f"{folder / part}: missing; download {URL}, unpack it and name its folder: "
                            "--data data/tiny-imagenet-200")
+    entries(folder, root)  # refuses links that lead out
     train = class_folders(folder / "train", root)
     wnids = sorted(train)
     if not wnids:
