@@ -4,14 +4,16 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn, TypeVar
 
 # Before MindSpore is loaded: it reads its log level then. Errors only; its warnings speak to its developers.
 os.environ.setdefault("GLOG_v", "3")
 
 import mindspore as ms
 import numpy as np
+from tqdm import tqdm
 
 from files import BadInput
 
@@ -88,6 +90,36 @@ def set_up(device: str, seed: int) -> str:
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     return {"mindspore": ms.__version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+Item = TypeVar("Item")
+FIRST_LINE, LINES = 10, 60  # seconds to the first line of progress where there is no terminal, and between two lines
+
+
+def watch(items: Iterable[Item], total: int, title: str, unit: str, done: int = 0,
+          state: Callable[[], str] = str) -> Iterator[Item]:
+    """Pass items on; show how far they are and the time left, as a bar on a terminal, else as a line a minute.
+
+    Args:
+        total: items in all, of which `done` were there before and are not among `items`.
+        state: called for a few more words.
+    """
+    terminal = sys.stderr.isatty()
+    begun = time.perf_counter()
+    due = begun + (1 if terminal else FIRST_LINE)
+    with tqdm(total=total, initial=done, desc=title, unit=unit, leave=False, disable=not terminal) as bar:
+        for number, item in enumerate(items, 1):
+            yield item
+            bar.update()
+            now = time.perf_counter()
+            if now < due:
+                continue
+            due = now + (1 if terminal else LINES)
+            bar.set_postfix_str(state())
+            if not terminal:
+                left = (now - begun) / number * (total - done - number)
+                print(", ".join(filter(None, (f"{title}: {unit} {done + number}/{total}", state(), f"{left:.0f} s left"))),
+                      flush=True)
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:

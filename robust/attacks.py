@@ -1,0 +1,228 @@
+"""Adversarial attacks of the paper's complex scenes, on whole training sets.
+
+An attack maps a gradient function of a network and a batch of images to a batch. Images are uint8 (n, h, w, 3); eps
+and alpha are in pixel units, shares of the range from 0 to 1, so that 8/255 is eight grey levels.
+"""
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+import runtime
+from datasets import DataSet
+from files import BadInput, load_checkpoint, locked, sha256
+from models import NETWORKS, create_model, load_weights
+from models.layers import fold_batchnorm
+from robust.growing import GrowingArray
+from robust.options import share
+from robust.results import read_record, recording
+
+LEVELS = 255
+PREDICTED = -1  # instead of a label: the one that the network predicts
+BATCH_SIZE = 128
+
+# Images in grey levels, float32 (n, 3, h, w), and labels, int32 (n,), to the signs of the loss's gradient.
+GradientSign = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far an attack may go, in pixel units.
+
+    Args:
+        eps: the most that a value changes by.
+        alpha: what it changes by in one of PGD's steps.
+        steps: of PGD.
+    """
+    eps: float = 8 / 255
+    alpha: float = 2 / 255
+    steps: int = 10
+
+
+def pgd(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, budget: Budget,
+        generator: np.random.Generator) -> np.ndarray:
+    """Projected gradient descent with a random start (Madry et al., "Towards Deep Learning Models Resistant to
+    Adversarial Attacks", ICLR 2018, Section 2.1).
+
+    x0 = image + U(-eps, eps);  x <- clip(x + alpha sign(d loss(x, label) / dx)) to within eps of the image and to the
+    range of pixels.
+    """
+    original = to_levels(images)
+    eps, alpha = np.float32(budget.eps * LEVELS), np.float32(budget.alpha * LEVELS)
+    low, high = np.maximum(original - eps, 0), np.minimum(original + eps, LEVELS)
+    x = np.clip(original + generator.uniform(-eps, eps, original.shape).astype(np.float32), low, high)
+    for _ in range(budget.steps):
+        x = np.clip(x + alpha * gradient_sign(x, labels), low, high)
+    return to_pixels(x, images, budget.eps)
+
+
+def gsa(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, budget: Budget,
+        generator: np.random.Generator) -> np.ndarray:
+    """One step of eps along the gradient's sign, against the label that the network predicts (Goodfellow et al.,
+    "Explaining and Harnessing Adversarial Examples", ICLR 2015, Section 4). Neither labels nor generator matter.
+    """
+    original = to_levels(images)
+    step = np.float32(budget.eps * LEVELS) * gradient_sign(original, np.full(len(images), PREDICTED, np.int32))
+    return to_pixels(original + step, images, budget.eps)
+
+
+ATTACKS = {"PGD": pgd, "GSA": gsa}
+
+
+def to_levels(images: np.ndarray) -> np.ndarray:
+    """uint8 (n, h, w, 3) to float32 (n, 3, h, w) of the same numbers."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+
+
+def to_pixels(x: np.ndarray, images: np.ndarray, eps: float) -> np.ndarray:
+    """Grey levels (n, 3, h, w) rounded to uint8 (n, h, w, 3) within eps of the images: towards them where the nearest
+    whole number is farther away.
+    """
+    most = math.floor(eps * LEVELS + 1e-4)
+    original = images.astype(np.int16)
+    pixels = np.rint(x.transpose(0, 2, 3, 1)).astype(np.int16)
+    return np.clip(np.clip(pixels, original - most, original + most), 0, LEVELS).astype(np.uint8)
+
+
+class Normalised(nn.Cell):
+    """A network that takes grey levels from 0 to 255, (n, 3, h, w), and normalises them itself."""
+
+    def __init__(self, network: nn.Cell, data: DataSet) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        mean, std = np.array(data.mean), np.array(data.std)
+        self.scale = ms.Tensor((1 / (LEVELS * std))[:, None, None], ms.float32)
+        self.shift = ms.Tensor((-mean / std)[:, None, None], ms.float32)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.network(x * self.scale + self.shift)
+
+
+def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
+    """Signs of the gradient of the cross-entropy's sum with respect to the images alone, compiled.
+
+    The sum and not the mean, lest a small gradient become zero in float32. A label of -1 stands for the predicted one.
+
+    Args:
+        network: in evaluation mode.
+    """
+    normalised = Normalised(network, data)
+
+    def loss(images: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
+        logits = normalised(images)
+        labels = ops.select(labels < 0, ops.argmax(logits, 1).astype(ms.int32), labels)
+        return ops.cross_entropy(logits, labels, reduction="sum")
+
+    gradient = ms.grad(loss, 0)
+
+    @ms.jit
+    def step(images: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
+        return ops.sign(gradient(images, labels))
+
+    return lambda images, labels: step(ms.Tensor(images), ms.Tensor(labels)).asnumpy()
+
+
+def make_predict(network: nn.Cell, data: DataSet) -> Callable[[np.ndarray], np.ndarray]:
+    """uint8 (n, h, w, 3) to the network's labels, int32 (n,), compiled."""
+    normalised = Normalised(network, data)
+
+    @ms.jit
+    def step(images: ms.Tensor) -> ms.Tensor:
+        return ops.argmax(normalised(images), 1).astype(ms.int32)
+
+    return lambda images: step(ms.Tensor(to_levels(images))).asnumpy()
+
+
+def load_network(arch: str, checkpoint: Path, data: DataSet) -> nn.Cell:
+    """A trained network in evaluation mode, its batch normalisations folded into its convolutions.
+
+    Raises:
+        BadInput: the checkpoint is missing or belongs to another network or data set.
+    """
+    network = create_model(arch, len(data.classes), data.small_images)
+    load_weights(network, load_checkpoint(checkpoint), str(checkpoint), arch)
+    fold_batchnorm(network)
+    return network.set_train(False)
+
+
+def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Budget, seed: int, batch_size: int,
+                        images: GrowingArray) -> tuple[float, float]:
+    """Attack the images that `images` does not hold yet; return the network's accuracy in percent before and after.
+
+    A batch's random start depends on `seed` and the batch's number alone.
+    """
+    gradient_sign, predict = make_gradient_sign(network, data), make_predict(network, data)
+    n = len(data.train.labels)
+
+    def accuracies() -> list[float]:
+        done = min(len(images.lines) * batch_size, n)
+        return [100 * sum(line[when] for line in images.lines) / max(done, 1) for when in ("before", "after")]
+
+    def state() -> str:
+        return "accuracy {:.2f} % before, {:.2f} % after".format(*accuracies())
+
+    done = len(images.lines)
+    for number in runtime.watch(range(done, images.batches), images.batches, attack, "batch", done, state):
+        rows = np.arange(number * batch_size, (number + 1) * batch_size) % n  # the last one is filled up: one graph
+        count = min(batch_size, n - number * batch_size)
+        clean, labels = data.train.pixels(rows), data.train.labels[rows]
+        attacked = ATTACKS[attack](gradient_sign, clean, labels, budget, np.random.default_rng([seed, number]))
+        before, after = (int((predict(pixels) == labels)[:count].sum()) for pixels in (clean, attacked))
+        images.append(attacked[:count], before=before, after=after)
+    return tuple(accuracies())
+
+
+def add_options(parser: runtime.Parser, attack: str, checkpoint: Path) -> None:
+    """Add the options of an attack to those of `robust.options.make_parser`."""
+    parser.add_argument("--attack", default=attack, choices=ATTACKS, help="attack type")
+    parser.add_argument("--ckpt", default=checkpoint, type=Path, help="checkpoint of a network trained on the data set")
+    parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of --ckpt")
+    parser.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
+    parser.add_argument("--batch_size", default=BATCH_SIZE, type=runtime.positive, help="images at one time")
+    parser.add_argument("--eps", default=Budget.eps, type=share, help="the most that a pixel changes by; 8/255 is eight "
+                        "of 255 grey levels")
+    parser.add_argument("--alpha", default=Budget.alpha, type=share, help="what it changes by in a step of PGD")
+    parser.add_argument("--steps", default=Budget.steps, type=runtime.positive, help="steps of PGD")
+
+
+def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: str, budget: Budget, arch: str,
+                   checkpoint: Path, device: str, batch_size: int, seed: int) -> None:
+    """Attack a data set's training images into a .npy file, going on with an earlier run that was stopped.
+
+    Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Does nothing
+    where the file is there already.
+
+    Raises:
+        BadInput: the checkpoint does not fit; eps is less than a grey level; files cannot be written, or an unfinished
+            run has other settings.
+    """
+    if budget.eps * LEVELS < 1 - 1e-4:
+        raise BadInput(f"--eps {budget.eps:g}: less than one grey level, so that no image would change; name 1/255 or "
+                       "more")
+    key = {"dataset": data.name, "images": len(data.train.labels), "images_sha256": data.train.sha256(), "arch": arch,
+           "checkpoint_sha256": sha256(checkpoint), "attack": attack, "eps": budget.eps}
+    if attack == "PGD":
+        key |= {"alpha": budget.alpha, "steps": budget.steps, "seed": seed}
+    batch_size = min(batch_size, len(data.train.labels))
+    key |= {"batch_size": batch_size, "device": device, "mindspore": ms.__version__}
+    with locked(path.parent):
+        record = read_record(record_path, "delete it")
+        if all(record.get(name) == value for name, value in key.items()) and path.exists() and (
+                sha256(path) == record.get("sha256")):
+            print(f"{path}: this attack is there already")
+        else:
+            network = load_network(arch, checkpoint, data)
+            images = GrowingArray(path, (key["images"], *data.train.pixels([0]).shape[1:]), batch_size, key)
+            if images.lines:
+                print(f"going on after batch {len(images.lines)} of {images.batches}", flush=True)
+            before, after = attack_training_set(network, data, attack, budget, seed, batch_size, images)
+            with recording(record_path, key) as record:
+                images.finish()
+                record |= {"sha256": sha256(path), "accuracy_before": before, "accuracy_after": after}
+            images.forget()
+    print(f"{attack}: accuracy of {arch} on the {key['images']} training images {record['accuracy_before']:.2f} % "
+          f"before, {record['accuracy_after']:.2f} % after; {path}")
