@@ -4,7 +4,7 @@ An attack maps a gradient function of a network and a batch of images to a batch
 and alpha are in pixel units, shares of the range from 0 to 1, so that 8/255 is eight grey levels.
 """
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from mindspore import nn, ops
 
 import runtime
 from datasets import DataSet
+from datasets.images import Split
 from files import BadInput, load_checkpoint, locked, sha256
 from models import NETWORKS, create_model, load_weights
 from models.layers import fold_batchnorm
@@ -149,31 +150,39 @@ def load_network(arch: str, checkpoint: Path, data: DataSet) -> nn.Cell:
     return network.set_train(False)
 
 
-def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Budget, seed: int, batch_size: int,
-                        images: GrowingArray) -> tuple[float, float]:
-    """Attack the images that `images` does not hold yet; return the network's accuracy in percent before and after.
+def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: str, budget: Budget, seed: int,
+                     batch_size: int, first: int = 0) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Attack a split of a data set batch by batch, from batch number `first` on.
 
     A batch's random start depends on `seed` and the batch's number alone.
+
+    Yields:
+        The attacked images, uint8 (n, h, w, 3), and how many of them the network labels rightly before and after.
     """
     gradient_sign, predict = make_gradient_sign(network, data), make_predict(network, data)
-    n = len(data.train.labels)
-
-    def accuracies() -> list[float]:
-        done = min(len(images.lines) * batch_size, n)
-        return [100 * sum(line[when] for line in images.lines) / max(done, 1) for when in ("before", "after")]
-
-    def state() -> str:
-        return "accuracy {:.2f} % before, {:.2f} % after".format(*accuracies())
-
-    done = len(images.lines)
-    for number in runtime.watch(range(done, images.batches), images.batches, attack, "batch", done, state):
+    n = len(split.labels)
+    for number in range(first, -(-n // batch_size)):
         rows = np.arange(number * batch_size, (number + 1) * batch_size) % n  # the last one is filled up: one graph
         count = min(batch_size, n - number * batch_size)
-        clean, labels = data.train.pixels(rows), data.train.labels[rows]
+        clean, labels = split.pixels(rows), split.labels[rows]
         attacked = ATTACKS[attack](gradient_sign, clean, labels, budget, np.random.default_rng([seed, number]))
         before, after = (int((predict(pixels) == labels)[:count].sum()) for pixels in (clean, attacked))
-        images.append(attacked[:count], before=before, after=after)
-    return tuple(accuracies())
+        yield attacked[:count], before, after
+
+
+def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Budget, seed: int,
+                        images: GrowingArray) -> tuple[float, float]:
+    """Attack the images that `images` does not hold yet; return the network's accuracy in percent before and after."""
+    def accuracies() -> tuple[float, float]:
+        done = min(len(images.lines) * images.batch, len(data.train.labels))
+        return tuple(100 * sum(line[when] for line in images.lines) / max(done, 1) for when in ("before", "after"))
+
+    done = len(images.lines)
+    batches = attacked_batches(network, data, data.train, attack, budget, seed, images.batch, done)
+    for pixels, before, after in runtime.watch(batches, images.batches, attack, "batch", done, lambda: (
+            "accuracy {:.2f} % before, {:.2f} % after".format(*accuracies()))):
+        images.append(pixels, before=before, after=after)
+    return accuracies()
 
 
 def add_options(parser: runtime.Parser, attack: str, checkpoint: Path) -> None:
@@ -219,7 +228,7 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: str, bu
             images = GrowingArray(path, (key["images"], *data.train.pixels([0]).shape[1:]), batch_size, key)
             if images.lines:
                 print(f"going on after batch {len(images.lines)} of {images.batches}", flush=True)
-            before, after = attack_training_set(network, data, attack, budget, seed, batch_size, images)
+            before, after = attack_training_set(network, data, attack, budget, seed, images)
             with recording(record_path, key) as record:
                 images.finish()
                 record |= {"sha256": sha256(path), "accuracy_before": before, "accuracy_after": after}

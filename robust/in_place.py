@@ -48,7 +48,7 @@ def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
         kinds = choose_kinds(len(train.labels), rate, seed)
         paths = [os.path.relpath(name, folder) for name in train.names]
         plan = {"state": IN_PROGRESS, "seed": seed, "rate": rate, "images": len(paths),
-                "kinds": {path: str(kind) for path, kind in zip(paths, kinds) if kind != CLEAN}}
+                "kinds": dict(zip(paths, kinds.tolist()))}
         if note and any(note.get(name) != value for name, value in plan.items()):
             raise BadInput(f"{folder}: half corrupted, with --rate {note.get('rate')} --seed {note.get('seed')}; finish "
                            f"it with those, or {COPY_ANEW}")
