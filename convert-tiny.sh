@@ -1,40 +1,68 @@
 #!/usr/bin/env bash
 # Regroup Tiny ImageNet's val/ by class, as its train/ is: val/<wnid>/*.JPEG.
-#   bash convert-tiny.sh [FOLDER]       default: data/tiny-imagenet-200 beside this script
-# May be stopped and run again. Never overwrites an image; test/ stays as it is.
+#   bash convert-tiny.sh [--delete-test] [FOLDER]     default: data/tiny-imagenet-200 beside this script
+# May be stopped and run again. Never overwrites an image. test/, which has no labels, stays without --delete-test.
 set -euo pipefail
-folder=${1:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/data/tiny-imagenet-200}
-val=$folder/val
-table=$val/val_annotations.txt
-
 fail() { echo "convert-tiny.sh: error: $1" >&2; exit 2; }
+
+folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/data/tiny-imagenet-200
+delete_test=0
+for argument in "$@"; do
+    case $argument in
+    --delete-test) delete_test=1 ;;
+    -*) fail "$argument: unknown; usage: bash convert-tiny.sh [--delete-test] [FOLDER]" ;;
+    *) folder=$argument ;;
+    esac
+done
+case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
+export VAL=$folder/val  # in the environment: awk -v would read a backslash in it as an escape
+table=$VAL/val_annotations.txt
+
 [ -d "$folder/train" ] || fail "$folder/train: missing; download http://cs231n.stanford.edu/tiny-imagenet-200.zip \
 and unpack it there, or name the folder"
-[ -f "$table" ] || fail "$table: missing; unpack tiny-imagenet-200.zip again"
+[ ! -L "$VAL/images" ] || fail "$VAL/images: a link, not a folder; put the folder itself there"
+[ -s "$table" ] || fail "$table: missing or empty; unpack tiny-imagenet-200.zip again"
 
-# One pass over the table: sane names only, so that no line can lead out of val/.
-bad=$(awk -F'\t' '$1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ { print NR; exit }' "$table")
-[ -z "$bad" ] || fail "$table: line $bad is not an image name, a tab and a class; unpack tiny-imagenet-200.zip again"
+# Sane names only, each image once, so that no line can lead out of val/.
+bad=$(awk -F'\t' '$1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ || seen[$1]++ { print NR; exit }' "$table")
+[ -z "$bad" ] || fail "$table: line $bad is not an image name, a tab and a class, or repeats an image; \
+unpack tiny-imagenet-200.zip again"
+pairs=$(awk -F'\t' '{ sub(/\r$/, "", $2); print $2, $1 }' "$table" | sort)  # class and image
+for wnid in $(cut -d ' ' -f 1 <<<"$pairs" | uniq); do
+    [ ! -L "$VAL/$wnid" ] || fail "$VAL/$wnid: a link, not a folder; remove it"
+    [ ! -e "$VAL/$wnid" ] || [ -d "$VAL/$wnid" ] || fail "$VAL/$wnid: a file, not a folder; move it elsewhere"
+done
 
 # One mv a class, not one an image.
-while IFS= read -r wnid; do
-    [ ! -L "$val/$wnid" ] || fail "$val/$wnid: a link, not a folder; remove it"
-    mkdir -p "$val/$wnid"
-    awk -F'\t' -v class="$wnid" -v val="$val" '{ sub(/\r$/, "", $2) } $2 == class { print val "/images/" $1 }' "$table" |
-        while IFS= read -r image; do
-            if [ -e "$image" ] && [ ! -e "$val/$wnid/${image##*/}" ]; then printf '%s\0' "$image"; fi
-        done | xargs -0 -r mv -n -t "$val/$wnid" --
-done < <(awk -F'\t' '{ sub(/\r$/, "", $2); print $2 }' "$table" | sort -u)
-if [ -d "$val/images" ]; then rmdir --ignore-fail-on-non-empty "$val/images"; fi
+move() { [ ${#waiting[@]} = 0 ] || { mkdir -p "$VAL/$1" && mv -n -t "$VAL/$1" -- "${waiting[@]}"; }; }
+waiting=() class=
+while read -r wnid image; do
+    if [ "$wnid" != "$class" ]; then
+        move "$class"
+        waiting=() class=$wnid
+    fi
+    if [ -f "$VAL/images/$image" ] && [ ! -e "$VAL/$wnid/$image" ] && [ ! -e "$VAL/$wnid/images/$image" ]; then
+        waiting+=("$VAL/images/$image")
+    fi
+done <<<"$pairs"
+move "$class"
+if [ -d "$VAL/images" ]; then rmdir --ignore-fail-on-non-empty "$VAL/images"; fi
 
-awk -F'\t' -v val="$val" '{ sub(/\r$/, "", $2); print val "/" $2 "/" $1 }' "$table" | {
-    images=0 missing=0
-    while IFS= read -r image; do
-        if [ -f "$image" ]; then images=$((images + 1)); else missing=$((missing + 1)); echo "missing: $image" >&2; fi
-    done
-    classes=$(find "$val" -mindepth 1 -maxdepth 1 -type d -name 'n*' | wc -l)
-    left=0
-    if [ -d "$val/images" ]; then left=$(find "$val/images" -type f | wc -l); fi
-    echo "$val: $classes classes, $images images, $missing missing, $left left in val/images"
-    [ "$missing" = 0 ] && [ "$left" = 0 ]
-} || exit 1
+images=0 missing=0
+while read -r wnid image; do
+    if [ -f "$VAL/$wnid/$image" ] || [ -f "$VAL/$wnid/images/$image" ]; then
+        images=$((images + 1))
+    else
+        missing=$((missing + 1))
+        echo "missing: $VAL/$wnid/$image" >&2
+    fi
+done <<<"$pairs"
+classes=$(find "$VAL/" -mindepth 1 -maxdepth 1 -type d -name 'n*' | wc -l)
+left=0
+if [ -d "$VAL/images" ]; then left=$(find "$VAL/images/" -type f | wc -l); fi
+echo "$VAL: $classes classes, $images images, $missing missing, $left left in val/images"
+[ "$missing" = 0 ] && [ "$left" = 0 ] || exit 1
+if [ "$delete_test" = 1 ] && [ -d "$folder/test" ]; then
+    rm -r -- "$folder/test"
+    echo "$folder/test: deleted"
+fi

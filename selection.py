@@ -33,7 +33,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = parser.add_argument_group("data and network")
     data.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set")
-    data.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own folder")
+    data.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own "
+                      "folder; for tiny, that folder itself")
     data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of --ckpt")
     data.add_argument("--ckpt", type=Path, help="checkpoint of a network trained on the whole data set")
     data.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")

@@ -3,6 +3,7 @@
     python train.py --dataset CIFAR100 --data data
     python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin
     python train.py --dataset CIFAR100 --data data --resume      (goes on where a stopped run was)
+    python train.py --dataset tiny --data data/tiny-imagenet-200 --epoch 90 --batch_size 256
 
 Writes best.pth, last.pth, args.json and log.csv to <model_dir>/<dataset>/<arch>/; with --prune, to a folder
 coreset-... below it.
@@ -43,7 +44,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set")
-    data.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own folder")
+    data.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own "
+                      "folder; for tiny, that folder itself")
     data.add_argument("--prune", type=Path, help="index file of ids to leave out; None: train on all images")
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
@@ -171,7 +173,8 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
         FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good epoch stay.
     """
     optimizer = make_optimizer(network, data.recipe.weight_decay, lr)
-    train_step, test_step = make_train_step(network, optimizer), make_test_step(network)
+    train_step = make_train_step(network, optimizer, data.recipe.clip_norm)
+    test_step = make_test_step(network)
     batches = TrainingBatches(data, keep, batch_size, seed)
     test_batches = EvaluationBatches(data, data.test, batch_size, data.test_transform)
     finished, best, rows = load_run(network, optimizer, folder) if resume else (0, -1.0, [])
@@ -263,8 +266,12 @@ def make_optimizer(network: nn.Cell, weight_decay: float, lr: float) -> nn.SGD:
     return nn.SGD(groups, learning_rate=lr, momentum=MOMENTUM)
 
 
-def make_train_step(network: nn.Cell, optimizer: nn.SGD) -> Step:
-    """A compiled step: images (n, 3, h, w) and labels (n,) to mean loss and number of right answers."""
+def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None = None) -> Step:
+    """A compiled step: images (n, 3, h, w) and labels (n,) to mean loss and number of right answers.
+
+    Args:
+        clip_norm: the most that the norm of all gradients together may be; None: they are not clipped.
+    """
     loss_function = nn.CrossEntropyLoss()
 
     def forward(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
@@ -276,10 +283,23 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD) -> Step:
     @ms.jit
     def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
         (loss, logits), gradients = gradient(images, labels)
+        if clip_norm is not None:
+            gradients = clip_gradients(gradients, clip_norm)
         optimizer(gradients)
         return loss, count_right(logits, labels)
 
     return step
+
+
+def clip_gradients(gradients: tuple[ms.Tensor, ...], most: float) -> tuple[ms.Tensor, ...]:
+    """The gradients times min(1, most / (norm + 1e-6)), norm that of all together (PyTorch's clip_grad_norm_)."""
+    norm = ops.sqrt(ops.addn(ops.HyperMap()(square_sum, gradients)))
+    scale = ops.minimum(most / (norm + 1e-6), ms.Tensor(1, ms.float32))
+    return ops.HyperMap()(ops.partial(ops.mul, scale), gradients)
+
+
+def square_sum(x: ms.Tensor) -> ms.Tensor:
+    return ops.square(x).sum()
 
 
 def make_test_step(network: nn.Cell) -> Step:

@@ -1,9 +1,11 @@
 """Tiny ImageNet: wnids.txt, words.txt, train/<wnid>/images/*.JPEG, and val/ regrouped by class or as released."""
+import io
 import os
 import re
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from datasets.images import Split
 from files import BadInput, read_bytes
@@ -13,7 +15,8 @@ SIDE = 64
 CLASS_NAME = re.compile(r"n\d+")
 IMAGE_NAME = re.compile(r"\w[\w.-]*\.jpe?g", re.IGNORECASE | re.ASCII)
 LARGEST = 2 ** 20  # bytes of an image file; the release's largest has some 10 kB
-FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that give the image's size
+SCAN = 0xDA  # JPEG marker after which, and some numbers, the image's data comes
+SEGMENT = re.compile(rb"\xff(?![\x00\xd0-\xd7])")  # any marker that is not part of an image's data
 
 
 def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
@@ -30,12 +33,13 @@ def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
         if not os.path.isdir(folder / part):
             raise BadInput(f"{folder / part}: missing; download {URL}, unpack it and name its folder: "
                            "--data data/tiny-imagenet-200")
+    entries(folder, root)  # refuses links that lead out
     train = class_folders(folder / "train", root)
     wnids = sorted(train)
     if not wnids:
         raise BadInput(f"{folder / 'train'}: holds no class folder; download {URL} and unpack it again")
     val = validation_files(folder / "val", root, wnids)
-    splits = [read_split(files, wnids, part, root) for files, part in ((train, folder / "train"), (val, folder / "val"))]
+    splits = [read_split(files, wnids, part) for files, part in ((train, folder / "train"), (val, folder / "val"))]
     note_missing_classes(folder / "wnids.txt", wnids)
     return *splits, class_names(folder / "words.txt", wnids)
 
@@ -139,7 +143,7 @@ def read_annotations(path: Path) -> dict[str, str]:
     return table
 
 
-def read_split(files: dict[str, list[str]], wnids: list[str], part: Path, root: Path) -> Split:
+def read_split(files: dict[str, list[str]], wnids: list[str], part: Path) -> Split:
     """The contents of the files of each class, in order.
 
     Raises:
@@ -150,11 +154,18 @@ def read_split(files: dict[str, list[str]], wnids: list[str], part: Path, root: 
             raise BadInput(f"{part / wnid}: holds no .JPEG image; download {URL} and unpack it again")
     names = [path for wnid in wnids for path in files[wnid]]
     labels = np.repeat(np.arange(len(wnids), dtype=np.int32), [len(files[wnid]) for wnid in wnids])
-    return Split([read_jpeg(name) for name in names], labels, names)
+    good_headers = set()
+    return Split([read_jpeg(name, good_headers) for name in names], labels, names)
 
 
-def read_jpeg(path: str) -> bytes:
+def read_jpeg(path: str, good_headers: set[bytes]) -> bytes:
     """The content of an image file of the data set.
+
+    MindSpore's decoder trusts a file: some damaged headers crash it. So Pillow decodes the first file of each header;
+    what follows a header known to be good can do no worse than a wrong pixel, unless it holds another segment.
+
+    Args:
+        good_headers: of files that Pillow decoded, up to the image's data; added to.
 
     Raises:
         BadInput: it is unreadable or no whole JPEG image of 64x64 pixels.
@@ -164,24 +175,37 @@ def read_jpeg(path: str) -> bytes:
             content = file.read(LARGEST + 1)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); unpack the data set again") from error
-    if len(content) > LARGEST or content[:2] != b"\xff\xd8":
+    if len(content) > LARGEST or not content.startswith(b"\xff\xd8"):
         raise BadInput(f"{path}: not a JPEG image; unpack the data set again")
     if not content.endswith(b"\xff\xd9"):
         raise BadInput(f"{path}: truncated; unpack the data set again")
-    shape = jpeg_shape(content)
-    if shape not in ((SIDE, SIDE, 1), (SIDE, SIDE, 3)):
+    start = scan_start(content)
+    one_scan = SEGMENT.search(content, start).start() == len(content) - 2
+    if one_scan and content[:start] in good_headers:
+        return content
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            fits = image.size == (SIDE, SIDE) and image.mode in ("L", "RGB")
+            if fits:
+                image.load()
+    except Exception as error:  # a broken image can raise anything
+        raise BadInput(f"{path}: a damaged JPEG image; unpack the data set again") from error
+    if not fits:
         raise BadInput(f"{path}: not an image of {SIDE}x{SIDE} pixels, grey or coloured; unpack the data set again")
+    if one_scan:
+        good_headers.add(content[:start])
     return content
 
 
-def jpeg_shape(content: bytes) -> tuple[int, int, int] | None:
-    """Height, width and channels from a JPEG file's frame header (ITU T.81, B.2.2); None where there is none."""
+def scan_start(content: bytes) -> int:
+    """Where the data after a JPEG file's first scan header starts (ITU T.81, B.1 and B.2); 0 where there is none."""
     at = 2
-    while at + 10 <= len(content) and content[at] == 0xFF:
-        if content[at + 1] in FRAME_HEADERS:
-            return (int.from_bytes(content[at + 5:at + 7]), int.from_bytes(content[at + 7:at + 9]), content[at + 9])
-        at += 2 + int.from_bytes(content[at + 2:at + 4])
-    return None
+    while at + 4 <= len(content) and content[at] == 0xFF:
+        end = at + 2 + int.from_bytes(content[at + 2:at + 4])
+        if content[at + 1] == SCAN:
+            return end if end <= len(content) - 2 else 0
+        at = end
+    return 0
 
 
 def note_missing_classes(path: Path, wnids: list[str]) -> None:

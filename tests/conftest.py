@@ -1,4 +1,4 @@
-"""A small data set in CIFAR-100's official layout, and the scripts through a shell."""
+"""Small data sets in their official layouts, and the scripts through a shell."""
 import pickle
 import subprocess
 import sys
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES, TRAIN, TEST = 5, 200, 50
+TINY_WNIDS, TINY_TRAIN, TINY_VAL = ("n00000009", "n00000012", "n00000101"), 16, 4  # images a class
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +35,36 @@ def write_cifar(root: Path) -> Path:
     names = {"fine_label_names": [f"class {i}" for i in range(CLASSES)]}
     (folder / "meta").write_bytes(pickle.dumps(names, protocol=2))
     return root
+
+
+def write_tiny(root: Path) -> Path:
+    """Write a small data set in Tiny ImageNet's official layout; return its folder."""
+    folder = root / "tiny-imagenet-200"
+    generator = np.random.default_rng(0)
+    lines = []
+    (folder / "val/images").mkdir(parents=True)
+    for label, wnid in enumerate(TINY_WNIDS):
+        colour = generator.integers(60, 190, 3)
+        (folder / "train" / wnid / "images").mkdir(parents=True)
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("a box\n")
+        names = [folder / f"train/{wnid}/images/{wnid}_{i}.JPEG" for i in range(TINY_TRAIN)]
+        for i in range(TINY_VAL):
+            name = f"val_{i * len(TINY_WNIDS) + label}.JPEG"
+            names.append(folder / "val/images" / name)
+            lines.append(f"{name}\t{wnid}\t0\t0\t63\t63\n")
+        for i, path in enumerate(names):
+            small = np.clip(colour + generator.normal(0, 40, (9, 9, 3)), 0, 255).astype(np.uint8)
+            image = Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC)
+            image.convert("L" if i % 10 == 3 else "RGB").save(path, format="JPEG")
+    (folder / "val/val_annotations.txt").write_text("".join(lines))
+    (folder / "wnids.txt").write_text("\n".join(reversed(TINY_WNIDS)))
+    (folder / "words.txt").write_text(f"{TINY_WNIDS[0]}\tgoldfish, Carassius auratus\nn99999999\tother\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """convert-tiny.sh on small folders in the official layout."""
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,9 @@ def tiny(tmp_path: Path) -> Path:
     return folder
 
 
-def convert(folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", ROOT / "convert-tiny.sh", folder], capture_output=True, text=True)
+def convert(*arguments: str | Path, cwd: Path = ROOT, script: Path = ROOT / "convert-tiny.sh"
+            ) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", script, *arguments], capture_output=True, text=True, cwd=cwd)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -59,7 +62,50 @@ def test_never_overwrites_and_names_what_is_missing(tiny: Path) -> None:
     assert (tiny / "val/images/val_4.JPEG").read_text() == "image 4"
 
 
-@pytest.mark.parametrize("line", ["../../x.JPEG\tn00000001\n", "val_1.JPEG\t../train\n", "nonsense\n"])
+def test_an_images_folder_within_a_class_counts(tiny: Path) -> None:
+    before = contents(tiny)
+    (tiny / "val/n00000001/images").mkdir(parents=True)
+    (tiny / "val/images/val_4.JPEG").rename(tiny / "val/n00000001/images/val_4.JPEG")
+    result = convert(tiny)
+    assert result.returncode == 0 and "12 images, 0 missing" in result.stdout and contents(tiny) == before
+    assert (tiny / "val/n00000001/images/val_4.JPEG").exists()
+
+
+def test_test_is_deleted_when_asked(tiny: Path) -> None:
+    result = convert("--delete-test", tiny)
+    assert result.returncode == 0 and "test: deleted" in result.stdout and not (tiny / "test").exists()
+    result = convert("--delete", tiny)
+    assert result.returncode == 2 and "--delete: unknown" in result.stderr
+
+
+def test_default_and_relative_folders(tiny: Path) -> None:
+    (tiny.parent / "a b").mkdir()
+    (tiny.parent / "a b/data").mkdir()
+    script = shutil.copy(ROOT / "convert-tiny.sh", tiny.parent / "a b")
+    moved = tiny.rename(tiny.parent / "a b/data/tiny-imagenet-200")
+    assert "12 images" in convert(cwd=Path("/"), script=script).stdout
+    assert "12 images" in convert(moved.name, cwd=moved.parent).stdout
+
+
+def test_the_last_line_needs_no_newline(tiny: Path) -> None:
+    table = tiny / "val/val_annotations.txt"
+    table.write_text(table.read_text().rstrip("\n"))
+    assert convert(tiny).returncode == 0 and not (tiny / "val/images").exists()
+
+
+def test_ten_thousand_images_take_seconds(tiny: Path) -> None:
+    lines = []
+    for i in range(10_000):
+        (tiny / f"val/images/val_{i}.JPEG").touch()
+        lines.append(f"val_{i}.JPEG\tn{i % 200:08}\t0\t0\t9\t9\n")
+    (tiny / "val/val_annotations.txt").write_text("".join(lines))
+    start = time.perf_counter()
+    assert "200 classes, 10000 images, 0 missing" in convert(tiny).stdout
+    assert time.perf_counter() - start < 20  # under one second on a quiet machine
+
+
+@pytest.mark.parametrize("line", ["../../x.JPEG\tn00000001\n", "val_1.JPEG\t../train\n", "nonsense\n",
+                                  "val_1.JPEG\tn00000002\n"])
 def test_hostile_lines_are_refused_before_anything_moves(tiny: Path, line: str) -> None:
     with (tiny / "val/val_annotations.txt").open("a") as file:
         file.write(line)
