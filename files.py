@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import re
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,74 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class BlockFile:
+    """Arrays appended one after another to a file, so that the successor of a stopped run goes on where that was.
+
+    A line with the key, then for each array its length in bytes, its CRC-32 and its bytes in numpy's format. What a
+    kill or a power cut has spoilt at the end is cut off; a file with another key is begun anew.
+
+    Args:
+        key: of what the arrays were computed from; one line.
+
+    Raises:
+        BadInput: the file cannot be opened.
+    """
+    head = struct.Struct("<QI")
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.key = key.encode() + b"\n"
+        try:
+            self.file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> "BlockFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def read(self) -> Iterator[np.ndarray]:
+        """The arrays that are whole, in order; the next append goes behind them."""
+        self.file.seek(0)
+        if self.file.readline(len(self.key)) == self.key:
+            end = len(self.key)
+            while len(head := self.file.read(self.head.size)) == self.head.size:
+                size, crc = self.head.unpack(head)
+                content = self.file.read(min(size, os.path.getsize(self.path)))
+                if len(content) < size or binascii.crc32(content) != crc:
+                    break
+                end += len(head) + size
+                yield np.load(io.BytesIO(content), allow_pickle=False)
+            self.file.truncate(end)
+            self.file.seek(end)
+        else:
+            self.file.seek(0)
+            self.file.truncate()
+            self._write(self.key)
+
+    def append(self, array: np.ndarray) -> None:
+        """Add an array after read() has come to its end.
+
+        Raises:
+            BadInput: the disk is full; the file is removed.
+        """
+        content = io.BytesIO()
+        np.save(content, array, allow_pickle=False)
+        content = content.getvalue()
+        self._write(self.head.pack(len(content), binascii.crc32(content)) + content)
+
+    def _write(self, content: bytes) -> None:
+        try:
+            self.file.write(content)
+            self.file.flush()
+        except OSError as error:
+            self.path.unlink(missing_ok=True)
+            raise BadInput(f"{self.path}: cannot be written: {error.strerror}; make room or name another folder"
+                           ) from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -5,8 +5,8 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn, TypeVar
+from collections.abc import Callable
+from typing import NoReturn
 
 # Before MindSpore is loaded: it reads its log level then. Errors only; its warnings speak to its developers.
 os.environ.setdefault("GLOG_v", "3")
@@ -87,39 +87,48 @@ def set_up(device: str, seed: int) -> str:
     return device
 
 
+class ProgressBar:
+    """Progress through `total` units of work: a bar on a terminal, else a line a minute; both with the time left."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=title, unit=unit, leave=False, disable=not self.terminal)
+        self.skipped = self.done = 0
+        self.started = self.shown = time.perf_counter()
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def skip(self, units: int) -> None:
+        """Count units that an earlier run has done."""
+        self.skipped += units
+        self.bar.initial += units
+        self.bar.update(units)
+
+    def update(self, units: int, state: Callable[[], str] = str) -> None:
+        """Count units done; `state` is asked for a few words when it is time to show them."""
+        self.done += units
+        self.bar.update(units)
+        now = time.perf_counter()
+        if now - self.shown > (1 if self.terminal else 60):
+            self.shown = now
+            words = state()
+            if self.terminal:
+                self.bar.set_postfix_str(words)
+            else:
+                reached = self.skipped + self.done
+                left = (now - self.started) / self.done * (self.total - reached)
+                print(f"{self.title}: {self.unit} {reached}/{self.total}, {words + ', ' if words else ''}"
+                      f"{left:.0f} s left", flush=True)
+
+
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     return {"mindspore": ms.__version__, "numpy": np.__version__, "python": platform.python_version()}
-
-
-Item = TypeVar("Item")
-FIRST_LINE, LINES = 10, 60  # seconds to the first line of progress where there is no terminal, and between two lines
-
-
-def watch(items: Iterable[Item], total: int, title: str, unit: str, done: int = 0,
-          state: Callable[[], str] = str) -> Iterator[Item]:
-    """Pass items on; show how far they are and the time left, as a bar on a terminal, else as a line a minute.
-
-    Args:
-        total: items in all, of which `done` were there before and are not among `items`.
-        state: called for a few more words.
-    """
-    terminal = sys.stderr.isatty()
-    begun = time.perf_counter()
-    due = begun + (1 if terminal else FIRST_LINE)
-    with tqdm(total=total, initial=done, desc=title, unit=unit, leave=False, disable=not terminal) as bar:
-        for number, item in enumerate(items, 1):
-            yield item
-            bar.update()
-            now = time.perf_counter()
-            if now < due:
-                continue
-            due = now + (1 if terminal else LINES)
-            bar.set_postfix_str(state())
-            if not terminal:
-                left = (now - begun) / number * (total - done - number)
-                print(", ".join(filter(None, (f"{title}: {unit} {done + number}/{total}", state(), f"{left:.0f} s left"))),
-                      flush=True)
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:

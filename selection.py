@@ -6,19 +6,16 @@ Writes <save>/<dataset>.bin (ids to drop), .json (manifest), .distances.npz and 
 """
 import argparse
 import json
-import sys
-import time
 from pathlib import Path
 
 import runtime  # first: it sets what MindSpore reads when it is loaded
 import mindspore as ms
 import numpy as np
-from tqdm import tqdm
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.index import METHODS, write_index
 from datasets.pipeline import PADDING, EvaluationBatches
-from files import BadInput, load_checkpoint, make_folder, replacing, sha256
+from files import BadInput, BlockFile, load_checkpoint, locked, replacing, sha256
 from models import NETWORKS, create_model, load_weights
 from models.layers import fold_batchnorm
 from picture import draw_selection
@@ -67,45 +64,50 @@ def main(argv: list[str] | None = None) -> None:
     n = len(data.train.labels)
     if len(ids_to_drop(np.arange(n), args.rate)) == n:
         raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
-    make_folder(args.save)
     index = args.save / f"{args.dataset}.bin"
-    if args.method == "random":
-        order = np.random.default_rng(args.seed).permutation(n)
-        drop = ids_to_drop(order, args.rate)
-        index.with_suffix(".png").unlink(missing_ok=True)  # it would show another selection
-    else:
-        distances = find_distances(data, manifest, args.ckpt, index.with_suffix(".distances.npz"))
-        order = np.argsort(distances, kind="stable")  # ties by id
-        drop = ids_to_drop(order, args.rate)
-        kept = np.delete(np.arange(n), drop)
-        manifest |= {"kept_band": [float(distances[kept].min()), float(distances[kept].max())]}
-        with replacing(index.with_suffix(".png")) as temporary:
-            draw_selection(data, distances, order, kept, args.rate).save(temporary, format="PNG")
-    manifest |= {"images": n, "kept": n - len(drop), "dropped": len(drop), "versions": runtime.versions()}
-    write_index(index, drop, manifest)
+    with locked(args.save):
+        if args.method == "random":
+            drop = ids_to_drop(np.random.default_rng(args.seed).permutation(n), args.rate)
+            index.with_suffix(".png").unlink(missing_ok=True)  # it would show another selection
+        else:
+            distances = find_distances(data, manifest, args.ckpt, index)
+            order = np.argsort(distances, kind="stable")  # ties by id
+            drop = ids_to_drop(order, args.rate)
+            kept = np.delete(np.arange(n), drop)
+            manifest |= {"kept_band": [float(distances[kept].min()), float(distances[kept].max())]}
+            with replacing(index.with_suffix(".png")) as temporary:
+                draw_selection(data, distances, order, kept, args.rate).save(temporary, format="PNG")
+        manifest |= {"images": n, "kept": n - len(drop), "dropped": len(drop), "versions": runtime.versions()}
+        write_index(index, drop, manifest)
     print(f"kept {n - len(drop)} of {n} images; ids to drop in {index}")
 
 
-def find_distances(data: DataSet, manifest: dict, checkpoint: Path, path: Path) -> np.ndarray:
-    """Each training image's distance to its class centre, float64 (n,): from `path` if it fits, else computed.
+def find_distances(data: DataSet, manifest: dict, checkpoint: Path, index: Path) -> np.ndarray:
+    """Each training image's distance to its class centre, float64 (n,).
+
+    From <index>.distances.npz if that fits, else computed and put there; the features of a run that was stopped are
+    taken from <index>.features.partial.
 
     Raises:
-        BadInput: the checkpoint does not fit the network, or its features are not finite.
+        BadInput: the checkpoint does not fit the network, its features are not finite, or a file cannot be written.
     """
-    key = {name: manifest[name] for name in ("dataset", "arch", "checkpoint_sha256", "centre")}
+    key = {name: manifest[name] for name in ("dataset", "arch", "checkpoint_sha256")}
     key |= {"images_sha256": data.train.sha256()}
-    distances = read_distances(path, key, len(data.train.labels))
+    centred_key = {**key, "centre": manifest["centre"]}
+    path, partial = index.with_suffix(".distances.npz"), index.with_suffix(".features.partial")
+    distances = read_distances(path, centred_key, len(data.train.labels))
     if distances is not None:
         print(f"using the distances in {path}: same images, network and centre")
         return distances
     network = create_model(manifest["arch"], len(data.classes), data.small_images)
     load_weights(network, load_checkpoint(checkpoint), str(checkpoint), manifest["arch"])
-    features = extract_features(network, data)
+    features = extract_features(network, data, partial, key)
+    partial.unlink()
     if not np.isfinite(features).all():
         raise BadInput(f"{checkpoint}: gives features that are not finite numbers; train it again")
     distances = distances_to_centres(features, data.train.labels, manifest["centre"])
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, distances=distances, key=np.array(json.dumps(key, sort_keys=True)))
+        np.savez(file, distances=distances, key=np.array(json.dumps(centred_key, sort_keys=True)))
     return distances
 
 
@@ -121,10 +123,14 @@ def read_distances(path: Path, key: dict, images: int) -> np.ndarray | None:
     return None
 
 
-def extract_features(network: ms.nn.Cell, data: DataSet) -> np.ndarray:
+def extract_features(network: ms.nn.Cell, data: DataSet, partial: Path, key: dict) -> np.ndarray:
     """Features of the training images, float32 (n, d), in evaluation mode and without random transforms.
 
-    The network's batch normalisations are folded into its convolutions for it.
+    The network's batch normalisations are folded into its convolutions for it. Each batch's features are added to the
+    file `partial` at once, and taken from it where a run with the same key was stopped.
+
+    Raises:
+        BadInput: `partial` cannot be written.
     """
     fold_batchnorm(network)
     batches = EvaluationBatches(data, data.train, BATCH_SIZE)
@@ -134,20 +140,23 @@ def extract_features(network: ms.nn.Cell, data: DataSet) -> np.ndarray:
         return network.features(images)
 
     n = len(data.train.labels)
-    features = None
-    terminal, shown = sys.stderr.isatty(), time.perf_counter()
-    with tqdm(total=n, desc="features", unit="img", disable=not terminal) as bar:
-        for index, images, _ in batches:
-            rows = index[index != PADDING]
-            values = step(ms.Tensor(images)).asnumpy()[:len(rows)]
-            if features is None:
-                features = np.empty((n, values.shape[1]), np.float32)
-            features[rows] = values
-            bar.update(len(rows))
-            if not terminal and time.perf_counter() - shown > 60:
-                shown = time.perf_counter()
-                print(f"features: {rows[-1] + 1} of {n} images", flush=True)
-    return features
+    blocks, done = [], 0
+    with BlockFile(partial, json.dumps(key, sort_keys=True)) as file, runtime.ProgressBar("features", n, "image") as bar:
+        for block in file.read():
+            blocks.append(block)
+            done += len(block)
+        if done:
+            print(f"going on after image {done} of {n}", flush=True)
+            bar.skip(done)
+        try:
+            for index, images, _ in batches.starting_at(done):
+                blocks.append(step(ms.Tensor(images)).asnumpy()[index != PADDING])
+                file.append(blocks[-1])
+                done += len(blocks[-1])
+                bar.update(len(blocks[-1]))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{done} of {n} images are done; the same command goes on from there") from None
+    return np.concatenate(blocks)
 
 
 def distances_to_centres(features: np.ndarray, labels: np.ndarray, centre: str = "median") -> np.ndarray:

@@ -13,7 +13,6 @@ import csv
 import hashlib
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,11 +22,10 @@ import runtime  # first: it sets what MindSpore reads when it is loaded
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-from tqdm import tqdm
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.index import read_index
-from datasets.pipeline import PADDING, EvaluationBatches, TrainingBatches
+from datasets.pipeline import PADDING, Batch, EvaluationBatches, TrainingBatches
 from files import RESUME, BadInput, load_checkpoint, locked, read_bytes, replacing, save_checkpoint
 from models import NETWORKS, create_model, load_weights
 
@@ -347,6 +345,10 @@ class Progress:
         self.pending.clear()
         self.seconds = time.perf_counter() - self.started
 
+    def describe(self) -> str:
+        self.fetch()
+        return f"loss {self.loss:.3f}, accuracy {self.accuracy:.2f} %, {self.images_per_second:.1f} img/s"
+
     @property
     def loss(self) -> float:
         return self.loss_sum / max(self.images, 1)
@@ -363,36 +365,23 @@ class Progress:
         return self.images / max(self.seconds, 1e-9)
 
 
-def run_batches(step: Step, batches: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], steps: int,
-                title: str) -> Progress:
-    """Run a step over one pass of batches, with a bar on a terminal, else a line a minute."""
+def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str) -> Progress:
+    """Run a step over one pass of batches; stop where the loss is no longer a finite number."""
     progress = Progress()
-    terminal = sys.stderr.isatty()
-    shown = time.perf_counter()
     sizes = set()
-    with tqdm(total=steps, desc=title, unit="step", leave=False, disable=not terminal) as bar:
-        for number, (_, images, labels) in enumerate(batches, 1):
+    with runtime.ProgressBar(title, steps, "step") as bar:
+        for _, images, labels in batches:
             before = time.perf_counter()
             count = int((labels != PADDING).sum())
-            loss, right = step(ms.Tensor(images), ms.Tensor(labels))
-            progress.pending.append((loss, right, count))
+            progress.pending.append((*step(ms.Tensor(images), ms.Tensor(labels)), count))
             if len(labels) not in sizes:  # in a run's first pass it compiles a graph of this batch size
                 sizes.add(len(labels))
                 progress.fetch()
                 progress.untimed_seconds += time.perf_counter() - before
                 progress.untimed_images += count
-            bar.update()
+            bar.update(1, progress.describe)
             if progress.diverged_at:
                 break
-            if time.perf_counter() - shown > (1 if terminal else 60):
-                shown = time.perf_counter()
-                progress.fetch()
-                state = (f"loss {progress.loss:.3f}, accuracy {progress.accuracy:.2f} %, "
-                         f"{progress.images_per_second:.1f} img/s")
-                bar.set_postfix_str(state)
-                if not terminal:
-                    left = (shown - progress.started) / number * (steps - number)
-                    print(f"{title}: step {number}/{steps}, {state}, {left:.0f} s left", flush=True)
     progress.fetch()
     return progress
 

@@ -20,10 +20,11 @@ def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
     """
     content = pickle.dumps(drop.astype(np.int64), protocol=4)
     manifest = {**manifest, "index_sha256": hashlib.sha256(content).hexdigest()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    # The manifest first: a stop between the two leaves a pair that read_index refuses, or no index.
     with replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]:

@@ -35,7 +35,11 @@ class EvaluationBatches:
         return -(-len(self.split.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return in_threads(self._batch, range(0, len(self.split.labels), self.batch_size))
+        return self.starting_at(0)
+
+    def starting_at(self, image: int) -> Iterator[Batch]:
+        """The batches from that image on, which begins one of them."""
+        return in_threads(self._batch, range(image, len(self.split.labels), self.batch_size))
 
     def _batch(self, start: int) -> Batch:
         n = len(self.split.labels)

@@ -16,6 +16,10 @@ CLASSES, TRAIN, TEST = 5, 200, 50
 TINY_WNIDS, TINY_TRAIN, TINY_VAL = ("n00000009", "n00000012", "n00000101"), 16, 4  # images a class
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fuzz: 100,000 mutated files a reader, some minutes; run.sh leaves them out")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def device() -> None:
     runtime.set_up("CPU", 0)

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source ./environment.sh
 environment requirements.txt tests/requirements.txt
-exec "$PYTHON" -m pytest -q tests "$@"
+exec "$PYTHON" -m pytest -q -m "not fuzz" tests "$@"

@@ -1,4 +1,6 @@
 """Centres, distances, sizes, ids."""
+from pathlib import Path
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def test_ids_agree_with_pytorchs_features_and_the_releases_formula(rate: float) 
     assert np.sort(selection.ids_to_drop(order, rate)).tolist() == golden("selection")[f"{rate}"].tolist()
 
 
-def test_extraction_is_in_evaluation_mode_and_order() -> None:
+def test_extraction_is_in_evaluation_mode_and_order(tmp_path: Path) -> None:
     """Each image's features as the unfolded network gives them alone; 150 images do not fill the last batch."""
     images = np.random.default_rng(3).integers(0, 256, (150, 32, 32, 3), np.uint8)
     split = Split(images, np.zeros(150, np.int32))
@@ -47,7 +49,7 @@ def test_extraction_is_in_evaluation_mode_and_order() -> None:
     inputs = ((images / 255 - source.mean) / source.std).transpose(0, 3, 1, 2).astype(np.float32)
     alone = np.concatenate([network.features(ms.Tensor(inputs[i:i + 1])).asnumpy() for i in (0, 63, 64, 149)])
     network.set_train(True)
-    together = selection.extract_features(network, data)
+    together = selection.extract_features(network, data, tmp_path / "partial", {})
     assert together.shape == (150, 64)
     assert np.abs(together[[0, 63, 64, 149]] - alone).max() < 1e-4 * np.abs(alone).max()
 
