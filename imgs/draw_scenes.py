@@ -47,11 +47,10 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("GSA", "PGD"):
         batches = attacks.attacked_batches(network, data, Split(images, labels), name, attacks.Budget(), args.seed,
                                            min(args.batch_size, len(labels)))
-        parts, before, after = zip(*runtime.watch(batches, -(-len(labels) // args.batch_size), name, "batch"))
-        attacked[name] = np.concatenate(parts)
-        accuracies |= {"clean": sum(before), name: sum(after)}
+        attacked[name], right = map(np.concatenate, zip(*batches))
+        accuracies |= dict(zip(("clean", name), 100 * right.mean(axis=0)))
     print(f"accuracy of {args.arch} on {len(labels)} test images: " + ", ".join(
-        f"{name} {100 * right / len(labels):.2f} %" for name, right in accuracies.items()))
+        f"{name} {accuracy:.2f} %" for name, accuracy in accuracies.items()))
     shown = spread_over_classes(labels)
     captions = [data.classes[label].replace("_", " ") for label in labels[shown]]
     sheet = draw_sheet(images[shown], {name: pixels[shown] for name, pixels in attacked.items()}, captions, args.seed)

@@ -3,10 +3,12 @@
 An attack maps a gradient function of a network and a batch of images to a batch. Images are uint8 (n, h, w, 3); eps
 and alpha are in pixel units, shares of the range from 0 to 1, so that 8/255 is eight grey levels.
 """
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -15,12 +17,11 @@ from mindspore import nn, ops
 import runtime
 from datasets import DataSet
 from datasets.images import Split
-from files import BadInput, load_checkpoint, locked, sha256
+from files import BadInput, BlockFile, load_checkpoint, locked, sha256
 from models import NETWORKS, create_model, load_weights
 from models.layers import fold_batchnorm
-from robust.growing import GrowingArray
 from robust.options import share
-from robust.results import read_record, recording
+from robust.results import read_record, recording, save_blocks
 
 LEVELS = 255
 PREDICTED = -1  # instead of a label: the one that the network predicts
@@ -151,38 +152,24 @@ def load_network(arch: str, checkpoint: Path, data: DataSet) -> nn.Cell:
 
 
 def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: str, budget: Budget, seed: int,
-                     batch_size: int, first: int = 0) -> Iterator[tuple[np.ndarray, int, int]]:
+                     batch_size: int, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Attack a split of a data set batch by batch, from batch number `first` on.
 
     A batch's random start depends on `seed` and the batch's number alone.
 
     Yields:
-        The attacked images, uint8 (n, h, w, 3), and how many of them the network labels rightly before and after.
+        The attacked images, uint8 (n, h, w, 3), and whether the network labels each rightly before and after, bool
+        (n, 2).
     """
     gradient_sign, predict = make_gradient_sign(network, data), make_predict(network, data)
     n = len(split.labels)
     for number in range(first, -(-n // batch_size)):
         rows = np.arange(number * batch_size, (number + 1) * batch_size) % n  # the last one is filled up: one graph
-        count = min(batch_size, n - number * batch_size)
         clean, labels = split.pixels(rows), split.labels[rows]
         attacked = ATTACKS[attack](gradient_sign, clean, labels, budget, np.random.default_rng([seed, number]))
-        before, after = (int((predict(pixels) == labels)[:count].sum()) for pixels in (clean, attacked))
-        yield attacked[:count], before, after
-
-
-def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Budget, seed: int,
-                        images: GrowingArray) -> tuple[float, float]:
-    """Attack the images that `images` does not hold yet; return the network's accuracy in percent before and after."""
-    def accuracies() -> tuple[float, float]:
-        done = min(len(images.lines) * images.batch, len(data.train.labels))
-        return tuple(100 * sum(line[when] for line in images.lines) / max(done, 1) for when in ("before", "after"))
-
-    done = len(images.lines)
-    batches = attacked_batches(network, data, data.train, attack, budget, seed, images.batch, done)
-    for pixels, before, after in runtime.watch(batches, images.batches, attack, "batch", done, lambda: (
-            "accuracy {:.2f} % before, {:.2f} % after".format(*accuracies()))):
-        images.append(pixels, before=before, after=after)
-    return accuracies()
+        right = np.stack([predict(pixels) == labels for pixels in (clean, attacked)], axis=1)
+        count = min(batch_size, n - number * batch_size)
+        yield attacked[:count], right[:count]
 
 
 def add_options(parser: runtime.Parser, attack: str, checkpoint: Path) -> None:
@@ -225,13 +212,71 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: str, bu
             print(f"{path}: this attack is there already")
         else:
             network = load_network(arch, checkpoint, data)
-            images = GrowingArray(path, (key["images"], *data.train.pixels([0]).shape[1:]), batch_size, key)
-            if images.lines:
-                print(f"going on after batch {len(images.lines)} of {images.batches}", flush=True)
-            before, after = attack_training_set(network, data, attack, budget, seed, images)
-            with recording(record_path, key) as record:
-                images.finish()
-                record |= {"sha256": sha256(path), "accuracy_before": before, "accuracy_after": after}
-            images.forget()
+            record = attack_training_set(network, data, attack, budget, seed, batch_size, path, record_path, key)
     print(f"{attack}: accuracy of {arch} on the {key['images']} training images {record['accuracy_before']:.2f} % "
           f"before, {record['accuracy_after']:.2f} % after; {path}")
+
+
+def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Budget, seed: int, batch_size: int,
+                        path: Path, record_path: Path, key: dict[str, Any]) -> dict[str, Any]:
+    """Attack what an earlier run with the same key has not attacked, and write the images and the record.
+
+    Batches are kept in a hidden file beside `path` until all are there. A row of it is an image's bytes, and whether
+    the network labels it rightly before and after.
+
+    Returns:
+        The record: the key, the file's SHA-256 and the accuracies in percent.
+
+    Raises:
+        BadInput: files cannot be written, or an unfinished run has other settings.
+    """
+    n, shape = len(data.train.labels), data.train.pixels([0]).shape[1:]
+    partial = path.with_name(f".{path.stem}.partial")
+    check_key(partial, key)
+    with BlockFile(partial, json.dumps(key)) as file, runtime.ProgressBar(attack, n, "image") as bar:
+        right = [block[:, -2:].copy() for block in file.read()]
+        done = sum(map(len, right))
+        if done:
+            print(f"going on after image {done} of {n}", flush=True)
+            bar.skip(done)
+
+        def state() -> str:
+            before, after = 100 * np.concatenate(right).mean(axis=0)
+            return f"accuracy {before:.2f} % before, {after:.2f} % after"
+
+        batches = attacked_batches(network, data, data.train, attack, budget, seed, batch_size, len(right))
+        try:
+            for pixels, rights in batches:
+                file.append(np.concatenate([pixels.reshape(len(pixels), -1), rights], axis=1))
+                right.append(rights)
+                bar.update(len(pixels), state)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on from there") from None
+        before, after = 100 * np.concatenate(right).mean(axis=0)
+        with recording(record_path, {**key, "accuracy_before": before, "accuracy_after": after}) as record:
+            save_blocks(path, (n, *shape), (block[:, :-2].reshape(-1, *shape) for block in file.read()))
+            record["sha256"] = sha256(path)
+    partial.unlink()
+    return record
+
+
+def check_key(partial: Path, key: dict[str, Any]) -> None:
+    """Make sure that an unfinished file, if there is one, was begun with the same settings.
+
+    Raises:
+        BadInput: it was not.
+    """
+    if not partial.exists():
+        return
+    with open(partial, "rb") as file:
+        try:
+            begun = json.loads(file.readline(2 ** 16))
+        except (ValueError, RecursionError):
+            begun = None
+    if not isinstance(begun, dict):
+        raise BadInput(f"{partial}: not the file of an unfinished attack; delete it to start anew")
+    differing = [name for name in {**begun, **key} if begun.get(name) != key.get(name)]
+    if differing:
+        raise BadInput(f"{partial}: an unfinished attack with " + ", ".join(
+            f"{name} {begun.get(name)} (not {key.get(name)})" for name in differing)
+            + "; finish it with those, or delete this file to start anew")

@@ -57,9 +57,11 @@ def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
             raise BadInput(f"{train.names[done.argmax()]}: corrupted already, but {folder / NOTE} is missing; {COPY_ANEW}")
         save_record(folder / NOTE, plan)
         left = np.flatnonzero((kinds != CLEAN) & ~done)
-        for i in runtime.watch(left, len(left), "corrupt", "image"):
-            with replacing(Path(train.names[i])) as temporary:
-                temporary.write_bytes(corrupted_jpeg(train, i, str(kinds[i]), seed))
+        with runtime.ProgressBar("corrupt", len(left), "image") as bar:
+            for i in left:
+                with replacing(Path(train.names[i])) as temporary:
+                    temporary.write_bytes(corrupted_jpeg(train, i, str(kinds[i]), seed))
+                bar.update(1)
         save_record(folder / NOTE, {**plan, "state": FINISHED, "images_sha256": read_tiny(folder)[0].sha256()})
     print(f"{folder}: {describe(kinds)}")
 
