@@ -1,11 +1,11 @@
 """The data sets, by name: images, labels, and the paper's settings for each."""
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from datasets import cifar, tiny, toy
+from datasets import cifar, scenes, tiny, toy
 from datasets.images import Split
 from datasets.transforms import PadAndCrop, RandomResizedCrop, RandomTransform, ResizeAndCentreCrop
 from files import BadInput
@@ -82,6 +82,13 @@ SOURCES = {
     "toy": Source(toy.make_toy, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), small_images=True,
                   recipe=CIFAR_RECIPE, train_transform=PadAndCrop(2)),
 }
+SCENES = {
+    "CIFAR100": {"CIFAR100C": scenes.read_cifar100c, "CIFAR100A": scenes.read_cifar100a,
+                 "CIFAR100N": scenes.read_cifar100n},
+    "tiny": {"tinyC": scenes.read_tinyc, "tinyA": scenes.read_tinya, "tinyN": scenes.read_tinyn},
+}
+SOURCES |= {name: replace(SOURCES[parent], read=read) for parent, readers in SCENES.items()
+            for name, read in readers.items()}
 
 
 def open_dataset(name: str, folder: Path) -> DataSet:

@@ -39,3 +39,13 @@ def sample(values: np.ndarray) -> np.ndarray:
     """Up to 16 values spread over an array."""
     flat = values.reshape(-1)
     return flat[::max(1, flat.size // 16)][:16]
+
+
+def make_pixels(n: int, side: int) -> np.ndarray:
+    """Images, uint8 (n, side, side, 3): smooth ones, half of them under noise."""
+    generator = np.random.default_rng(side)
+    y, x = np.mgrid[:side, :side] / side
+    waves = [np.sin(2 * np.pi * (f[0] * x + f[1] * y) + f[2]) for f in generator.uniform(0, 3, (n * 3, 3))]
+    smooth = np.stack(waves).reshape(n, 3, side, side).transpose(0, 2, 3, 1)
+    noise = generator.normal(0, 1, smooth.shape) * (np.arange(n) % 2)[:, None, None, None]
+    return np.clip(np.rint(127.5 + 110 * smooth + 60 * noise), 0, 255).astype(np.uint8)

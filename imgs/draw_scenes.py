@@ -1,0 +1,92 @@
+"""Draw one sheet of real CIFAR-100 images, clean, under each corruption and under both attacks.
+
+    python imgs/draw_scenes.py --arch resnet20 --ckpt ckpt/CIFAR100/resnet20/best.pth
+
+Prints the network's accuracy on the first test images as they are and under both attacks. Writes imgs/scenes.png.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime
+from datasets import open_dataset
+from datasets.images import Split
+from files import replacing
+from models import NETWORKS
+from robust import attacks
+from robust.corruptions import CORRUPTIONS
+from robust.project import ROOT
+
+SHOWN = 8  # images
+MAGNIFIED = 10
+GREY = 128
+CELL, GAP, TEXT, MARGIN, SIZE = 64, 6, 250, 20, 15
+INK = "#222222"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = runtime.Parser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data", default=ROOT / "data", type=Path, help="folder that holds cifar-100-python")
+    parser.add_argument("--ckpt", default=ROOT / "ckpt/CIFAR100/resnet20/best.pth", type=Path, help="trained network")
+    parser.add_argument("--arch", default="resnet20", choices=NETWORKS, help="network of --ckpt")
+    parser.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
+    parser.add_argument("--images", default=1000, type=runtime.positive, help="test images that are attacked")
+    parser.add_argument("--batch_size", default=100, type=runtime.positive, help="images at one time")
+    parser.add_argument("--seed", default=42, type=runtime.seed_number, help="of noise and random starts")
+    parser.add_argument("--out", default=ROOT / "imgs/scenes.png", type=Path, help="the sheet")
+    args = parser.parse_args(argv)
+    runtime.set_up(args.device, args.seed)
+    data = open_dataset("CIFAR100", args.data)
+    network = attacks.load_network(args.arch, args.ckpt, data)
+    images, labels = data.test.images[:args.images], data.test.labels[:args.images]
+    attacked, accuracies = {}, {}
+    for name in ("GSA", "PGD"):
+        batches = attacks.attacked_batches(network, data, Split(images, labels), name, attacks.Budget(), args.seed,
+                                           min(args.batch_size, len(labels)))
+        attacked[name], right = map(np.concatenate, zip(*batches))
+        accuracies |= dict(zip(("clean", name), 100 * right.mean(axis=0)))
+    print(f"accuracy of {args.arch} on {len(labels)} test images: " + ", ".join(
+        f"{name} {accuracy:.2f} %" for name, accuracy in accuracies.items()))
+    shown = spread_over_classes(labels)
+    captions = [data.classes[label].replace("_", " ") for label in labels[shown]]
+    sheet = draw_sheet(images[shown], {name: pixels[shown] for name, pixels in attacked.items()}, captions, args.seed)
+    with replacing(args.out) as temporary:
+        sheet.save(temporary, format="PNG")
+    print(f"sheet in {args.out}")
+
+
+def spread_over_classes(labels: np.ndarray) -> np.ndarray:
+    """Ids of SHOWN images, each of another class as far as there are as many."""
+    _, first = np.unique(labels, return_index=True)
+    return np.sort(first)[:SHOWN]
+
+
+def draw_sheet(images: np.ndarray, attacked: dict[str, np.ndarray], captions: list[str], seed: int) -> Image.Image:
+    """The images, uint8 (n, 32, 32, 3), in a row each: clean, corrupted, attacked, and what the attacks changed."""
+    rows = {"clean": images}
+    for number, (name, corruption) in enumerate(CORRUPTIONS.items()):
+        rows[f"corruption: {name}"] = corruption(images, np.random.default_rng([seed, number]))
+    for name, pixels in attacked.items():
+        difference = GREY + MAGNIFIED * (pixels.astype(int) - images)
+        rows[f"attack: {name}"] = pixels
+        rows[f"{name} - clean, x{MAGNIFIED} around grey"] = np.clip(difference, 0, 255).astype(np.uint8)
+    sheet = Image.new("RGB", (2 * MARGIN + TEXT + len(images) * (CELL + GAP) - GAP,
+                              2 * MARGIN + len(rows) * (CELL + GAP) + 12), "white")
+    pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(SIZE), ImageFont.load_default(10)
+    for row, (title, pictures) in enumerate(rows.items()):
+        top = MARGIN + row * (CELL + GAP)
+        pen.text((MARGIN, top + CELL // 2), title, INK, font, anchor="lm")
+        for column, picture in enumerate(pictures):
+            enlarged = Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.NEAREST)
+            sheet.paste(enlarged, (MARGIN + TEXT + column * (CELL + GAP), top))
+    for column, caption in enumerate(captions):
+        pen.text((MARGIN + TEXT + column * (CELL + GAP), MARGIN + len(rows) * (CELL + GAP)), caption[:12], INK, small)
+    return sheet
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)

@@ -1,0 +1,42 @@
+"""Corrupt CIFAR-100's training images, for the data set CIFAR100C: `python corrupt-cifar.py`
+
+Writes to ../data/cifar-100-corrupt: img.bin and targets.bin, pickles of a uint8 array (50000, 32, 32, 3) and of a list
+of labels; kinds.npy, which image got which corruption; corrupt.json, the settings.
+"""
+import pickle
+
+import project  # first: it finds the project's own modules
+import runtime
+from datasets import open_dataset
+from datasets.images import Split
+from files import locked, replacing
+from robust import corruptions, options, results
+
+# The folder in ../data that is written to.
+FOLDER = "cifar-100-corrupt"
+
+# Each of the five corruptions gets this share of the images.
+RATE = 0.06
+
+
+def main() -> None:
+    parser = options.make_parser("Corrupt CIFAR-100's training images.")
+    parser.add_argument("--folder", default=FOLDER, help="folder in --data that is written to")
+    parser.add_argument("--rate", default=RATE, type=options.share, help="share of the images for each corruption")
+    args = parser.parse_args()
+    train = open_dataset("CIFAR100", args.data).train
+    kinds = corruptions.choose_kinds(len(train.labels), args.rate, args.seed)
+    images = corruptions.corrupt(train.images, kinds, args.seed)
+    folder = args.data / args.folder
+    record = {"seed": args.seed, "rate": args.rate, "images": len(images),
+              "images_sha256": Split(images, train.labels).sha256()}
+    with locked(folder), results.recording(folder / "corrupt.json", record):
+        for name, content in (("img.bin", images), ("targets.bin", train.labels.tolist())):
+            with replacing(folder / name) as temporary, open(temporary, "wb") as file:
+                pickle.dump(content, file, protocol=4)
+        results.save_array(folder / "kinds.npy", kinds)
+    print(f"{folder}: {corruptions.describe(kinds)}")
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)

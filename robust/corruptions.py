@@ -1,0 +1,159 @@
+"""The five corruptions of the paper's complex scenes, and which image gets which.
+
+A corruption maps uint8 images (..., h, w, 3), one or a stack, and a generator to new ones of the same shape. Constants
+and formulas are those of the authors' release, without its faults: what is computed on [0, 1] is clipped and rounded
+back to 0..255, and motion blur keeps an image's brightness.
+"""
+from collections.abc import Callable
+
+import numpy as np
+
+from files import BadInput
+
+CLEAN = "clean"
+Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def to_unit(images: np.ndarray) -> np.ndarray:
+    """Grey levels as float32 on [0, 1]."""
+    return np.divide(images, 255, dtype=np.float32)
+
+
+def to_uint8(values: np.ndarray) -> np.ndarray:
+    """Values on [0, 1] as grey levels, clipped and rounded."""
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+# The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5, 7.5) with
+# bilinear interpolation, which lays it along the rows 7 and 8. Both rows are the same; in 1/1024, as OpenCV has them.
+BLUR_TAPS = (378, 432, 272, 341, 420, 348, 278, 400, 400, 278, 348, 420, 341, 272, 432)
+BLUR_ROWS = 2
+BLUR_CENTRE = 7
+
+
+def motion_blur(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
+    """Correlation with the kernel of 15 taps at 45 degrees, scaled to a sum of 1; the border is mirrored (101).
+
+    Agrees with OpenCV's `filter2D` on that kernel within one grey level.
+    """
+    height, width = images.shape[-3:-1]
+    lead = [(0, 0)] * (images.ndim - 3)
+    padded = np.pad(images, [*lead, (0, BLUR_ROWS - 1), (BLUR_CENTRE, len(BLUR_TAPS) - 1 - BLUR_CENTRE), (0, 0)],
+                    "reflect").astype(np.int32)
+    rows = sum(padded[..., row:row + height, :, :] for row in range(BLUR_ROWS))
+    total = sum(tap * rows[..., column:column + width, :] for column, tap in enumerate(BLUR_TAPS))
+    weight = BLUR_ROWS * sum(BLUR_TAPS)
+    return ((total + weight // 2) // weight).astype(np.uint8)
+
+
+FOG_BRIGHTNESS = 0.5  # A
+FOG_THICKNESS = 0.4  # beta
+
+
+def fog(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
+    """x t + A (1 - t) on [0, 1], t = exp(-beta d), d = sqrt(long side) - 0.04 r; the atmospheric scattering model.
+
+    r is the distance to the middle pixel (h // 2, w // 2) in pixels.
+    """
+    height, width = images.shape[-3:-1]
+    r = np.hypot(*np.ogrid[-(height // 2):height - height // 2, -(width // 2):width - width // 2])
+    t = np.exp(-FOG_THICKNESS * (np.sqrt(max(height, width)) - 0.04 * r)).astype(np.float32)[..., None]
+    return to_uint8(to_unit(images) * t + np.float32(FOG_BRIGHTNESS) * (1 - t))
+
+
+REDUCTION = 4
+
+
+def low_resolution(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
+    """A quarter of the resolution, 32 to 8 or 64 to 16 pixels, and back: each 4 x 4 block becomes its mean.
+
+    The box filter both ways, as ImageNet-C's "pixelate" has it (Hendrycks and Dietterich, ICLR 2019).
+
+    Raises:
+        ValueError: a side is no multiple of 4.
+    """
+    height, width = images.shape[-3:-1]
+    if height % REDUCTION or width % REDUCTION:
+        raise ValueError(f"images of {height} x {width} pixels: both must be multiples of {REDUCTION}")
+    blocks = images.reshape(*images.shape[:-3], height // REDUCTION, REDUCTION, width // REDUCTION, REDUCTION, 3)
+    area = REDUCTION ** 2
+    means = (blocks.sum(axis=(-4, -2), dtype=np.int32) + area // 2) // area
+    return means.astype(np.uint8).repeat(REDUCTION, axis=-3).repeat(REDUCTION, axis=-2)
+
+
+RECTANGLE_START = 5
+RECTANGLE_END = {32: 20, 64: 45}  # by the image's side; both corners belong to the rectangle
+
+
+def rectangle(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
+    """A black rectangle from (5, 5) to (20, 20) in images of 32 pixels, to (45, 45) in images of 64.
+
+    Raises:
+        ValueError: the images are of another size.
+    """
+    height, width = images.shape[-3:-1]
+    if height != width or height not in RECTANGLE_END:
+        raise ValueError(f"images of {height} x {width} pixels: known are {', '.join(map(str, RECTANGLE_END))} squared")
+    covered = images.copy()
+    inside = slice(RECTANGLE_START, RECTANGLE_END[height] + 1)
+    covered[..., inside, inside, :] = 0
+    return covered
+
+
+NOISE_MEAN = 0.2
+NOISE_DEVIATION = 1.0
+
+
+def gaussian_noise(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Noise of N(0.2, 1) on [0, 1], drawn for each pixel and channel."""
+    noise = generator.standard_normal(images.shape, np.float32)
+    noise *= np.float32(NOISE_DEVIATION)
+    noise += np.float32(NOISE_MEAN)
+    return to_uint8(to_unit(images) + noise)
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "motion blur": motion_blur,
+    "fog": fog,
+    "resolution": low_resolution,
+    "rectangle": rectangle,
+    "gaussian": gaussian_noise,
+}
+
+
+def choose_kinds(images: int, rate: float, seed: int) -> np.ndarray:
+    """Which image gets which corruption: round(images * rate) of each kind, drawn without overlap.
+
+    Args:
+        rate: share of the images for each of the five kinds, from 0 to 0.2.
+
+    Returns:
+        Strings (images,): a name in CORRUPTIONS, or "clean".
+
+    Raises:
+        BadInput: there are not as many images.
+    """
+    each = round(images * rate)
+    if not 0 <= rate <= 1 / len(CORRUPTIONS) or each * len(CORRUPTIONS) > images:
+        raise BadInput(f"--rate {rate:g}: {len(CORRUPTIONS)} kinds of it are not shares of {images} images; name a "
+                       f"number from 0 to {1 / len(CORRUPTIONS):g}")
+    kinds = np.full(images, CLEAN, f"U{max(map(len, CORRUPTIONS))}")
+    order = np.random.default_rng(seed).permutation(images)
+    for number, name in enumerate(CORRUPTIONS):
+        kinds[order[number * each:(number + 1) * each]] = name
+    return kinds
+
+
+def corrupt(images: np.ndarray, kinds: np.ndarray, seed: int) -> np.ndarray:
+    """A copy of images, uint8 (n, h, w, 3), in which each is corrupted as `kinds` (n,) says."""
+    corrupted = images.copy()
+    for number, (name, corruption) in enumerate(CORRUPTIONS.items()):
+        chosen = np.flatnonzero(kinds == name)
+        corrupted[chosen] = corruption(images[chosen], np.random.default_rng([seed, number]))
+    return corrupted
+
+
+def describe(kinds: np.ndarray) -> str:
+    """How many images got which corruption, in words."""
+    counts = ", ".join(f"{(kinds == name).sum()} {name}" for name in CORRUPTIONS)
+    return f"{(kinds != CLEAN).sum()} of {len(kinds)} images corrupted: {counts}"

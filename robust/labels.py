@@ -1,0 +1,56 @@
+"""Label noise of the paper's complex scenes."""
+from pathlib import Path
+
+import numpy as np
+
+from datasets import DataSet
+from datasets.images import Split
+from files import BadInput, locked
+from robust.results import recording, save_array, save_blocks
+
+BLOCK = 1000  # images decoded at one time
+
+
+def flip_labels(labels: np.ndarray, classes: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric label noise: each label becomes, with probability `share`, a uniformly drawn other one.
+
+    Args:
+        labels: (n,), from 0 to classes - 1.
+        share: from 0 to 1; the paper's are 0.2 and 0.35.
+
+    Returns:
+        The labels, int64 (n,), and which were changed, bool (n,).
+
+    Raises:
+        BadInput: there is no other label.
+    """
+    if classes < 2:
+        raise BadInput(f"{classes} class: there is no other label; use a data set of 2 classes or more")
+    generator = np.random.default_rng(seed)
+    changed = generator.random(len(labels)) < share
+    shift = generator.integers(1, classes, len(labels))
+    return np.where(changed, (labels + shift) % classes, labels).astype(np.int64), changed
+
+
+def mislabel_to_files(data: DataSet, share: float, seed: int, labels_path: Path, changed_path: Path,
+                      record_path: Path, images_path: Path | None = None) -> None:
+    """Write a data set's training labels with noise, which were changed, and the settings; print the share.
+
+    Args:
+        images_path: for the images too, uint8 (n, h, w, 3), a block in memory at one time; None: not needed.
+
+    Raises:
+        BadInput: files cannot be written; an image cannot be decoded.
+    """
+    train, n = data.train, len(data.train.labels)
+    noisy, changed = flip_labels(train.labels, len(data.classes), share, seed)
+    with locked(record_path.parent), recording(record_path, {"share": share, "seed": seed, "images": n}) as record:
+        images = train.images
+        if images_path:
+            blocks = (train.pixels(range(start, min(start + BLOCK, n))) for start in range(0, n, BLOCK))
+            save_blocks(images_path, (n, *train.pixels([0]).shape[1:]), blocks)
+            images = np.load(images_path, mmap_mode="r")
+        save_array(labels_path, noisy)
+        save_array(changed_path, changed)
+        record |= {"changed": int(changed.sum()), "images_sha256": Split(images, noisy.astype(np.int32)).sha256()}
+    print(f"{labels_path}: {changed.sum()} of {n} labels changed, {100 * changed.mean():.2f} %")

@@ -1,0 +1,7 @@
+"""Where the project is: the scripts of this folder import it first, so that they run from any folder."""
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
