@@ -315,7 +315,7 @@ def save_checkpoint(network: ms.nn.Cell, path: Path, resume: dict[str, ms.Tensor
     """Write a network's parameters in MindSpore's checkpoint format, under any name.
 
     Args:
-        resume: what else the file shall hold, by name; load_checkpoint gives it back under "resume." and the name.
+        resume: what else the file shall hold, by name, as load_resumable gives it back.
 
     Raises:
         BadInput: the file cannot be written.
@@ -337,7 +337,16 @@ def save_checkpoint(network: ms.nn.Cell, path: Path, resume: dict[str, ms.Tensor
 
 
 def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    """The parameters of a checkpoint in MindSpore's format, by name; read-only arrays.
+    """The network's parameters in a checkpoint of MindSpore's format, by name; read-only arrays.
+
+    Raises:
+        BadInput: it is missing, damaged, or in another format.
+    """
+    return load_resumable(path)[0]
+
+
+def load_resumable(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """As load_checkpoint, and what else save_checkpoint put into the file.
 
     Not mindspore.load_checkpoint: where a file gives a tensor more bytes than its shape has room for, it writes
     beyond the tensor's memory.
@@ -361,10 +370,12 @@ def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
             forms[value.tag] = value.tensor.tensor_type.lower(), list(value.tensor.dims)
         if not parts:
             raise ValueError("it holds no parameters")
-        return {name: _tensor(b"".join(parts[name]), *form) for name, form in forms.items()}
+        values = {name: _tensor(b"".join(parts[name]), *form) for name, form in forms.items()}
     except Exception as error:
         raise BadInput(f"{path}: not a whole MindSpore checkpoint ({one_line(error)}); train it again or name "
                        "another") from error
+    weights = {name: value for name, value in values.items() if not name.startswith(RESUME)}
+    return weights, {name.removeprefix(RESUME): value for name, value in values.items() if name not in weights}
 
 
 def _tensor(content: bytes, dtype: str, shape: list[int]) -> np.ndarray:

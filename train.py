@@ -26,7 +26,7 @@ from mindspore import nn, ops
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.index import read_index
 from datasets.pipeline import PADDING, Batch, EvaluationBatches, TrainingBatches
-from files import RESUME, BadInput, load_checkpoint, locked, read_bytes, replacing, save_checkpoint
+from files import BadInput, load_resumable, locked, read_bytes, replacing, save_checkpoint
 from models import NETWORKS, create_model, load_weights
 
 MOMENTUM = 0.9
@@ -226,15 +226,15 @@ def load_run(network: nn.Cell, optimizer: nn.SGD, folder: Path) -> tuple[int, fl
         BadInput: a file of the run is missing, damaged, or of another run.
     """
     path = folder / "last.pth"
-    weights = load_checkpoint(path)
+    weights, state = load_resumable(path)
     load_weights(network, weights, str(path), type(network).__name__)
     try:
         for parameter in optimizer_state(optimizer):
-            value = weights[f"{RESUME}optimizer.{parameter.name}"]
+            value = state[f"optimizer.{parameter.name}"]
             if value.shape != parameter.shape:
                 raise ValueError(f"{parameter.name} has another shape")
             parameter.set_data(ms.Tensor(value, parameter.dtype))
-        finished, best = int(weights[RESUME + "epoch"]), float(weights[RESUME + "best"])
+        finished, best = int(state["epoch"]), float(state["best"])
     except (KeyError, ValueError, TypeError) as error:
         raise BadInput(f"{path}: holds no state to resume from ({error}); start again without --resume") from error
     rows = read_log(folder / "log.csv")[:finished]

@@ -2,7 +2,7 @@
 import mindspore as ms
 import numpy as np
 
-from files import RESUME, BadInput
+from files import BadInput
 from models import resnet
 
 NETWORKS = {
@@ -28,7 +28,7 @@ def create_model(arch: str, num_classes: int, small_images: bool) -> ms.nn.Cell:
 
 
 def load_weights(network: ms.nn.Cell, weights: dict[str, np.ndarray], path: str, arch: str) -> None:
-    """Put a checkpoint's weights into a network; what it holds for --resume is left out.
+    """Put a checkpoint's weights into a network.
 
     Args:
         path, arch: named in the error.
@@ -36,7 +36,6 @@ def load_weights(network: ms.nn.Cell, weights: dict[str, np.ndarray], path: str,
     Raises:
         BadInput: they belong to another network or to another number of classes.
     """
-    weights = {name: value for name, value in weights.items() if not name.startswith(RESUME)}
     own = dict(network.parameters_and_names())
     for name, parameter in own.items():
         if name not in weights or weights[name].shape != parameter.shape:

@@ -13,8 +13,7 @@ from PIL import Image
 
 import train
 from conftest import CLASSES, TEST, TRAIN
-from files import load_checkpoint, save_checkpoint
-from models import create_model
+from files import load_checkpoint
 
 SMALL = ("--arch", "resnet20", "--epoch", 2, "--batch_size", 64)
 TIMES = ("train_seconds", "test_seconds", "images_per_second")
@@ -125,67 +124,10 @@ def test_toy_needs_no_files(script, tmp_path: Path) -> None:
     assert result.returncode == 0 and "kept 1500 of 3000" in result.stdout
 
 
-BAD = [
-    ("train.py --dataset CIFAR10", "--dataset"),
-    ("train.py --arch resnet19", "--arch"),
-    ("train.py --device TPU", "--device"),
-    ("train.py --device GPU", "--device GPU"),
-    ("train.py --epoch 0", "--epoch"),
-    ("train.py --lr nan", "--lr"),
-    ("train.py --save maybe", "--save"),
-    ("train.py --seed -1", "--seed"),
-    ("train.py --data nowhere", "nowhere/cifar-100-python/train"),
-    ("train.py --prune nowhere.bin", "nowhere.bin"),
-    ("train.py --prune text.bin", "text.bin"),
-    ("train.py --prune large.bin", "large.bin"),
-    ("train.py --arch resnet20 --model_dir text.bin", "text.bin"),
-    ("selection.py --rate 0 --ckpt best.pth", "--rate"),
-    ("selection.py --rate 1.1 --ckpt best.pth", "--rate"),
-    ("selection.py --rate nan --ckpt best.pth", "--rate"),
-    ("selection.py", "--ckpt"),
-    ("selection.py --ckpt nowhere.pth", "nowhere.pth"),
-    ("selection.py --ckpt text.bin --arch resnet20", "text.bin"),
-    ("selection.py --ckpt torch.pth --arch resnet20", "torch.pth"),
-    ("selection.py --ckpt cut.pth --arch resnet20", "cut.pth"),
-    ("selection.py --ckpt flipped.pth --arch resnet20", "flipped.pth"),
-    ("train.py --data " + "x" * 300, "cifar-100-python/train: missing"),
-    ("selection.py --ckpt best.pth --arch resnet18", "best.pth"),
-    ("selection.py --ckpt seven.pth --arch resnet20", "seven.pth"),
-    ("selection.py --ckpt best.pth --arch resnet20 --rate 0.001", "--rate 0.001"),
-    ("selection.py --ckpt best.pth --arch resnet20 --save text.bin", "text.bin"),
-]
-
-
-@pytest.fixture(scope="module")
-def bad(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Path:
-    folder = tmp_path_factory.mktemp("bad")
-    (folder / "data").symlink_to(work / "data")
-    (folder / "text.bin").write_text("no pickle and no checkpoint\n")
-    (folder / "torch.pth").write_bytes(b"PK\x03\x04 and so on")
-    (folder / "large.bin").write_bytes(pickle.dumps(np.array([TRAIN])))
-    shutil.copy(work / "ckpt/CIFAR100/resnet20/best.pth", folder)
-    (folder / "cut.pth").write_bytes((folder / "best.pth").read_bytes()[:-5000])
-    save_checkpoint(create_model("resnet20", 7, True), folder / "seven.pth")
-    content = bytearray((folder / "best.pth").read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / "flipped.pth").write_bytes(content)
-    return folder
-
-
-@pytest.mark.parametrize("command, culprit", BAD)
-def test_bad_input_gets_one_line(bad: Path, script, command: str, culprit: str) -> None:
-    before = {path: path.stat().st_mtime_ns for path in bad.rglob("*") if path.is_file()}
-    name, *options = command.split()
-    result = script(name, bad, *options)
-    assert result.returncode == 2
-    assert culprit in result.stderr and result.stderr.startswith(f"{name}: error: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert before == {path: path.stat().st_mtime_ns for path in bad.rglob("*") if path.is_file()}
-
-
 def test_a_run_that_diverges_stops(work: Path, script, tmp_path: Path) -> None:
     result = script("train.py", work, *SMALL, "--lr", 1e30, "--model_dir", tmp_path)
-    assert result.returncode == 1 and "--lr" in result.stderr and result.stderr.count("\n") == 1
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert re.search("epoch 1/2: .* step [1-4], learning rate 1e[+]30; start again with a smaller --lr", result.stderr)
 
 
 def test_nothing_temporary_is_left(work: Path) -> None:

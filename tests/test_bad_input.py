@@ -1,0 +1,332 @@
+"""Bad and hostile input over all scripts, each through the real command line.
+
+Every command must end with exit status 2 and one line on standard error that names the culprit, and change no file.
+The commands run two at a time in one folder that holds all the bad files.
+"""
+import io
+import os
+import pickle
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore.train.checkpoint_pb2 import Checkpoint
+from PIL import Image
+
+from conftest import CLASSES, ROOT, TRAIN, write_cifar, write_tiny
+from files import BlockFile, save_checkpoint
+from models import create_model
+
+# (command, culprit): a part of the error. {C} stands for a data set of the right form, {bad} for a folder of bad files.
+OPTIONS = [
+    ("train.py --dataset CIFAR10", "--dataset"),
+    ("train.py --arch resnet19", "--arch"),
+    ("train.py --device TPU", "--device"),
+    ("train.py --device GPU", "--device GPU"),
+    ("train.py --epoch 0", "--epoch"),
+    ("train.py --epoch 1.5", "--epoch"),
+    ("train.py --batch_size -1", "--batch_size"),
+    ("train.py --eval_freq 0", "--eval_freq"),
+    ("train.py --lr nan", "--lr"),
+    ("train.py --lr 0", "--lr"),
+    ("train.py --lr fast", "--lr"),
+    ("train.py --save maybe", "--save"),
+    ("train.py --save False --resume", "--resume"),
+    ("train.py --seed -1", "--seed"),
+    ("train.py --seed 4294967296", "--seed"),
+    ("train.py --epochs-of-training 3", "--epochs-of-training"),
+    ("train.py CIFAR100", "CIFAR100"),
+    ("selection.py --rate 0 --ckpt best.pth", "--rate"),
+    ("selection.py --rate -0.2 --ckpt best.pth", "--rate"),
+    ("selection.py --rate 1.1 --ckpt best.pth", "--rate"),
+    ("selection.py --rate nan --ckpt best.pth", "--rate"),
+    ("selection.py --method best --ckpt best.pth", "--method"),
+    ("selection.py --center mode --ckpt best.pth", "--center"),
+    ("selection.py", "--ckpt"),
+    ("selection.py --ckpt best.pth --arch resnet20 --rate 0.001", "--rate 0.001"),
+    ("robust/corrupt-cifar.py --rate 0.3", "--rate"),
+    ("robust/corrupt-cifar.py --rate much", "--rate"),
+    ("robust/noisy-cifar.py --share 1.2", "--share"),
+    ("robust/noisy-tiny.py --share -1", "--share"),
+    ("robust/attack-cifar.py --attack FGSM", "--attack"),
+    ("robust/attack-cifar.py --eps 3", "--eps"),
+    ("robust/attack-cifar.py --steps 0", "--steps"),
+    ("robust/attack-tiny.py --arch none", "--arch"),
+    ("robust/kept-share.py --dataset CIFAR100A", "--dataset"),
+]
+FILES = [
+    ("train.py --data nowhere", "nowhere/cifar-100-python/train"),
+    ("train.py --data " + "x" * 300, "cifar-100-python/train: missing"),
+    ("train.py --data {bad}/cut", "cut/cifar-100-python/train"),
+    ("train.py --data {bad}/narrow", "narrow/cifar-100-python/test"),
+    ("train.py --data {bad}/label", "label/cifar-100-python/test"),
+    ("train.py --data {bad}/folder", "folder/cifar-100-python/meta"),
+    ("train.py --prune nowhere.bin", "nowhere.bin"),
+    ("train.py --prune text.bin", "text.bin"),
+    ("train.py --prune large.bin", "large.bin"),
+    ("train.py --prune repeated.bin", "repeated.bin"),
+    ("train.py --prune all.bin", "all.bin"),
+    ("train.py --prune .", "."),
+    ("train.py --arch resnet20 --model_dir text.bin", "text.bin"),
+    ("train.py --arch resnet20 --model_dir /proc/ckpt", "/proc/ckpt"),
+    ("selection.py --ckpt nowhere.pth", "nowhere.pth"),
+    ("selection.py --ckpt text.bin --arch resnet20", "text.bin"),
+    ("selection.py --ckpt torch.pth --arch resnet20", "torch.pth"),
+    ("selection.py --ckpt cut.pth --arch resnet20", "cut.pth"),
+    ("selection.py --ckpt flipped.pth --arch resnet20", "flipped.pth"),
+    ("selection.py --ckpt empty.pth --arch resnet20", "empty.pth"),
+    ("selection.py --ckpt best.pth --arch resnet18", "best.pth"),
+    ("selection.py --ckpt seven.pth --arch resnet20", "seven.pth"),
+    ("selection.py --ckpt nan.pth --arch resnet20", "nan.pth"),
+    ("selection.py --ckpt best.pth --arch resnet20 --save text.bin", "text.bin"),
+    ("selection.py --ckpt best.pth --arch resnet20 --save /proc/index", "/proc/index"),
+    ("train.py --dataset tiny --data nowhere", "nowhere/train"),
+    ("train.py --dataset tiny --data {bad}/tiny-cut", "n00000009_3.JPEG"),
+    ("train.py --dataset tiny --data {bad}/tiny-large", "n00000009_3.JPEG"),
+    ("train.py --dataset tiny --data {bad}/tiny-text", "n00000009_3.JPEG"),
+    ("train.py --dataset tiny --data {bad}/tiny-empty", "n00000012"),
+    ("train.py --dataset tiny --data {bad}/tiny-table", "val_annotations.txt"),
+    ("train.py --dataset CIFAR100C", "robust/corrupt-cifar.py"),
+    ("train.py --dataset CIFAR100A", "robust/attack-cifar.py"),
+    ("train.py --dataset CIFAR100N", "robust/noisy-cifar.py"),
+    ("train.py --dataset tinyC --data {bad}/tiny", "robust/corrupt-tiny.py"),
+    ("train.py --dataset tinyA --data {bad}/tiny", "robust/attack-tiny.py"),
+    ("train.py --dataset tinyN --data {bad}/tiny", "robust/noisy-tiny.py"),
+    ("train.py --dataset CIFAR100C --data {bad}/scenes", "img.bin"),
+    ("train.py --dataset CIFAR100A --data {bad}/scenes", "cifar_train.npy"),
+    ("train.py --dataset CIFAR100N --data {bad}/scenes", "cifar.npy"),
+    ("robust/corrupt-cifar.py --data nowhere", "nowhere/cifar-100-python/train"),
+    ("robust/noisy-cifar.py --data nowhere", "nowhere/cifar-100-python/train"),
+    ("robust/attack-cifar.py --data data --ckpt nowhere.pth", "nowhere.pth"),
+    ("robust/attack-cifar.py --data data --ckpt best.pth", "best.pth"),
+    ("robust/corrupt-tiny.py --data {bad}/original/tiny-imagenet-200", "original/tiny-imagenet-200"),
+    ("robust/noisy-tiny.py --data nowhere", "nowhere"),
+    ("robust/attack-tiny.py --data {bad}/tiny --arch resnet18 --ckpt best.pth", "best.pth"),
+    ("robust/kept-share.py --data data --index .", "noisy/cifar.json"),
+    ("convert-tiny.sh nowhere", "nowhere/train"),
+    ("convert-tiny.sh {bad}/tiny-table", "line 3"),
+]
+HOSTILE = [
+    ("train.py --data {bad}/hostile-train", "hostile-train/cifar-100-python/train"),
+    ("train.py --data {bad}/hostile-test", "hostile-test/cifar-100-python/test"),
+    ("train.py --data {bad}/hostile-meta", "hostile-meta/cifar-100-python/meta"),
+    ("train.py --data {bad}/laughs", "laughs/cifar-100-python/meta"),
+    ("train.py --prune payload.bin", "payload.bin"),
+    ("train.py --arch resnet20 --epoch 2 --model_dir {bad}/resume --resume", "last.pth"),
+    ("selection.py --ckpt payload.bin --arch resnet20", "payload.bin"),
+    ("selection.py --ckpt payload.pth --arch resnet20", "payload.pth"),
+    ("selection.py --ckpt overflow.pth --arch resnet20", "overflow.pth"),
+    ("selection.py --ckpt giant.pth --arch resnet20", "giant.pth"),
+    ("train.py --dataset CIFAR100C --data {bad}/hostile-images", "img.bin"),
+    ("train.py --dataset CIFAR100C --data {bad}/hostile-targets", "targets.bin"),
+    ("train.py --dataset CIFAR100A --data {bad}/hostile-images", "cifar_train.npy"),
+    ("train.py --dataset CIFAR100N --data {bad}/hostile-images", "cifar.npy"),
+    ("train.py --dataset tinyA --data {bad}/hostile-tiny/tiny-imagenet-200", "attack/tiny_img.npy"),
+    ("train.py --dataset tinyN --data {bad}/hostile-tiny/tiny-imagenet-200", "noisy/tiny_target.npy"),
+    ("train.py --dataset tinyC --data {bad}/hostile-tiny/tiny-imagenet-200", "corrupt.json"),
+    ("train.py --dataset tiny --data {bad}/tiny-outside", "val_annotations.txt"),
+    ("train.py --dataset tiny --data {bad}/tiny-link", "n00000009_3.JPEG"),
+    ("convert-tiny.sh {bad}/tiny-outside", "line 1"),
+    ("robust/kept-share.py --data {bad}/hostile-images --index {bad}", "noisy/cifar_changed.npy"),
+]
+COMMANDS = [*OPTIONS, *FILES, *HOSTILE]
+assert len(COMMANDS) >= 60
+
+
+class Payload:
+    """Makes the folder TRAP when it is unpickled without care."""
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("TRAP",)
+
+
+def payload_array() -> bytes:
+    """A .npy file of objects with a payload."""
+    file = io.BytesIO()
+    np.save(file, np.array([Payload()], object), allow_pickle=True)
+    return file.getvalue()
+
+
+def checkpoint(dims: list[int], content: bytes) -> bytes:
+    """A MindSpore checkpoint of one tensor whose shape does not fit its content."""
+    message = Checkpoint()
+    value = message.value.add()
+    value.tag = "classifier.bias"
+    value.tensor.dims.extend(dims)
+    value.tensor.tensor_type = "Float32"
+    value.tensor.tensor_content = content
+    return message.SerializeToString()
+
+
+def change(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder: data/ is whole, most of the rest is bad."""
+    folder = tmp_path_factory.mktemp("bad")
+    cifar = write_cifar(folder / "data")
+    payload = pickle.dumps({"data": Payload()})
+
+    def cifar_with(name: str, part: str, content: bytes) -> None:
+        shutil.copytree(cifar / "cifar-100-python", folder / name / "cifar-100-python")
+        change(folder / name / "cifar-100-python" / part, content)
+
+    cifar_with("cut", "train", (cifar / "cifar-100-python/train").read_bytes()[:-999])
+    cifar_with("narrow", "test", pickle.dumps({"data": np.zeros((3, 10), np.uint8), "fine_labels": [0] * 3}))
+    cifar_with("label", "test", pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [CLASSES]}))
+    cifar_with("folder", "meta", b"")
+    (folder / "folder/cifar-100-python/meta").unlink()
+    (folder / "folder/cifar-100-python/meta").mkdir()
+    for part in ("train", "test", "meta"):
+        cifar_with(f"hostile-{part}", part, payload)
+    laughs = []
+    for _ in range(60):
+        laughs = [laughs, laughs]
+    cifar_with("laughs", "meta", pickle.dumps({"fine_label_names": laughs}))
+
+    change(folder / "text.bin", b"no pickle and no checkpoint\n")
+    for name, ids in (("large", [TRAIN]), ("repeated", [1, 1]), ("all", range(TRAIN))):
+        change(folder / f"{name}.bin", pickle.dumps(np.array(ids)))
+    change(folder / "payload.bin", payload)
+    with zipfile.ZipFile(folder / "payload.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", payload)
+    change(folder / "torch.pth", b"PK\x03\x04 and so on")
+    network = create_model("resnet20", CLASSES, True)
+    save_checkpoint(network, folder / "best.pth")
+    content = (folder / "best.pth").read_bytes()
+    change(folder / "cut.pth", content[:-5000])
+    change(folder / "flipped.pth", content[:9000] + bytes([content[9000] ^ 1]) + content[9001:])
+    change(folder / "empty.pth", b"")
+    change(folder / "overflow.pth", checkpoint([1], b"12345678" * 100))
+    change(folder / "giant.pth", checkpoint([2 ** 40, 2 ** 20], b"1234"))
+    save_checkpoint(create_model("resnet20", 7, True), folder / "seven.pth")
+    network.classifier.bias.set_data(network.classifier.bias * np.nan)
+    network.stem[0].bn.beta.set_data(network.stem[0].bn.beta + np.nan)
+    save_checkpoint(network, folder / "nan.pth")
+
+    tiny = write_tiny(folder / "tiny-good")
+    shutil.move(tiny, folder / "tiny")
+    tiny = folder / "tiny"
+
+    def tiny_with(name: str, part: str, content: bytes) -> Path:
+        shutil.copytree(tiny, folder / name)
+        change(folder / name / part, content)
+        return folder / name / part
+
+    image = "train/n00000009/images/n00000009_3.JPEG"
+    table = (tiny / "val/val_annotations.txt").read_text()
+    tiny_with("tiny-cut", image, (tiny / image).read_bytes()[:-300])
+    large = io.BytesIO()
+    Image.new("RGB", (640, 640)).save(large, "JPEG")
+    tiny_with("tiny-large", image, large.getvalue())
+    tiny_with("tiny-text", image, b"\xff\xd8no image\xff\xd9")
+    tiny_with("tiny-table", "val/val_annotations.txt",
+              "\n".join([*table.splitlines()[:2], "nonsense", *table.splitlines()[2:]]).encode())
+    tiny_with("tiny-outside", "val/val_annotations.txt", b"../../best.pth\tn00000009\t0\t0\t1\t1\n" + table.encode())
+    shutil.copytree(tiny, folder / "tiny-empty")
+    shutil.rmtree(folder / "tiny-empty/train/n00000012/images")
+    (folder / "tiny-empty/train/n00000012/images").mkdir()
+    link = tiny_with("tiny-link", image, b"")
+    link.unlink()
+    link.symlink_to(tiny / image)
+    shutil.copytree(tiny, folder / "original/tiny-imagenet-200")
+
+    scenes = {"cifar-100-corrupt/img.bin": pickle.dumps(np.zeros((3, 32, 32, 3), np.uint8)),
+              "cifar-100-corrupt/targets.bin": pickle.dumps([0] * 3)}
+    for name, array in (("attack/cifar_train.npy", np.zeros((TRAIN, 32, 32, 3), np.float32)),
+                        ("noisy/cifar.npy", np.full(TRAIN, CLASSES))):
+        file = io.BytesIO()
+        np.save(file, array)
+        scenes[name] = file.getvalue()
+    for name, content in scenes.items():
+        change(folder / "scenes" / name, content)
+    for name in ("scenes", "hostile-images", "hostile-targets"):
+        shutil.copytree(cifar / "cifar-100-python", folder / name / "cifar-100-python")
+    for name in ("attack/cifar_train.npy", "noisy/cifar.npy", "noisy/cifar_changed.npy"):
+        change(folder / "hostile-images" / name, payload_array())
+    change(folder / "hostile-images/noisy/cifar.json", b'{"images": 200}')
+    for name in ("img.bin", "targets.bin"):
+        change(folder / "hostile-images/cifar-100-corrupt" / name, payload)
+    whole = np.zeros((TRAIN, 32, 32, 3), np.uint8)
+    change(folder / "hostile-targets/cifar-100-corrupt/img.bin", pickle.dumps(whole))
+    change(folder / "hostile-targets/cifar-100-corrupt/targets.bin", payload)
+
+    hostile = folder / "hostile-tiny/tiny-imagenet-200"
+    shutil.copytree(tiny, hostile)
+    change(hostile / "corrupt.json", b"[" * 100_000)
+    images = len(list(tiny.glob("train/*/images/*.JPEG")))
+    file = io.BytesIO()
+    np.save(file, np.zeros((images, 64, 64, 3), np.uint8))
+    change(folder / "hostile-tiny/attack/tiny_img.npy", payload_array())
+    change(folder / "hostile-tiny/noisy/tiny_img.npy", file.getvalue())
+    change(folder / "hostile-tiny/noisy/tiny_target.npy", payload_array())
+
+    options = ["--arch", "resnet20", "--epoch", "2", "--model_dir", str(folder / "resume")]
+    subprocess.run([sys.executable, ROOT / "train.py", *options], cwd=folder, check=True, capture_output=True)
+    change(folder / "resume/CIFAR100/resnet20/last.pth", payload)
+    return folder
+
+
+def snapshot(folder: Path) -> dict[Path, object]:
+    """Every file's content, every folder and every link below a folder."""
+    return {path: path.read_bytes() if path.is_file() else path.is_symlink() for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def results(bad: Path) -> dict[str, subprocess.CompletedProcess]:
+    """What each command has said; and no file has been changed by any, no payload run."""
+    before = snapshot(bad)
+
+    def run(command: str) -> subprocess.CompletedProcess:
+        name, *options = shlex.split(command.format(bad="."))
+        interpreter = "bash" if name.endswith(".sh") else sys.executable
+        return subprocess.run([interpreter, ROOT / name, *options], cwd=bad, capture_output=True, text=True, timeout=120)
+
+    with ThreadPoolExecutor(2) as pool:
+        said = dict(zip((command for command, _ in COMMANDS), pool.map(run, (command for command, _ in COMMANDS))))
+    assert not (bad / "TRAP").exists()
+    after = snapshot(bad)
+    assert [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)] == []
+    return said
+
+
+@pytest.mark.parametrize("command, culprit", COMMANDS)
+def test_one_line_names_the_culprit(results: dict[str, subprocess.CompletedProcess], command: str,
+                                    culprit: str) -> None:
+    result = results[command]
+    assert result.returncode == 2, result.stderr or result.stdout
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr, result.stderr
+    assert result.stderr.startswith(f"{Path(command.split()[0]).name}: error: ") and culprit in result.stderr
+
+
+def test_a_hostile_file_of_distances_or_features_is_computed_again(bad: Path, tmp_path: Path) -> None:
+    """They are only a saving: a payload in them is not run, and the selection is made without them."""
+    payload = io.BytesIO()
+    np.savez(payload, distances=np.array([Payload()], object), key=np.array([Payload()], object))
+    change(tmp_path / "CIFAR100.distances.npz", payload.getvalue())
+    with BlockFile(tmp_path / "CIFAR100.features.partial", "{}") as file:
+        list(file.read())
+        file._write(file.head.pack(10, 0) + payload_array()[:10])  # pylint: disable=protected-access
+    result = subprocess.run([sys.executable, ROOT / "selection.py", "--arch", "resnet20", "--ckpt", "best.pth",
+                             "--rate", "0.5", "--save", tmp_path], cwd=bad, capture_output=True, text=True)
+    assert result.returncode == 0 and not result.stderr and not (bad / "TRAP").exists()
+
+
+def test_help_and_option_errors_answer_within_three_seconds(tmp_path: Path) -> None:
+    """The shortest of three: others may be using this machine."""
+    for command in (["train.py", "--help"], ["selection.py", "--rate", "2", "--ckpt", "x"]):
+        seconds = []
+        for _ in range(3):
+            start = os.times().elapsed
+            subprocess.run([sys.executable, ROOT / command[0], *command[1:]], cwd=tmp_path, capture_output=True)
+            seconds.append(os.times().elapsed - start)
+        assert min(seconds) < 3, command
