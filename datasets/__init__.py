@@ -61,7 +61,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Source:
-    """One row of the table: `read` gives training split, test split and class names of a folder; the rest as in DataSet."""
+    """One row of the table: `read` gives a folder's training split, test split and class names; the rest: see DataSet."""
     read: Callable[[Path], tuple[Split, Split, list[str]]]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

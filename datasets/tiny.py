@@ -132,7 +132,8 @@ def read_annotations(path: Path) -> dict[str, str]:
         BadInput: the file is missing, or a line is not an image name, a tab and a class.
     """
     if not os.path.isfile(path):
-        raise BadInput(f"{path}: missing, and it gives the classes of {path.parent / 'images'}; unpack the data set again")
+        raise BadInput(f"{path}: missing, and it gives the classes of {path.parent / 'images'}; unpack the data set "
+                       "again")
     table = {}
     for number, line in enumerate(read_bytes(path).decode("latin1").splitlines(), 1):
         name, _, rest = line.partition("\t")

@@ -6,6 +6,7 @@ both see the same machine. Medians of the rounds, warm-up and compilation apart.
 import argparse
 import csv
 import importlib.util
+import io
 import multiprocessing as mp
 import pickle
 import statistics
@@ -118,23 +119,40 @@ def compare(task: str, rounds: int) -> None:
 
 
 def pipeline(rounds: int) -> None:
-    """Print images per second of crop, flip and normalise."""
+    """Print images per second of CIFAR-100's crop, flip and normalise."""
+    images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
+    time_pipeline("CIFAR100", images, BATCH, rounds)
+
+
+def tiny_pipeline(rounds: int) -> None:
+    """Print images per second of Tiny ImageNet's JPEG decoding, crop, resizes, flip and normalise."""
+    from PIL import Image
+    generator = np.random.default_rng(0)
+    images = []
+    for _ in range(5000):
+        small = Image.fromarray(generator.integers(0, 256, (16, 16, 3), np.uint8))
+        file = io.BytesIO()
+        small.resize((64, 64), Image.Resampling.BICUBIC).save(file, format="JPEG")  # of 2 kB, as the real ones
+        images.append(file.getvalue())
+    time_pipeline("tiny", images, 256, rounds)
+
+
+def time_pipeline(name: str, images: np.ndarray | list[bytes], batch_size: int, rounds: int) -> None:
     from datasets import SOURCES, DataSet
     from datasets.images import Split
     from datasets.pipeline import TrainingBatches
-    source = SOURCES["CIFAR100"]
-    images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
+    source = SOURCES[name]
     split = Split(images, np.zeros(len(images), np.int32))
-    data = DataSet("CIFAR100", split, split, ["0"], source.mean, source.std, True, source.recipe,
+    data = DataSet(name, split, split, ["0"], source.mean, source.std, source.small_images, source.recipe,
                    source.train_transform)
-    batches = TrainingBatches(data, np.arange(len(images)), BATCH, seed=0)
+    batches = TrainingBatches(data, np.arange(len(images)), batch_size, seed=0)
     speeds = []
     for number in range(rounds):
         start = time.perf_counter()
         for _ in batches.epoch(number):
             pass
         speeds.append(len(images) / (time.perf_counter() - start))
-    print(f"CIFAR-100 input pipeline: {statistics.median(speeds):.0f} img/s", flush=True)
+    print(f"{name} input pipeline: {statistics.median(speeds):.0f} img/s", flush=True)
 
 
 def start(_: int) -> None:
@@ -187,14 +205,17 @@ def distances(rounds: int) -> None:
     print(f"same ids: {set(kept['selection.py']) == set(kept['plain NumPy'])}")
 
 
+TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "distances": distances, "start": start,
+         "training": lambda rounds: compare("training", rounds),
+         "extraction": lambda rounds: compare("extraction", rounds)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds; their median is printed")
-    parser.add_argument("--only", choices=("pipeline", "distances", "start", "training", "extraction"))
+    parser.add_argument("--only", choices=TASKS)
     args = parser.parse_args()
-    tasks = {"pipeline": pipeline, "distances": distances, "start": start, "training": lambda n: compare("training", n),
-             "extraction": lambda n: compare("extraction", n)}
-    for name, task in tasks.items():
+    for name, task in TASKS.items():
         if args.only in (None, name):
             task(args.rounds)
 

@@ -8,6 +8,7 @@ import pytest
 import train
 from conftest import ROOT
 from datasets import DataSet, Recipe, Split
+from datasets.transforms import PadAndCrop
 from files import BadInput
 from models import NETWORKS, create_model, load_weights
 from models.layers import fold_batchnorm
@@ -81,7 +82,7 @@ def test_train_lowers_the_learning_rate_that_its_steps_use(tmp_path: Path) -> No
     weights = []
     for epochs in (1, 3):
         recipe = Recipe(epochs, milestones=(1,), factor=0.0, weight_decay=5e-4)
-        data = DataSet("x", split, split, list("abcd"), (0.5,) * 3, (0.25,) * 3, 4, True, recipe)
+        data = DataSet("x", split, split, list("abcd"), (0.5,) * 3, (0.25,) * 3, True, recipe, PadAndCrop(4))
         ms.set_seed(0)
         network = create_model("resnet20", 4, True)
         train.train(network, data, np.arange(16), tmp_path, epochs, 8, lr=0.1, seed=0)

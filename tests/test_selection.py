@@ -44,7 +44,8 @@ def test_extraction_is_in_evaluation_mode_and_order(tmp_path: Path) -> None:
     images = np.random.default_rng(3).integers(0, 256, (150, 32, 32, 3), np.uint8)
     split = Split(images, np.zeros(150, np.int32))
     source = SOURCES["CIFAR100"]
-    data = DataSet("x", split, split, ["0"], source.mean, source.std, source.padding, True, source.recipe)
+    data = DataSet("x", split, split, ["0"], source.mean, source.std, True, source.recipe,
+                   source.train_transform)
     network = seeded("resnet20").set_train(False)
     inputs = ((images / 255 - source.mean) / source.std).transpose(0, 3, 1, 2).astype(np.float32)
     alone = np.concatenate([network.features(ms.Tensor(inputs[i:i + 1])).asnumpy() for i in (0, 63, 64, 149)])
