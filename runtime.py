@@ -106,7 +106,8 @@ class ProgressBar:
     def skip(self, units: int) -> None:
         """Count units that an earlier run has done."""
         self.skipped += units
-        self.bar.initial += units
+        if self.terminal:  # else tqdm has no such attribute
+            self.bar.initial += units
         self.bar.update(units)
 
     def update(self, units: int, state: Callable[[], str] = str) -> None:

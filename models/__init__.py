@@ -34,7 +34,7 @@ def load_weights(network: ms.nn.Cell, weights: dict[str, np.ndarray], path: str,
         path, arch: named in the error.
 
     Raises:
-        BadInput: they belong to another network or to another number of classes.
+        BadInput: they belong to another network or to another number of classes, or are not finite numbers.
     """
     own = dict(network.parameters_and_names())
     for name, parameter in own.items():
@@ -49,5 +49,8 @@ def load_weights(network: ms.nn.Cell, weights: dict[str, np.ndarray], path: str,
     if extra:
         raise BadInput(f"{path}: not a checkpoint of {arch} ({min(extra)} is not a part of it); "
                        "name another --arch or --ckpt")
+    for name in own:
+        if not np.isfinite(weights[name]).all():
+            raise BadInput(f"{path}: {name} holds numbers that are not finite; train it again or name another --ckpt")
     for name, parameter in own.items():
         parameter.set_data(ms.Tensor(weights[name].astype(np.float32)))
