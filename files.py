@@ -14,6 +14,9 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
+# How files of torch.save begin: a zip, or, before PyTorch 1.6, a pickle of its magic number.
+TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10, "little"))
+
 
 class BadInput(Exception):
     """What the user gave cannot be used; the message names it, what is wrong and what to do, in one line."""
@@ -190,8 +193,9 @@ def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
     Raises:
         BadInput: it is missing, damaged, or in another format.
     """
-    if read_bytes(path)[:2] == b"PK":
-        raise BadInput(f"{path}: a PyTorch checkpoint; --ckpt takes one that train.py wrote")
+    if read_bytes(path).startswith(TORCH_STARTS):
+        raise BadInput(f"{path}: a PyTorch checkpoint; turn it into one of this project with "
+                       f"python -m models.convert_torch {path} NEW.pth --arch ARCH --dataset DATASET")
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder, "link.ckpt")  # mindspore.load_checkpoint insists on the suffix
         link.symlink_to(path.resolve())
