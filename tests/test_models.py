@@ -16,6 +16,9 @@ from weights import make_batch, make_weight, sample
 
 ARCHS = ("efficientnet", "googlenet", "resnet18", "resnet20", "resnet50", "senet18", "shufflenet", "vgg16")
 FORMS = [(arch, 32) for arch in ARCHS] + [(arch, 64) for arch in ARCHS if arch != "resnet20"]  # it has one form
+# Largest error after a step, over the parameter's largest value, where it is not 1e-4: a ReLU or a max-pooling whose
+# input is within rounding of a tie passes a gradient the other way. The median over the parameters shows none of it.
+STEP_LIMITS = {"googlenet": 3e-3, "resnet50": 5e-4, "vgg16": 3e-3}
 # Parameters with 100 classes, features; each for 32x32 and 64x64 images.
 SIZES = {
     "efficientnet": ((3_627_488, 320), (3_627_488, 320)),
@@ -72,11 +75,14 @@ def test_one_step_agrees_with_pytorch(arch: str) -> None:
     loss, _ = train.make_train_step(network, optimizer)(ms.Tensor(images), ms.Tensor(labels))
     assert float(loss.asnumpy()) == pytest.approx(float(expected["loss"]), rel=1e-4)
     row = {name: i for i, name in enumerate(expected["names"])}
+    errors = {}
     for name, parameter in network.parameters_and_names():
         if parameter.dtype == ms.float32:
             i = row[torch_name(name, arch, True)]
-            error = np.abs(sample(parameter.asnumpy()) - expected["step"][i]).max()
-            assert error < 1e-4 * expected["size"][i], name
+            errors[name] = np.abs(sample(parameter.asnumpy()) - expected["step"][i]).max() / expected["size"][i]
+    worst = max(errors, key=errors.get)
+    assert errors[worst] < STEP_LIMITS.get(arch, 1e-4), worst
+    assert np.median(list(errors.values())) < 1e-6
 
 
 def test_momentum_weight_decay_and_a_changed_learning_rate() -> None:
