@@ -22,6 +22,9 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 RESUME = "resume."  # begins the names of what a checkpoint holds beside the network's own parameters
 CRC_MARK, CRC_BYTES = b"crc_num", 10  # end a MindSpore checkpoint: the mark, then the CRC-32 of all before it
 
+# How files of torch.save begin: a zip, or, before PyTorch 1.6, a pickle of its magic number.
+TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10, "little"))
+
 
 class BadInput(Exception):
     """What the user gave cannot be used; the message names it, what is wrong and what to do, in one line."""
@@ -355,8 +358,9 @@ def load_resumable(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
         BadInput: it is missing, damaged, or in another format.
     """
     content = read_bytes(path)
-    if content[:2] == b"PK":
-        raise BadInput(f"{path}: a PyTorch checkpoint; --ckpt takes one that train.py wrote")
+    if content.startswith(TORCH_STARTS):
+        raise BadInput(f"{path}: a PyTorch checkpoint; turn it into one of this project with "
+                       f"python -m models.convert_torch {path} NEW.pth --arch ARCH --dataset DATASET")
     try:
         mark = len(content) - len(CRC_MARK) - CRC_BYTES
         if content[mark:-CRC_BYTES] == CRC_MARK:

@@ -3,13 +3,18 @@ import mindspore as ms
 import numpy as np
 
 from files import BadInput
-from models import resnet
+from models import efficientnet, googlenet, resnet, senet, shufflenet, vgg
 
 NETWORKS = {
+    "efficientnet": efficientnet.efficientnet,
+    "googlenet": googlenet.googlenet,
     "resnet18": resnet.resnet18,
     "resnet20": resnet.resnet20,
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
+    "senet18": senet.senet18,
+    "shufflenet": shufflenet.shufflenet,
+    "vgg16": vgg.vgg16,
 }
 
 
@@ -17,7 +22,8 @@ def create_model(arch: str, num_classes: int, small_images: bool) -> ms.nn.Cell:
     """A new network, its weights drawn from MindSpore's seed.
 
     Args:
-        small_images: True for the CIFAR form, False for the ImageNet form.
+        small_images: True for the form for 32x32 images (CIFAR), False for that for 64x64 ones (Tiny ImageNet). Of
+            ResNets the latter is the ImageNet form; the other networks differ at most in the classifier's inputs.
 
     Raises:
         BadInput: no such network.
@@ -53,4 +59,4 @@ def load_weights(network: ms.nn.Cell, weights: dict[str, np.ndarray], path: str,
         if not np.isfinite(weights[name]).all():
             raise BadInput(f"{path}: {name} holds numbers that are not finite; train it again or name another --ckpt")
     for name, parameter in own.items():
-        parameter.set_data(ms.Tensor(weights[name].astype(np.float32)))
+        parameter.set_data(ms.Tensor(weights[name], parameter.dtype))

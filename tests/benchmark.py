@@ -58,9 +58,9 @@ def mindspore_round(task: str) -> Callable[[], None]:
 def torch_round(task: str, channels_last: bool) -> Callable[[], None]:
     """The same batch in eager PyTorch."""
     import torch
-    from make_golden import NETWORKS
+    from torch_networks import NETWORKS
     form = torch.channels_last if channels_last else torch.contiguous_format
-    network = NETWORKS["resnet50"]().to(memory_format=form)
+    network = NETWORKS["resnet50"](True).to(memory_format=form)
     images, labels = images_and_labels()
     x, y = torch.from_numpy(images).to(memory_format=form), torch.from_numpy(labels).long()
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)

@@ -1,0 +1,211 @@
+"""Turn a PyTorch checkpoint of the paper's release into one of this project, or back.
+
+    python -m models.convert_torch OLD.pth NEW.pth --arch resnet50 --dataset CIFAR100
+    python -m models.convert_torch OLD.pth NEW.pth --arch resnet50 --dataset CIFAR100 --to-torch
+
+The number of classes is the file's own. Only weights are read; nothing in the file is run.
+"""
+import argparse
+import importlib.util
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import runtime  # first: it sets what MindSpore reads when it is loaded
+import mindspore as ms
+import numpy as np
+
+from datasets import SOURCES
+from files import BadInput, load_checkpoint, read_bytes, replacing, save_checkpoint
+from models import NETWORKS, create_model, load_weights, vgg
+
+Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+
+
+def _vgg_layer(match: re.Match) -> str:
+    """PyTorch counts a convolution, its batch normalisation and its ReLU apart; a max-pooling is one layer in both."""
+    layer, position = int(match[1]), 0
+    ends = np.cumsum([len(stage) + 1 for stage in vgg.STAGES]) - 1
+    for earlier in range(layer):
+        position += 1 if earlier in ends else 3
+    return f"features.{position + (match[2] == 'bn')}."
+
+
+# A parameter's name here becomes its name in PyTorch by these substitutions, one after the other.
+_BATCH_NORM = ((r"gamma$", "weight"), (r"beta$", "bias"), (r"moving_mean$", "running_mean"),
+               (r"moving_variance$", "running_var"))
+_UNITS = ((r"^stem\.(?:0\.)?(conv|bn)\.", r"\g<1>1."),
+          (r"conv(\d)\.(conv|bn)\.", r"\2\1."),
+          (r"^stages\.(\d)\.", lambda match: f"layer{int(match[1]) + 1}."),
+          (r"^classifier\.", "linear."), *_BATCH_NORM)
+_RESNET = (*_UNITS, (r"shortcut\.conv\.", "shortcut.0."), (r"shortcut\.bn\.", "shortcut.1."))
+RULES: dict[str, Rules] = {
+    "efficientnet": ((r"^blocks\.", "layers."), (r"excite\.reduce\.", "se.se1."), (r"excite\.expand\.", "se.se2."),
+                     (r"^classifier\.1\.", "linear."), *_UNITS),
+    "googlenet": ((r"^stem\.conv\.", "pre_layers.0."), (r"^stem\.bn\.", "pre_layers.1."), (r"^blocks\.", ""),
+                  (r"b1\.conv\.", "b1.0."), (r"b1\.bn\.", "b1.1."),
+                  (r"b4\.1\.conv\.", "b4.1."), (r"b4\.1\.bn\.", "b4.2."),
+                  (r"(b[23])\.(\d)\.(conv|bn)\.",
+                   lambda match: f"{match[1]}.{3 * int(match[2]) + (match[3] == 'bn')}."),
+                  (r"^classifier\.", "linear."), *_BATCH_NORM),
+    "resnet18": _RESNET,
+    "resnet20": ((r"^blocks\.(\d)\.", lambda match: f"layer{int(match[1]) // 3 + 1}.{int(match[1]) % 3}."), *_UNITS),
+    "resnet34": _RESNET,
+    "resnet50": _RESNET,
+    "senet18": ((r"(stages.*)conv1\.bn\.", r"\1bn2."), (r"shortcut\.", "shortcut.0."), (r"excite\.reduce\.", "fc1."),
+                (r"excite\.expand\.", "fc2."), *_UNITS),
+    "shufflenet": ((r"^head\.(conv|bn)\.", r"\g<1>2."), *_UNITS),
+    "vgg16": ((r"^layers\.(\d+)\.(conv|bn)\.", _vgg_layer), *_BATCH_NORM),
+}
+# The release takes Tiny ImageNet's ResNets from torchvision and keeps them in an attribute `base`.
+_TORCHVISION = (*_RESNET, (r"shortcut\.", "downsample."), (r"^linear\.", "fc."), (r"^", "base."))
+IMAGENET_RULES = {arch: _TORCHVISION for arch in ("resnet18", "resnet34", "resnet50")}
+# Dropout's random state is no part of a PyTorch network.
+OURS_ONLY = {"efficientnet": ("classifier.0.state",)}
+# The release's first block has an expansion that nothing runs.
+THEIRS_ONLY = {"efficientnet": {
+    "layers.0.conv1.weight": np.zeros((32, 32, 1, 1), np.float32),
+    "layers.0.bn1.weight": np.ones(32, np.float32), "layers.0.bn1.bias": np.zeros(32, np.float32),
+    "layers.0.bn1.running_mean": np.zeros(32, np.float32), "layers.0.bn1.running_var": np.ones(32, np.float32)}}
+
+
+def torch_name(name: str, arch: str, small_images: bool) -> str:
+    """The name in the paper's release of a parameter of a network of NETWORKS."""
+    rules = RULES[arch] if small_images else IMAGENET_RULES.get(arch, RULES[arch])
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images: bool) -> ms.nn.Cell:
+    """A network with the weights of a PyTorch state dict.
+
+    Args:
+        path: named in the errors.
+
+    Raises:
+        BadInput: the names or shapes are not those of `arch` in this form.
+    """
+    hint = f"not a checkpoint of {arch} for {'32x32' if small_images else '64x64'} images"
+    remedy = "name another --arch or --dataset"
+    rest = {name: values for name, values in state.items() if name not in THEIRS_ONLY.get(arch, {})}
+    last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
+    head = rest.get(torch_name(last, arch, small_images))
+    if head is None or head.ndim != 2:
+        raise BadInput(f"{path}: {hint} (no {torch_name(last, arch, small_images)}); {remedy}")
+    network = create_model(arch, len(head), small_images)
+    weights = {}
+    for name, parameter in network.parameters_and_names():
+        if name in OURS_ONLY.get(arch, ()):
+            weights[name] = parameter.asnumpy()
+            continue
+        theirs = torch_name(name, arch, small_images)
+        values = rest.pop(theirs, None)
+        # A linear layer may be a 1x1 convolution there.
+        if values is None or values.shape not in (parameter.shape, (*parameter.shape, 1, 1)):
+            raise BadInput(f"{path}: {hint} ({theirs} is missing or has another shape); {remedy}")
+        weights[name] = values.reshape(parameter.shape)
+    if rest:
+        raise BadInput(f"{path}: {hint} ({min(rest)} is not a part of it); {remedy}")
+    load_weights(network, weights, path, arch)
+    return network
+
+
+def to_torch(weights: dict[str, np.ndarray], path: str, arch: str, small_images: bool) -> dict[str, np.ndarray]:
+    """The state dict of the paper's release for a checkpoint's weights.
+
+    Args:
+        path: named in the errors.
+
+    Raises:
+        BadInput: the names or shapes are not those of `arch` in this form.
+    """
+    last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
+    network = create_model(arch, len(weights.get(last, [0])), small_images)
+    load_weights(network, weights, path, arch)
+    state = dict(THEIRS_ONLY.get(arch, {}))
+    for name, values in weights.items():
+        if name not in OURS_ONLY.get(arch, ()):
+            excitation = re.search(r"excite\..*weight$", name)
+            state[torch_name(name, arch, small_images)] = values[:, :, None, None] if excitation else values
+    return state
+
+
+def read_torch(path: Path) -> dict[str, np.ndarray]:
+    """The state dict in a file of torch.save, plain or wrapped, without num_batches_tracked.
+
+    Raises:
+        BadInput: it is missing, damaged, or holds anything but weights.
+    """
+    import torch
+    read_bytes(path)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of pickles that it did not write
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile or damaged file can raise anything
+        raise BadInput(f"{path}: not a PyTorch checkpoint of weights alone; "
+                       "one of this project is turned into one with --to-torch") from error
+    for key in ("state_dict", "net", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor)
+                                                for name, value in content.items()):
+        raise BadInput(f"{path}: holds no state dict; save the network's state_dict()")
+    state = {}
+    for name, value in content.items():
+        name = name.removeprefix("module.")  # of nn.DataParallel
+        if not name.endswith("num_batches_tracked"):
+            state[name] = value.detach().float().numpy()
+    return state
+
+
+def write_torch(state: dict[str, np.ndarray], path: Path) -> None:
+    """Write a state dict as torch.save does.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    import torch
+    with replacing(path) as temporary:
+        torch.save({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()}, temporary)
+
+
+def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> None:
+    """Write a checkpoint's weights in the other format: PyTorch's to this project's or, with `back`, the other way.
+
+    Raises:
+        BadInput: PyTorch is not installed, the checkpoint does not fit `arch`, or a file cannot be read or written.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise BadInput("this command needs PyTorch: pip install torch \"numpy<2\"")
+    if back:
+        write_torch(to_torch(load_checkpoint(old), str(old), arch, small_images), new)
+    else:
+        save_checkpoint(from_torch(read_torch(old), str(old), arch, small_images), new)
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = runtime.Parser(prog="convert_torch.py", description="Turn a PyTorch checkpoint of the paper's release into "
+                            "one of this project, or back.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("old", type=Path, metavar="OLD.pth", help="checkpoint to read")
+    parser.add_argument("new", type=Path, metavar="NEW.pth", help="checkpoint to write")
+    parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
+    parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set it was trained on: tells the "
+                        "network's form, not the number of classes, which is the file's own")
+    parser.add_argument("--to-torch", action="store_true", help="from this project's format to PyTorch's")
+    args = parser.parse_args(argv)
+    if args.new.exists() and args.old.exists() and args.new.samefile(args.old):
+        parser.error(f"{args.new}: is the checkpoint to read; name another file to write")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_options(argv)
+    runtime.set_up("CPU", 0)
+    convert(args.old, args.new, args.arch, SOURCES[args.dataset].small_images, args.to_torch)
+    print(f"{args.arch} for {args.dataset}, written to {args.new}")
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)

@@ -1,0 +1,44 @@
+"""VGG-16 with batch normalisation (Simonyan, Zisserman, ICLR 2015), as in the paper's release.
+
+Its form for small images: one linear layer after the convolutions in place of ImageNet's three.
+"""
+import mindspore as ms
+from mindspore import nn, ops
+
+from models.layers import ConvBN, classifier, pool, start_uniform
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # a max-pooling after each
+
+
+class VGG16(nn.Cell):
+    """Thirteen 3x3 convolutions and a linear layer.
+
+    Args:
+        small_images: True for 32x32 images, of which the convolutions leave 1x1 pixels, and a classifier of 512 inputs;
+            False for 64x64 ones, which leave 2x2, and a classifier of 2048. Others are pooled to that.
+    """
+
+    def __init__(self, num_classes: int, small_images: bool) -> None:
+        super().__init__()
+        self.side = 1 if small_images else 2
+        channels = 3
+        layers = []
+        for stage in STAGES:
+            for width in stage:
+                layers.append(ConvBN(channels, width, 3, bias=True, activation=ops.relu))
+                channels = width
+            layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+        self.layers = nn.SequentialCell(layers)
+        self.classifier = classifier(channels * self.side ** 2, num_classes)
+        start_uniform(self)
+
+    def features(self, x: ms.Tensor) -> ms.Tensor:
+        """The last max-pooling's output, (n, 512) for small images, (n, 2048) for others."""
+        return pool(self.layers(x), self.side)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.classifier(self.features(x))
+
+
+def vgg16(num_classes: int, small_images: bool) -> VGG16:
+    return VGG16(num_classes, small_images)
