@@ -125,18 +125,20 @@ def choose_kinds(images: int, rate: float, seed: int) -> np.ndarray:
     """Which image gets which corruption: round(images * rate) of each kind, drawn without overlap.
 
     Args:
-        rate: share of the images for each of the five kinds, from 0 to 0.2.
+        rate: share of the images for each of the five kinds, from 0 to 0.2; where rounding would ask for more images
+            than there are, each kind gets a fifth of them, rounded down.
 
     Returns:
         Strings (images,): a name in CORRUPTIONS, or "clean".
 
     Raises:
-        BadInput: there are not as many images.
+        BadInput: the rate is another.
     """
-    each = round(images * rate)
-    if not 0 <= rate <= 1 / len(CORRUPTIONS) or each * len(CORRUPTIONS) > images:
-        raise BadInput(f"--rate {rate:g}: {len(CORRUPTIONS)} kinds of it are not shares of {images} images; name a "
-                       f"number from 0 to {1 / len(CORRUPTIONS):g}")
+    largest = 1 / len(CORRUPTIONS)
+    if not 0 <= rate <= largest:
+        raise BadInput(f"--rate {rate:g}: each of {len(CORRUPTIONS)} corruptions gets this share of the images; name a "
+                       f"number from 0 to {largest:g}")
+    each = min(round(images * rate), images // len(CORRUPTIONS))
     kinds = np.full(images, CLEAN, f"U{max(map(len, CORRUPTIONS))}")
     order = np.random.default_rng(seed).permutation(images)
     for number, name in enumerate(CORRUPTIONS):
