@@ -1,12 +1,13 @@
 """Speed on this machine: `python tests/benchmark.py`; beside PyTorch where torch is installed.
 
 MindSpore and PyTorch run in processes of their own, alternating in one run, so that each has its own settings and
-both see the same machine. Medians of the rounds, warm-up and compilation apart. About six minutes on two cores.
+both see the same machine. Medians of the rounds, warm-up and compilation apart. About ten minutes on two cores.
 """
 import argparse
 import csv
 import importlib.util
 import multiprocessing as mp
+import os
 import pickle
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BATCH = 128
+NETWORK_BATCH = 32  # of every network in turn
 
 
 def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
@@ -31,16 +33,16 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
             generator.integers(0, 100, BATCH, dtype=np.int32))
 
 
-def mindspore_round(task: str) -> Callable[[], None]:
-    """One call of the result is one batch of ResNet-50, as the scripts compute it."""
+def mindspore_round(task: str, arch: str = "resnet50", batch: int = BATCH) -> Callable[[], None]:
+    """One call of the result is one batch of 32x32 images, as the scripts compute it."""
     import runtime
     runtime.set_up("CPU", 0)
     import mindspore as ms
     import train
     from models import create_model
     from models.layers import fold_batchnorm
-    network = create_model("resnet50", 100, small_images=True)
-    images, labels = map(ms.Tensor, images_and_labels())
+    network = create_model(arch, 100, small_images=True)
+    images, labels = (ms.Tensor(values[:batch]) for values in images_and_labels())
     if task == "training":
         network.set_train(True)
         step = train.make_train_step(network, train.make_optimizer(network, 5e-4, 0.1))
@@ -117,6 +119,48 @@ def compare(task: str, rounds: int) -> None:
         print(f"ResNet-50 {task}: MindSpore / PyTorch's better layout = {speeds['MindSpore'] / best:.2f}", flush=True)
 
 
+def network_speed(arch: str, rounds: int) -> None:
+    """Print images per second of a network; run in a process of its own."""
+    speeds = {}
+    for task in ("training", "extraction"):
+        run = mindspore_round(task, arch, NETWORK_BATCH)
+        run()
+        seconds = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        speeds[task] = NETWORK_BATCH / statistics.median(seconds)
+    print(f"{arch}, batch {NETWORK_BATCH}: training {speeds['training']:.1f} img/s, "
+          f"extraction {speeds['extraction']:.1f} img/s")
+
+
+def networks(rounds: int) -> None:
+    """Print images per second of every network, and the kinds of kernels that are oneDNN's reference loops."""
+    from models import NETWORKS
+    for arch in NETWORKS:
+        command = [sys.executable, __file__, "--network", arch, "--rounds"]
+        speed = subprocess.run([*command, str(rounds)], check=True, capture_output=True, text=True).stdout.strip()
+        # Once more for the kernels: to print them takes time.
+        trace = subprocess.run([*command, "1"], check=True, capture_output=True, text=True,
+                               env={**os.environ, "ONEDNN_VERBOSE": "1"}).stdout
+        print(f"{speed}; reference kernels: {', '.join(reference_kernels(trace)) or 'none'}", flush=True)
+
+
+def reference_kernels(trace: str) -> list[str]:
+    """Kinds of reference kernels in what oneDNN prints with ONEDNN_VERBOSE=1: kind, implementation, direction.
+
+    Raises:
+        ValueError: it shows no kernels at all.
+    """
+    rows = [line.split(",") for line in trace.splitlines() if ",exec,cpu," in line]
+    if not rows:
+        raise ValueError("ONEDNN_VERBOSE=1 showed no kernels")
+    start = rows[0].index("exec")
+    kinds = {" ".join(row[start + 2:start + 5]) for row in rows}
+    return sorted(kind for kind in kinds if "ref" in kind.split()[1])
+
+
 def pipeline(rounds: int) -> None:
     """Print images per second of crop, flip and normalise."""
     from datasets import SOURCES, DataSet, Split
@@ -188,10 +232,15 @@ def distances(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds; their median is printed")
-    parser.add_argument("--only", choices=("pipeline", "distances", "start", "training", "extraction"))
+    parser.add_argument("--only", choices=("pipeline", "distances", "start", "training", "extraction",
+                                           "networks"))
+    parser.add_argument("--network", help=argparse.SUPPRESS)  # a process of --only networks
     args = parser.parse_args()
+    if args.network:
+        network_speed(args.network, args.rounds)
+        return
     tasks = {"pipeline": pipeline, "distances": distances, "start": start, "training": lambda n: compare("training", n),
-             "extraction": lambda n: compare("extraction", n)}
+             "extraction": lambda n: compare("extraction", n), "networks": networks}
     for name, task in tasks.items():
         if args.only in (None, name):
             task(args.rounds)
