@@ -33,10 +33,14 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
             generator.integers(0, 100, BATCH, dtype=np.int32))
 
 
-def mindspore_round(task: str, arch: str = "resnet50", batch: int = BATCH) -> Callable[[], None]:
-    """One call of the result is one batch of 32x32 images, as the scripts compute it."""
+def mindspore_round(task: str) -> Callable[[], None]:
     import runtime
     runtime.set_up("CPU", 0)
+    return mindspore_batch(task, "resnet50", BATCH)
+
+
+def mindspore_batch(task: str, arch: str, batch: int) -> Callable[[], None]:
+    """One call of the result is one batch of 32x32 images, as the scripts compute it."""
     import mindspore as ms
     import train
     from models import create_model
@@ -121,9 +125,11 @@ def compare(task: str, rounds: int) -> None:
 
 def network_speed(arch: str, rounds: int) -> None:
     """Print images per second of a network; run in a process of its own."""
+    import runtime
+    runtime.set_up("CPU", 0)
     speeds = {}
     for task in ("training", "extraction"):
-        run = mindspore_round(task, arch, NETWORK_BATCH)
+        run = mindspore_batch(task, arch, NETWORK_BATCH)
         run()
         seconds = []
         for _ in range(rounds):
