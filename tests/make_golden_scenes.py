@@ -27,7 +27,8 @@ def gradients(images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float().requires_grad_()
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     logits = network((x / 255 - mean) / std)
-    F.cross_entropy(logits, logits.argmax(1) if labels is None else torch.from_numpy(labels), reduction="sum").backward()
+    labels = logits.argmax(1) if labels is None else torch.from_numpy(labels)
+    F.cross_entropy(logits, labels, reduction="sum").backward()
     gradient = x.grad.permute(0, 2, 3, 1).numpy()
     return (gradient / np.abs(gradient).max((1, 2, 3), keepdims=True)).astype(np.float32)
 

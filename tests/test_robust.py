@@ -12,7 +12,7 @@ from datasets.images import Split
 from files import BadInput
 from models import create_model
 from models.layers import fold_batchnorm
-from robust import attacks, corruptions, options
+from robust import attacks, options
 from robust.attacks import ATTACKS, Budget
 from robust.corruptions import CLEAN, CORRUPTIONS, choose_kinds, corrupt
 from robust.labels import flip_labels
