@@ -1,4 +1,5 @@
 """The networks, by name. Each has features(x), (n, d), and construct(x) = classifier(features(x)), (n, classes)."""
+import runtime  # noqa: F401  first: it sets what MindSpore reads when it is loaded (python -m models.convert_torch)
 import mindspore as ms
 import numpy as np
 

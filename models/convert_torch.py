@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import runtime  # first: it sets what MindSpore reads when it is loaded
+import runtime
 import mindspore as ms
 import numpy as np
 

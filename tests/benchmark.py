@@ -1,13 +1,14 @@
 """Speed on this machine: `python tests/benchmark.py`; beside PyTorch where torch is installed.
 
 MindSpore and PyTorch run in processes of their own, alternating in one run, so that each has its own settings and
-both see the same machine. Medians of the rounds, warm-up and compilation apart. About six minutes on two cores.
+both see the same machine. Medians of the rounds, warm-up and compilation apart. About ten minutes on two cores.
 """
 import argparse
 import csv
 import importlib.util
 import io
 import multiprocessing as mp
+import os
 import pickle
 import statistics
 import subprocess
@@ -24,6 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BATCH = 128
+NETWORK_BATCH = 32  # of every network in turn
 
 
 def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
@@ -33,15 +35,19 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def mindspore_round(task: str) -> Callable[[], None]:
-    """One call of the result is one batch of ResNet-50, as the scripts compute it."""
     import runtime
     runtime.set_up("CPU", 0)
+    return mindspore_batch(task, "resnet50", BATCH)
+
+
+def mindspore_batch(task: str, arch: str, batch: int) -> Callable[[], None]:
+    """One call of the result is one batch of 32x32 images, as the scripts compute it."""
     import mindspore as ms
     import train
     from models import create_model
     from models.layers import fold_batchnorm
-    network = create_model("resnet50", 100, small_images=True)
-    images, labels = map(ms.Tensor, images_and_labels())
+    network = create_model(arch, 100, small_images=True)
+    images, labels = (ms.Tensor(values[:batch]) for values in images_and_labels())
     if task == "training":
         network.set_train(True)
         step = train.make_train_step(network, train.make_optimizer(network, 5e-4, 0.1))
@@ -116,6 +122,50 @@ def compare(task: str, rounds: int) -> None:
     if len(speeds) > 1:
         best = max(speed for name, speed in speeds.items() if name != "MindSpore")
         print(f"ResNet-50 {task}: MindSpore / PyTorch's better layout = {speeds['MindSpore'] / best:.2f}", flush=True)
+
+
+def network_speed(arch: str, rounds: int) -> None:
+    """Print images per second of a network; run in a process of its own."""
+    import runtime
+    runtime.set_up("CPU", 0)
+    speeds = {}
+    for task in ("training", "extraction"):
+        run = mindspore_batch(task, arch, NETWORK_BATCH)
+        run()
+        seconds = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        speeds[task] = NETWORK_BATCH / statistics.median(seconds)
+    print(f"{arch}, batch {NETWORK_BATCH}: training {speeds['training']:.1f} img/s, "
+          f"extraction {speeds['extraction']:.1f} img/s")
+
+
+def networks(rounds: int) -> None:
+    """Print images per second of every network, and the kinds of kernels that are oneDNN's reference loops."""
+    from models import NETWORKS
+    for arch in NETWORKS:
+        command = [sys.executable, __file__, "--network", arch, "--rounds"]
+        speed = subprocess.run([*command, str(rounds)], check=True, capture_output=True, text=True).stdout.strip()
+        # Once more for the kernels: to print them takes time.
+        trace = subprocess.run([*command, "1"], check=True, capture_output=True, text=True,
+                               env={**os.environ, "ONEDNN_VERBOSE": "1"}).stdout
+        print(f"{speed}; reference kernels: {', '.join(reference_kernels(trace)) or 'none'}", flush=True)
+
+
+def reference_kernels(trace: str) -> list[str]:
+    """Kinds of reference kernels in what oneDNN prints with ONEDNN_VERBOSE=1: kind, implementation, direction.
+
+    Raises:
+        ValueError: it shows no kernels at all.
+    """
+    rows = [line.split(",") for line in trace.splitlines() if ",exec,cpu," in line]
+    if not rows:
+        raise ValueError("ONEDNN_VERBOSE=1 showed no kernels")
+    start = rows[0].index("exec")
+    kinds = {" ".join(row[start + 2:start + 5]) for row in rows}
+    return sorted(kind for kind in kinds if "ref" in kind.split()[1])
 
 
 def pipeline(rounds: int) -> None:
@@ -207,14 +257,18 @@ def distances(rounds: int) -> None:
 
 TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "distances": distances, "start": start,
          "training": lambda rounds: compare("training", rounds),
-         "extraction": lambda rounds: compare("extraction", rounds)}
+         "extraction": lambda rounds: compare("extraction", rounds), "networks": networks}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds; their median is printed")
     parser.add_argument("--only", choices=TASKS)
+    parser.add_argument("--network", help=argparse.SUPPRESS)  # a process of --only networks
     args = parser.parse_args()
+    if args.network:
+        network_speed(args.network, args.rounds)
+        return
     for name, task in TASKS.items():
         if args.only in (None, name):
             task(args.rounds)

@@ -35,11 +35,14 @@ def forward(network: nn.Module, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def one_step(network: nn.Module) -> dict[str, np.ndarray]:
-    """Loss of a batch of 16, and after one SGD step a sample of each parameter and its largest value."""
+    """Loss of a batch of 16, and after one SGD step a sample of each parameter and its largest value.
+
+    In float64, so that the differences are the rounding of the network under test alone.
+    """
     images, labels = make_batch(16)
-    network.train()
+    network.double().train()
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
-    loss = F.cross_entropy(network(torch.from_numpy(images)), torch.from_numpy(labels).long())
+    loss = F.cross_entropy(network(torch.from_numpy(images).double()), torch.from_numpy(labels).long())
     loss.backward()
     optimizer.step()
     state = {name: value.numpy() for name, value in network.state_dict().items() if value.ndim}

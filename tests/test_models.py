@@ -132,7 +132,7 @@ def test_sizes_are_pytorchs(arch: str) -> None:
     assert int(golden(f"{arch}-64")["parameters"]) - unused == SIZES[arch][1][0]
 
 
-@pytest.mark.parametrize("arch", ("shufflenet", "vgg16"))
+@pytest.mark.parametrize("arch", ("resnet18", "vgg16"))  # compiled fast
 def test_a_training_step_on_larger_images(arch: str) -> None:
     network = create_model(arch, 100, small_images=False).set_train(True)
     before = network.classifier.weight.asnumpy().copy()
@@ -146,7 +146,7 @@ def test_dropout_is_a_function_of_the_saved_state() -> None:
     class Net(ms.nn.Cell):
         def __init__(self) -> None:
             super().__init__()
-            self.dense = ms.nn.Dense(1, 1000, weight_init="ones")
+            self.dense = ms.nn.Dense(1, 1000, weight_init="ones", has_bias=False)
             self.dropout = Dropout(0.2)
 
         def construct(self, x: ms.Tensor) -> ms.Tensor:

@@ -248,8 +248,14 @@ def test_a_full_disk_during_selection(cifar: Path, script, tmp_path: Path) -> No
 
 
 def test_no_file_handles_left(cifar: Path, tmp_path: Path) -> None:
-    process = finish(start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers", "--epoch", 3,
-                           limits=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))))
+    """The limit is set from outside while it trains: with fewer handles from the start, Python itself cannot start."""
+    process = start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers", "--epoch", 10_000)
+    run = tmp_path / "ckpt/CIFAR100/two-layers"
+    wait_until(lambda: len(log(run)) >= 2, process)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (0, 0))
+    finish(process)
+    check_whole(run)
+    assert not list(run.glob(".*"))
     assert process.returncode == 2 and process.err.count("\n") == 1 and "Too many open files" in process.err
 
 

@@ -15,8 +15,8 @@ def make_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
         values = generator.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
     elif name.endswith(("weight", "running_var")):
         values = generator.uniform(0.5, 1.0, shape)
-        if name.endswith("bn3.weight"):
-            values *= 0.1  # without it a step's gradients in ResNet-50 are too large to compare in float32
+        if name.endswith(("bn2.weight", "bn3.weight")):
+            values *= 0.1  # without it a step's gradients in ResNets are too large to compare in float32
     else:
         values = generator.normal(0, 0.1, shape)
     return values.astype(np.float32)
