@@ -153,7 +153,8 @@ def check_images(images: object, clean: Split, path: Path, script: str) -> np.nd
     shape = (len(clean.labels), *clean.pixels([0]).shape[1:])
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != shape:
         what = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise BadInput(f"{path}: {what}, not uint8 {shape} as the data set's training images; make it again with {script}")
+        raise BadInput(f"{path}: {what}, not uint8 {shape} as the data set's training images; "
+                       f"make it again with {script}")
     return images
 
 
@@ -167,6 +168,6 @@ def check_labels(labels: object, clean: Split, classes: list[str], path: Path, s
     whole = isinstance(labels, list) and all(isinstance(label, (int, np.integer)) for label in labels) or (
         isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu")
     if not whole or len(labels) != n or not all(0 <= label < len(classes) for label in labels):
-        raise BadInput(f"{path}: not {n} whole numbers from 0 to {len(classes) - 1}, a label an image; make it again with "
-                       f"{script}")
+        raise BadInput(f"{path}: not {n} whole numbers from 0 to {len(classes) - 1}, a label an image; "
+                       f"make it again with {script}")
     return np.array(labels, np.int32)

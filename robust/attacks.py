@@ -179,8 +179,8 @@ def add_options(parser: runtime.Parser, attack: str, checkpoint: Path) -> None:
     parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of --ckpt")
     parser.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
     parser.add_argument("--batch_size", default=BATCH_SIZE, type=runtime.positive, help="images at one time")
-    parser.add_argument("--eps", default=Budget.eps, type=share, help="the most that a pixel changes by; 8/255 is eight "
-                        "of 255 grey levels")
+    parser.add_argument("--eps", default=Budget.eps, type=share,
+                        help="the most that a pixel changes by; 8/255 is eight of 255 grey levels")
     parser.add_argument("--alpha", default=Budget.alpha, type=share, help="what it changes by in a step of PGD")
     parser.add_argument("--steps", default=Budget.steps, type=runtime.positive, help="steps of PGD")
 
@@ -269,10 +269,13 @@ def check_key(partial: Path, key: dict[str, Any]) -> None:
     if not partial.exists():
         return
     with open(partial, "rb") as file:
-        try:
-            begun = json.loads(file.readline(2 ** 16))
-        except (ValueError, RecursionError):
-            begun = None
+        line = file.readline(2 ** 16)
+    if not line.endswith(b"\n") and len(line) < 2 ** 16:
+        return  # stopped while the first line was written: nothing is lost
+    try:
+        begun = json.loads(line)
+    except (ValueError, RecursionError):
+        begun = None
     if not isinstance(begun, dict):
         raise BadInput(f"{partial}: not the file of an unfinished attack; delete it to start anew")
     differing = [name for name in {**begun, **key} if begun.get(name) != key.get(name)]

@@ -50,11 +50,12 @@ def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
         plan = {"state": IN_PROGRESS, "seed": seed, "rate": rate, "images": len(paths),
                 "kinds": dict(zip(paths, kinds.tolist()))}
         if note and any(note.get(name) != value for name, value in plan.items()):
-            raise BadInput(f"{folder}: half corrupted, with --rate {note.get('rate')} --seed {note.get('seed')}; finish "
-                           f"it with those, or {COPY_ANEW}")
+            raise BadInput(f"{folder}: half corrupted, with --rate {note.get('rate')} --seed {note.get('seed')}; "
+                           f"finish it with those, or {COPY_ANEW}")
         done = np.array([is_done(content, path, kind) for content, path, kind in zip(train.images, train.names, kinds)])
         if not note and done.any():
-            raise BadInput(f"{train.names[done.argmax()]}: corrupted already, but {folder / NOTE} is missing; {COPY_ANEW}")
+            raise BadInput(f"{train.names[done.argmax()]}: corrupted already, but {folder / NOTE} is missing; "
+                           f"{COPY_ANEW}")
         save_record(folder / NOTE, plan)
         left = np.flatnonzero((kinds != CLEAN) & ~done)
         with runtime.ProgressBar("corrupt", len(left), "image") as bar:

@@ -53,14 +53,15 @@ class Marks:
             kinds = record.get("kinds")
             marks = np.array(list(kinds.values()) if isinstance(kinds, dict) else [], str)
         if marks.ndim != 1 or marks.dtype.kind not in "bU" or len(marks) != record.get("images"):
-            raise BadInput(f"{data / (self.array or self.record)}: not a mark for each of {record.get('images')} images; "
-                           f"make it again with robust/{self.script}")
+            raise BadInput(f"{data / (self.array or self.record)}: not a mark for each of {record.get('images')} "
+                           f"images; make it again with robust/{self.script}")
         return np.array(marks if marks.dtype.kind == "b" else marks != CLEAN), record
 
 
 MARKS = {
     "CIFAR100N": Marks("mislabelled", "noisy-cifar.py", "noisy/cifar.json", "noisy/cifar_changed.npy"),
-    "CIFAR100C": Marks("corrupted", "corrupt-cifar.py", "cifar-100-corrupt/corrupt.json", "cifar-100-corrupt/kinds.npy"),
+    "CIFAR100C": Marks("corrupted", "corrupt-cifar.py", "cifar-100-corrupt/corrupt.json",
+                       "cifar-100-corrupt/kinds.npy"),
     "tinyN": Marks("mislabelled", "noisy-tiny.py", "noisy/tiny.json", "noisy/tiny_changed.npy"),
     "tinyC": Marks("corrupted", "corrupt-tiny.py", "tiny-imagenet-200-corrupt/corrupt.json"),
 }
@@ -76,8 +77,8 @@ def main() -> None:
     marks = MARKS[args.dataset]
     perturbed, record = marks.read(args.data)
     distances = read_distances(args.index / f"{args.dataset}.distances.npz", args.dataset, record)
-    print(f"Share of the {perturbed.sum()} {marks.word} images among {args.dataset}'s {len(perturbed)} that each selection "
-          "keeps\n")
+    print(f"Share of the {perturbed.sum()} {marks.word} images among {args.dataset}'s {len(perturbed)} that each "
+          "selection keeps\n")
     print("| images kept | " + " | ".join(f"{100 * rate:g} %" for rate in args.rates) + " |")
     print("|---|" + "---|" * len(args.rates))
     columns = [kept_shares(distances, perturbed, rate, args.seed) for rate in args.rates]

@@ -12,7 +12,7 @@ from datasets.images import Split
 from files import BadInput
 from models import create_model
 from models.layers import fold_batchnorm
-from robust import attacks, corruptions, options
+from robust import attacks, options
 from robust.attacks import ATTACKS, Budget
 from robust.corruptions import CLEAN, CORRUPTIONS, choose_kinds, corrupt
 from robust.labels import flip_labels
@@ -183,7 +183,7 @@ def upwards(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("eps", [8 / 255, 1 / 255, 2.7 / 255, 0.03, 1])
+@pytest.mark.parametrize("eps", [8 / 255, 1 / 255, 2.7 / 255, 0.03])
 def test_attacks_stay_within_eps_and_range(attack: str, eps: float) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     images[0], images[1] = 0, 255
