@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Set up .venv and run the tests; arguments go to pytest.
+# Set up .venv and run the tests, two files at a time; arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source ./environment.sh
 environment requirements.txt tests/requirements.txt
-exec "$PYTHON" -m pytest -q -m "not fuzz" tests "$@"
+exec "$PYTHON" -m pytest -q -n 2 --dist loadfile -m "not fuzz" tests "$@"

@@ -23,7 +23,7 @@ from conftest import CLASSES, ROOT, TRAIN, write_cifar, write_tiny
 from files import BlockFile, save_checkpoint
 from models import create_model
 
-# (command, culprit): a part of the error. {C} stands for a data set of the right form, {bad} for a folder of bad files.
+# (command, culprit): a part of the error. {bad} stands for the working folder, which holds the bad files.
 OPTIONS = [
     ("train.py --dataset CIFAR10", "--dataset"),
     ("train.py --arch resnet19", "--arch"),
