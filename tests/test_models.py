@@ -17,9 +17,9 @@ from weights import make_batch, make_weight, sample
 
 ARCHS = ("efficientnet", "googlenet", "resnet18", "resnet20", "resnet50", "senet18", "shufflenet", "vgg16")
 FORMS = [(arch, 32) for arch in ARCHS] + [(arch, 64) for arch in ARCHS if arch != "resnet20"]  # it has one form
-# Largest error after a step, over the parameter's largest value, where it is not 1e-4: a ReLU or a max-pooling whose
-# input is within rounding of a tie passes a gradient the other way. The median over the parameters shows none of it.
-STEP_LIMITS = {"googlenet": 3e-3, "resnet50": 5e-4, "vgg16": 3e-3}
+# Largest error after a step, over the parameter's largest value, where it is not 1e-4. Of the networks these two alone
+# max-pool after ReLUs; where the two largest inputs are within rounding of one another, the gradient goes another way.
+STEP_LIMITS = {"googlenet": 3e-3, "vgg16": 3e-3}
 # Parameters with 100 classes, features; each for 32x32 and 64x64 images.
 SIZES = {
     "efficientnet": ((3_627_488, 320), (3_627_488, 320)),
