@@ -72,8 +72,14 @@ def test_one_step_agrees_with_pytorch(arch: str) -> None:
             cell.rate = 0.0  # the random masks differ
     optimizer = train.make_optimizer(network, weight_decay=5e-4, lr=0.5)
     ms.ops.assign(optimizer.learning_rate, ms.Tensor(0.1, ms.float32))  # as train() sets each epoch's
-    images, labels = make_batch(16)
-    loss, _ = train.make_train_step(network, optimizer)(ms.Tensor(images), ms.Tensor(labels))
+    images, labels = map(ms.Tensor, make_batch(16))
+    step = train.make_train_step(network, optimizer)
+    start = [(parameter, parameter.asnumpy().copy()) for parameter in optimizer.get_parameters()]
+    start += [(parameter, parameter.asnumpy().copy()) for parameter in network.get_parameters()]
+    for _ in range(2):  # the second time from the same start: with ops.pad only a graph's first gradient is right
+        for parameter, value in start:
+            ms.ops.assign(parameter, ms.Tensor(value))
+        loss, _ = step(images, labels)
     assert float(loss.asnumpy()) == pytest.approx(float(expected["loss"]), rel=1e-4)
     row = {name: i for i, name in enumerate(expected["names"])}
     errors = {}
@@ -205,21 +211,3 @@ def test_weights_of_another_network_are_refused() -> None:
         load_weights(create_model("resnet18", 7, True), weights, "x.pth", "resnet18")
     with pytest.raises(BadInput, match="unknown; known are efficientnet, "):
         create_model("resnet19", 10, True)
-
-
-def test_a_compiled_gradient_is_the_same_each_time() -> None:
-    """The golden files hold one step; with ops.pad in resnet20 every step after a graph's first one went wrong."""
-    network = seeded("resnet20").set_train(True)
-    images, labels = map(ms.Tensor, make_batch(4))
-
-    def loss(images: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-        return ms.ops.cross_entropy(network(images), labels)
-
-    gradient = ms.grad(loss, None, network.trainable_params())
-
-    @ms.jit
-    def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ...]:
-        return gradient(images, labels)
-
-    first, second, third = ([part.asnumpy() for part in step(images, labels)] for _ in range(3))
-    assert all(relative(b, a) < 1e-5 and relative(c, a) < 1e-5 for a, b, c in zip(first, second, third))
