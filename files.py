@@ -65,9 +65,12 @@ def make_folder(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Make a folder for results and keep other runs out of it until the end of the block, or of the process.
 
+    What was made and is still empty at the end is removed.
+
     Raises:
         BadInput: another run is in it, or it cannot be written to.
     """
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -81,6 +84,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        with contextlib.suppress(OSError):
+            for path in missing:
+                path.rmdir()
 
 
 class BlockFile:

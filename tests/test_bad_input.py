@@ -287,6 +287,8 @@ def results(bad: Path) -> dict[str, subprocess.CompletedProcess]:
 
     def run(command: str) -> subprocess.CompletedProcess:
         name, *options = shlex.split(command.format(bad="."))
+        if name == "selection.py" and "--save" not in options:  # or it would find the other one's run in index/
+            options += ["--save", f"index-{COMMANDS.index((command, dict(COMMANDS)[command]))}"]
         interpreter = "bash" if name.endswith(".sh") else sys.executable
         return subprocess.run([interpreter, ROOT / name, *options], cwd=bad, capture_output=True, text=True, timeout=120)
 
@@ -321,11 +323,9 @@ def test_a_hostile_file_of_distances_or_features_is_computed_again(bad: Path, tm
 
 
 def test_help_and_option_errors_answer_within_three_seconds(tmp_path: Path) -> None:
-    """The shortest of three: others may be using this machine."""
+    """Of processor time: other tests may be using this machine."""
     for command in (["train.py", "--help"], ["selection.py", "--rate", "2", "--ckpt", "x"]):
-        seconds = []
-        for _ in range(3):
-            start = os.times().elapsed
-            subprocess.run([sys.executable, ROOT / command[0], *command[1:]], cwd=tmp_path, capture_output=True)
-            seconds.append(os.times().elapsed - start)
-        assert min(seconds) < 3, command
+        start = os.times()
+        subprocess.run([sys.executable, ROOT / command[0], *command[1:]], cwd=tmp_path, capture_output=True)
+        end = os.times()
+        assert end.children_user + end.children_system - start.children_user - start.children_system < 3, command
