@@ -266,12 +266,20 @@ class _Reader(pickle._Unpickler):  # pylint: disable=protected-access
         if not all(isinstance(key, (str, bytes, int, float)) for key in items[::2]):
             raise pickle.UnpicklingError("a dict has keys that are neither numbers nor strings")
 
+    def load_bytearray8(self) -> None:
+        """Read what there is; the original first allocates as much memory as it is told to."""
+        size, = struct.unpack("<Q", self.read(8))
+        content = self.read(size)
+        if len(content) < size:
+            raise pickle.UnpicklingError("it ends within a byte array")
+        self.append(bytearray(content))
+
     def refuse(self) -> None:
         raise pickle.UnpicklingError("sets and objects are not allowed")
 
     dispatch = {**pickle._Unpickler.dispatch,  # pylint: disable=protected-access
                 pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
-                pickle.DICT[0]: load_dict,
+                pickle.DICT[0]: load_dict, pickle.BYTEARRAY8[0]: load_bytearray8,
                 **dict.fromkeys((code[0] for code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET,
                                                       pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX)),
                                 refuse)}

@@ -170,6 +170,11 @@ def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
+def test_a_few_bytes_cannot_ask_for_much_memory() -> None:
+    with pytest.raises(BadInput, match="within a byte array"):
+        unpickle(b"\x80\x05\x96" + (2 ** 40).to_bytes(8, "little") + b".", Path("x"))
+
+
 def test_python_2_pickles_of_arrays_are_read() -> None:
     content = (b"\x80\x02}q\x00U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
                b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
