@@ -22,7 +22,8 @@ RATE = 0.06
 def main() -> None:
     parser = options.make_parser("Corrupt CIFAR-100's training images.")
     parser.add_argument("--folder", default=FOLDER, help="folder in --data that is written to")
-    parser.add_argument("--rate", default=RATE, type=options.share, help="share of the images for each corruption")
+    parser.add_argument("--rate", default=RATE, type=options.share_of_each,
+                        help="share of the images for each corruption")
     args = parser.parse_args()
     train = open_dataset("CIFAR100", args.data).train
     kinds = corruptions.choose_kinds(len(train.labels), args.rate, args.seed)

@@ -20,7 +20,8 @@ RATE = 0.2
 
 def main() -> None:
     parser = options.make_parser("Corrupt the training images of a copy of Tiny ImageNet in place.")
-    parser.add_argument("--rate", default=RATE, type=options.share, help="share of the images for each corruption")
+    parser.add_argument("--rate", default=RATE, type=options.share_of_each,
+                        help="share of the images for each corruption")
     args = parser.parse_args()
     corrupt_copy(options.tiny_folder(args.data, FOLDER)[0], args.rate, args.seed)
 

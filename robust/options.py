@@ -6,6 +6,7 @@ from pathlib import Path
 import runtime
 from datasets import DataSet, open_dataset
 from files import BadInput
+from robust.corruptions import CORRUPTIONS
 from robust.project import ROOT
 
 TINY = "tiny-imagenet-200"
@@ -32,6 +33,19 @@ def share(text: str) -> float:
         value = math.nan
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1, such as 0.03 or 8/255")
+    return value
+
+
+def share_of_each(text: str) -> float:
+    """An option's share of the images for each corruption: from 0 to one in as many as there are corruptions.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    value, largest = share(text), 1 / len(CORRUPTIONS)
+    if value > largest:
+        raise argparse.ArgumentTypeError(f"{text}: each of the {len(CORRUPTIONS)} corruptions gets this share of the "
+                                         f"images; name a number from 0 to {largest:g}")
     return value
 
 
