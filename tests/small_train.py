@@ -1,6 +1,7 @@
 """train.py with one more network, for tests that start it often: two linear layers compile in a second.
 
-Run with the project's folder in PYTHONPATH.
+Dropout between them draws anew in each step, so that a resumed run has to find its random state. Run with the
+project's folder in PYTHONPATH.
 """
 import runtime  # first, as in train.py
 import mindspore as ms
@@ -8,7 +9,7 @@ from mindspore import nn
 
 import train
 from models import NETWORKS
-from models.layers import classifier
+from models.layers import Dropout, classifier
 
 
 class TwoLayers(nn.Cell):
@@ -17,7 +18,7 @@ class TwoLayers(nn.Cell):
     def __init__(self, num_classes: int, small_images: bool) -> None:
         super().__init__()
         self.hidden = nn.SequentialCell(nn.Flatten(), nn.Dense(3072, 300), nn.ReLU())
-        self.classifier = classifier(300, num_classes)
+        self.classifier = nn.SequentialCell(Dropout(0.2), classifier(300, num_classes))
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
         return self.hidden(x)
