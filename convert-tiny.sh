@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Regroup Tiny ImageNet's val/ by class, as its train/ is: val/<wnid>/*.JPEG.
 #   bash convert-tiny.sh [--delete-test] [FOLDER]     default: data/tiny-imagenet-200 beside this script
-# May be stopped and run again. Never overwrites an image. test/, which has no labels, stays without --delete-test.
+# May be stopped and run again. Never overwrites an image. Leaves the unlabelled test/ without --delete-test.
 set -euo pipefail
 fail() { echo "convert-tiny.sh: error: $1" >&2; exit 2; }
 
@@ -18,13 +18,14 @@ case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
 export VAL=$folder/val  # in the environment: awk -v would read a backslash in it as an escape
 table=$VAL/val_annotations.txt
 
-[ -d "$folder/train" ] || fail "$folder/train: missing; download http://cs231n.stanford.edu/tiny-imagenet-200.zip \
-and unpack it there, or name the folder"
+[ -d "$folder/train" ] || fail "$folder/train: missing; download \
+http://cs231n.stanford.edu/tiny-imagenet-200.zip and unpack it there, or name the folder"
 [ ! -L "$VAL/images" ] || fail "$VAL/images: a link, not a folder; put the folder itself there"
 [ -s "$table" ] || fail "$table: missing or empty; unpack tiny-imagenet-200.zip again"
 
 # Sane names only, each image once, so that no line can lead out of val/.
-bad=$(awk -F'\t' '$1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ || seen[$1]++ { print NR; exit }' "$table")
+bad=$(awk -F'\t' '$1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ || seen[$1]++ { print NR; exit }' \
+      "$table")
 [ -z "$bad" ] || fail "$table: line $bad is not an image name, a tab and a class, or repeats an image; \
 unpack tiny-imagenet-200.zip again"
 pairs=$(awk -F'\t' '{ sub(/\r$/, "", $2); print $2, $1 }' "$table" | sort)  # class and image
@@ -41,7 +42,8 @@ while read -r wnid image; do
         move "$class"
         waiting=() class=$wnid
     fi
-    if [ -f "$VAL/images/$image" ] && [ ! -e "$VAL/$wnid/$image" ] && [ ! -e "$VAL/$wnid/images/$image" ]; then
+    if [ -f "$VAL/images/$image" ] && [ ! -e "$VAL/$wnid/$image" ] &&
+        [ ! -e "$VAL/$wnid/images/$image" ]; then
         waiting+=("$VAL/images/$image")
     fi
 done <<<"$pairs"

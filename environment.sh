@@ -17,7 +17,8 @@ sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
     for candidate in "$@"; do set -- "$@" -r "$candidate"; shift; done
     if [ "$(cat "$root/.venv/installed-${#@}" 2>/dev/null)" != "$stamp" ]; then
         echo "installing into $root/.venv"
-        "$root/.venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv "$root/.venv" || return 1
+        "$root/.venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+            "$python" -m venv "$root/.venv" || return 1
         "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" || return 1
         echo "$stamp" > "$root/.venv/installed-${#@}"
     fi

@@ -38,7 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
         BadInput: the folder cannot be made or written to.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.tmp")  # a name that the next run uses again: a kill leaves one at most
+    # A name that the next run uses again: a kill leaves one at most.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -78,8 +79,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise BadInput(f"{folder}: another run is writing to this folder; wait for its end or name another "
-                               "folder") from error
+                raise BadInput(f"{folder}: another run is writing to this folder; wait for its end or name "
+                               "another folder") from error
             # else a file system without locks: go on without
         yield
     finally:
@@ -90,10 +91,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class BlockFile:
-    """Arrays appended one after another to a file, so that the successor of a stopped run goes on where that was.
+    """Arrays appended one by one to a file, so that the successor of a stopped run goes on where that was.
 
-    A line with the key, then for each array its length in bytes, its CRC-32 and its bytes in numpy's format. What a
-    kill or a power cut has spoilt at the end is cut off; a file with another key is begun anew.
+    A line with the key, then for each array its length in bytes, its CRC-32 and its bytes in numpy's format.
+    What a kill or a power cut has spoilt at the end is cut off; a file with another key is begun anew.
 
     Args:
         key: of what the arrays were computed from; one line.
@@ -153,8 +154,8 @@ class BlockFile:
             self.file.flush()
         except OSError as error:
             self.path.unlink(missing_ok=True)
-            raise BadInput(f"{self.path}: cannot be written: {error.strerror}; make room or name another folder"
-                           ) from error
+            raise BadInput(f"{self.path}: cannot be written: {error.strerror}; make room or name another "
+                           "folder") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -231,7 +232,8 @@ class _Reader(pickle._Unpickler):  # pylint: disable=protected-access
 
     The pure Python class on purpose: the C one allocates whatever memory a few bytes of input ask for.
     """
-    known = {("numpy", "ndarray"): "numpy.ndarray", ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encode}
+    known = {("numpy", "ndarray"): "numpy.ndarray", ("numpy", "dtype"): _Dtype,
+             ("_codecs", "encode"): _encode}
     for _core in ("core", "_core"):  # numpy 1 and 2
         known[f"numpy.{_core}.multiarray", "_reconstruct"] = _reconstruct
         known[f"numpy.{_core}.multiarray", "scalar"] = _scalar
@@ -245,7 +247,8 @@ class _Reader(pickle._Unpickler):  # pylint: disable=protected-access
     def load_build(self) -> None:
         """Set the state of an array or its dtype; of anything else it would change our own functions."""
         if type(self.stack[-2]) not in (_Array, _Dtype):
-            raise pickle.UnpicklingError("it sets the state of something else than an array, which is not allowed")
+            raise pickle.UnpicklingError("it sets the state of something else than an array, which is not "
+                                         "allowed")
         super().load_build()
 
     def load_setitem(self) -> None:
@@ -262,7 +265,7 @@ class _Reader(pickle._Unpickler):  # pylint: disable=protected-access
 
     @staticmethod
     def check_keys(items: list) -> None:
-        """Numbers and strings only: the hash of a tuple that holds one tuple twice, and so on, takes for ever."""
+        """Numbers and strings only: the hash of tuples that hold one tuple twice takes for ever."""
         if not all(isinstance(key, (str, bytes, int, float)) for key in items[::2]):
             raise pickle.UnpicklingError("a dict has keys that are neither numbers nor strings")
 
@@ -278,10 +281,12 @@ class _Reader(pickle._Unpickler):  # pylint: disable=protected-access
         raise pickle.UnpicklingError("sets and objects are not allowed")
 
     dispatch = {**pickle._Unpickler.dispatch,  # pylint: disable=protected-access
-                pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
-                pickle.DICT[0]: load_dict, pickle.BYTEARRAY8[0]: load_bytearray8,
+                pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem,
+                pickle.SETITEMS[0]: load_setitems, pickle.DICT[0]: load_dict,
+                pickle.BYTEARRAY8[0]: load_bytearray8,
                 **dict.fromkeys((code[0] for code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET,
-                                                      pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX)),
+                                                      pickle.INST, pickle.OBJ, pickle.NEWOBJ,
+                                                      pickle.NEWOBJ_EX)),
                                 refuse)}
 
 
@@ -319,7 +324,8 @@ def unpickle(content: bytes, path: Path) -> Any:
     try:
         return _finished(_Reader(io.BytesIO(content), encoding="latin1").load(), {})
     except Exception as error:  # a broken pickle can raise anything
-        raise BadInput(f"{path}: not a pickle of plain arrays ({one_line(error)}); make or download it again") from error
+        raise BadInput(f"{path}: not a pickle of plain arrays ({one_line(error)}); make or download it "
+                       "again") from error
 
 
 def one_line(error: Exception) -> str:
@@ -339,7 +345,8 @@ def save_checkpoint(network: ms.nn.Cell, path: Path, resume: dict[str, ms.Tensor
     """
     extra = {RESUME + name: value for name, value in (resume or {}).items()}
     with replacing(path) as temporary:
-        named = temporary.with_name(temporary.name + ".ckpt")  # mindspore.save_checkpoint insists on the suffix
+        # mindspore.save_checkpoint insists on the suffix.
+        named = temporary.with_name(temporary.name + ".ckpt")
         logging.disable()  # MindSpore logs what it raises
         try:
             ms.save_checkpoint(network, str(named), crc_check=True, append_dict=extra)
@@ -365,8 +372,8 @@ def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
 def load_resumable(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """As load_checkpoint, and what else save_checkpoint put into the file.
 
-    Not mindspore.load_checkpoint: where a file gives a tensor more bytes than its shape has room for, it writes
-    beyond the tensor's memory.
+    Not mindspore.load_checkpoint: where a file gives a tensor more bytes than its shape has room for, it
+    writes beyond the tensor's memory.
 
     Raises:
         BadInput: it is missing, damaged, or in another format.
@@ -383,17 +390,19 @@ def load_resumable(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
             if binascii.crc32(content) != crc:
                 raise ValueError("the checksum differs")
         parts, forms = {}, {}
-        for value in Checkpoint.FromString(content).value:  # a large tensor comes in several values of one name
+        # A large tensor comes in several values of one name.
+        for value in Checkpoint.FromString(content).value:
             parts.setdefault(value.tag, []).append(value.tensor.tensor_content)
             forms[value.tag] = value.tensor.tensor_type.lower(), list(value.tensor.dims)
         if not parts:
             raise ValueError("it holds no parameters")
         values = {name: _tensor(b"".join(parts[name]), *form) for name, form in forms.items()}
     except Exception as error:
-        raise BadInput(f"{path}: not a whole MindSpore checkpoint ({one_line(error)}); train it again or name "
-                       "another") from error
+        raise BadInput(f"{path}: not a whole MindSpore checkpoint ({one_line(error)}); train it again or "
+                       "name another") from error
     weights = {name: value for name, value in values.items() if not name.startswith(RESUME)}
-    return weights, {name.removeprefix(RESUME): value for name, value in values.items() if name not in weights}
+    return weights, {name.removeprefix(RESUME): value
+                     for name, value in values.items() if name not in weights}
 
 
 def _tensor(content: bytes, dtype: str, shape: list[int]) -> np.ndarray:

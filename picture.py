@@ -23,8 +23,8 @@ def draw_selection(data: DataSet, distances: np.ndarray, order: np.ndarray, kept
     small = ImageFont.load_default(10)
     n = len(order)
     middle = max(0, n // 2 - COLUMNS // 2)
-    rows = {"nearest to their class centre": order[:COLUMNS], "at the median distance": order[middle:][:COLUMNS],
-            "farthest": order[-COLUMNS:][::-1]}
+    rows = {"nearest to their class centre": order[:COLUMNS],
+            "at the median distance": order[middle:][:COLUMNS], "farthest": order[-COLUMNS:][::-1]}
     row_height = 26 + CELL + 18
     sheet = Image.new("RGB", (WIDTH, 60 + HEIGHT + 40 + len(rows) * row_height + MARGIN), "white")
     pen = ImageDraw.Draw(sheet)
@@ -35,7 +35,8 @@ def draw_selection(data: DataSet, distances: np.ndarray, order: np.ndarray, kept
         pen.text((MARGIN, top), title, INK, font)
         for column, i in enumerate(ids):
             left = MARGIN + column * (CELL + 6)
-            picture = Image.fromarray(data.train.pixels([i])[0]).resize((CELL, CELL), Image.Resampling.NEAREST)
+            picture = Image.fromarray(data.train.pixels([i])[0])
+            picture = picture.resize((CELL, CELL), Image.Resampling.NEAREST)
             sheet.paste(picture, (left, top + 24))
             name = data.classes[data.train.labels[i]].replace("_", " ")
             pen.text((left, top + 26 + CELL), name[:12], INK, small)
@@ -58,5 +59,6 @@ def draw_histogram(pen: ImageDraw.ImageDraw, distances: np.ndarray, kept: np.nda
             pen.rectangle((left, base - inside * scale, right, base), fill=KEPT)
     pen.text((MARGIN, base + 4), f"{edges[0]:.3g}", INK, font)
     pen.text((WIDTH - MARGIN, base + 4), f"{edges[-1]:.3g}", INK, font, anchor="ra")
-    pen.text((WIDTH / 2, base + 4), f"distance to the class centre; kept (blue): {kept.min():.4g} to {kept.max():.4g}",
-             INK, font, anchor="ma")
+    pen.text((WIDTH / 2, base + 4),
+             f"distance to the class centre; kept (blue): {kept.min():.4g} to {kept.max():.4g}", INK, font,
+             anchor="ma")

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from files import BadInput
 
 DEVICES = ("auto", "CPU", "GPU", "Ascend")
-# With these a CPU trains 50 times faster than as installed. The bundled oneDNN, allowed AVX-512, computes most
-# convolutions in a scalar reference loop, and MindSpore's Python thread waits for a graph in a busy loop.
+# With these a CPU trains 50 times faster than as installed. The bundled oneDNN, allowed AVX-512, computes
+# most convolutions in a scalar reference loop, and MindSpore's Python thread waits for a graph in a busy
+# loop.
 CPU_SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MS_DEV_HOST_BLOCKING_RUN": "1"}
 
 
@@ -65,7 +66,7 @@ def seed_number(text: str) -> int:
 
 
 def set_up(device: str, seed: int) -> str:
-    """Choose the device, make the CPU's settings where it is the CPU, seed MindSpore; return the device's name.
+    """Choose the device, make the CPU's settings if it is the CPU, seed MindSpore; return the device's name.
 
     Args:
         device: one of DEVICES; auto takes the best one present.
@@ -88,7 +89,7 @@ def set_up(device: str, seed: int) -> str:
 
 
 class ProgressBar:
-    """Progress through `total` units of work: a bar on a terminal, else a line a minute; both with the time left."""
+    """Progress through `total` units: a bar on a terminal, else a line a minute; both with the time left."""
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
@@ -133,7 +134,7 @@ def versions() -> dict[str, str]:
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:
-    """Run a script's main: exit status 2 and one line for bad input, 1 for a run that diverged, 130 for Ctrl-C."""
+    """Run a script's main: exit status 2 and one line for bad input, 1 for a diverged run, 130 for Ctrl-C."""
     script = os.path.basename(sys.argv[0])
     # MindSpore turns Ctrl-C into a SIGTERM to its own process once it has compiled something.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -150,8 +151,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.exit(130)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{script}: error: {where}{error.strerror or error}; check the files, the disk and the limits of this "
-              "machine", file=sys.stderr)
+        print(f"{script}: error: {where}{error.strerror or error}; check the files, the disk and the limits "
+              "of this machine", file=sys.stderr)
         sys.exit(2)
     except MemoryError:
         print(f"{script}: error: out of memory; use a machine with more", file=sys.stderr)

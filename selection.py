@@ -36,7 +36,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--ckpt", type=Path, help="checkpoint of a network trained on the whole data set")
     data.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
     choice = parser.add_argument_group("selection")
-    choice.add_argument("--rate", default=1.0, type=float, help="share of the images to keep, above 0, at most 1")
+    choice.add_argument("--rate", default=1.0, type=float,
+                        help="share of the images to keep, above 0, at most 1")
     choice.add_argument("--method", default="moderate", choices=METHODS,
                         help="moderate: the paper's; random: as many images drawn by --seed, for comparison")
     choice.add_argument("--center", default="median", choices=CENTRES,
@@ -85,11 +86,12 @@ def main(argv: list[str] | None = None) -> None:
 def find_distances(data: DataSet, manifest: dict, checkpoint: Path, index: Path) -> np.ndarray:
     """Each training image's distance to its class centre, float64 (n,).
 
-    From <index>.distances.npz if that fits, else computed and put there; the features of a run that was stopped are
-    taken from <index>.features.partial.
+    From <index>.distances.npz if that fits, else computed and put there; the features of a run that was
+    stopped are taken from <index>.features.partial.
 
     Raises:
-        BadInput: the checkpoint does not fit the network, its features are not finite, or a file cannot be written.
+        BadInput: the checkpoint does not fit the network, its features are not finite, or a file cannot be
+            written.
     """
     key = {name: manifest[name] for name in ("dataset", "arch", "checkpoint_sha256")}
     key |= {"images_sha256": data.train.sha256()}
@@ -126,8 +128,8 @@ def read_distances(path: Path, key: dict, images: int) -> np.ndarray | None:
 def extract_features(network: ms.nn.Cell, data: DataSet, partial: Path, key: dict) -> np.ndarray:
     """Features of the training images, float32 (n, d), in evaluation mode and without random transforms.
 
-    The network's batch normalisations are folded into its convolutions for it. Each batch's features are added to the
-    file `partial` at once, and taken from it where a run with the same key was stopped.
+    The network's batch normalisations are folded into its convolutions for it. Each batch's features are
+    added to the file `partial` at once, and taken from it where a run with the same key was stopped.
 
     Raises:
         BadInput: `partial` cannot be written.
@@ -141,7 +143,8 @@ def extract_features(network: ms.nn.Cell, data: DataSet, partial: Path, key: dic
 
     n = len(data.train.labels)
     blocks, done = [], 0
-    with BlockFile(partial, json.dumps(key, sort_keys=True)) as file, runtime.ProgressBar("features", n, "image") as bar:
+    with (BlockFile(partial, json.dumps(key, sort_keys=True)) as file,
+          runtime.ProgressBar("features", n, "image") as bar):
         for block in file.read():
             blocks.append(block)
             done += len(block)
@@ -155,7 +158,8 @@ def extract_features(network: ms.nn.Cell, data: DataSet, partial: Path, key: dic
                 done += len(blocks[-1])
                 bar.update(len(blocks[-1]))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{done} of {n} images are done; the same command goes on from there") from None
+            raise KeyboardInterrupt(f"{done} of {n} images are done; the same command goes on from "
+                                    "there") from None
     return np.concatenate(blocks)
 
 
@@ -178,7 +182,8 @@ def distances_to_centres(features: np.ndarray, labels: np.ndarray, centre: str =
         squares = np.zeros(len(members))
         for first in range(0, features.shape[1], columns):
             block = np.ascontiguousarray(features[members, first:first + columns].T)
-            difference = block - CENTRES[centre](block, axis=1, keepdims=True).astype(features.dtype).astype(float)
+            centres = CENTRES[centre](block, axis=1, keepdims=True).astype(features.dtype)
+            difference = block - centres.astype(float)
             squares += np.einsum("dn,dn->n", difference, difference)
         distances[members] = np.sqrt(squares)
     return distances

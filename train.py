@@ -30,8 +30,10 @@ from files import BadInput, load_resumable, locked, read_bytes, replacing, save_
 from models import NETWORKS, create_model, load_weights
 
 MOMENTUM = 0.9
-RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv")  # args.json first: without it there is no run to resume
-PLACES = ("data", "prune", "model_dir", "resume", "versions")  # in args.json, but free to differ in a resumed run
+# args.json first: without it there is no run to resume.
+RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv")
+# In args.json, but free to differ in a resumed run.
+PLACES = ("data", "prune", "model_dir", "resume", "versions")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "test_seconds",
            "images_per_second")
 Step = Callable[[ms.Tensor, ms.Tensor], tuple[ms.Tensor, ms.Tensor]]
@@ -47,18 +49,22 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--prune", type=Path, help="index file of ids to leave out; None: train on all images")
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
-    network.add_argument("--epoch", default=200, type=runtime.positive, help="epochs; learning rate drops keep "
-                         "their share of the run")
+    network.add_argument("--epoch", default=200, type=runtime.positive, help="epochs; learning rate drops "
+                         "keep their share of the run")
     network.add_argument("--batch_size", default=128, type=runtime.positive, help="images a step")
     network.add_argument("--lr", default=0.1, type=float, help="learning rate at the start")
-    network.add_argument("--seed", default=42, type=runtime.seed_number, help="of weights, order and transforms")
-    network.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
+    network.add_argument("--seed", default=42, type=runtime.seed_number,
+                         help="of weights, order and transforms")
+    network.add_argument("--device", default="auto", choices=runtime.DEVICES,
+                         help="auto: the best one present")
     output = parser.add_argument_group("output")
     output.add_argument("--model_dir", default="./ckpt", type=Path, help="folder of the runs' folders")
-    output.add_argument("--eval_freq", default=1, type=runtime.positive, help="epochs from one test to the next")
+    output.add_argument("--eval_freq", default=1, type=runtime.positive,
+                        help="epochs from one test to the next")
     output.add_argument("--save", default=True, type=runtime.boolean, metavar="True|False",
                         help="write best.pth and last.pth")
-    output.add_argument("--resume", action="store_true", help="go on with the run in the folder, from its last.pth")
+    output.add_argument("--resume", action="store_true",
+                        help="go on with the run in the folder, from its last.pth")
     args = parser.parse_args(argv)
     if args.resume and not args.save:
         parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
@@ -78,8 +84,9 @@ def main(argv: list[str] | None = None) -> None:
         drop, manifest = read_index(args.prune, data.name, len(keep))
         keep = np.delete(keep, drop)
         folder /= coreset_name(args.prune, manifest, len(keep))
-    print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} test "
-          f"images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}", flush=True)
+    print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
+          f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
+          flush=True)
     options = {**vars(args), "device": device, "images": len(keep), "images_sha256": data.train.sha256(),
                "kept_sha256": hashlib.sha256(keep.astype("<i8")).hexdigest(), "index": manifest,
                "versions": runtime.versions()}
@@ -98,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def coreset_name(index: Path, manifest: dict, kept: int) -> str:
-    """Name of a coreset run's folder: coreset-<method>-<rate>, or coreset-<file>-<images> for a plain index."""
+    """A coreset run's folder: coreset-<method>-<rate>, or coreset-<file>-<images> for a plain index."""
     if manifest:
         return f"coreset-{manifest['method']}-{manifest['rate']:g}"
     return f"coreset-{index.stem}-{kept}"
@@ -158,17 +165,19 @@ def to_json(options: dict) -> str:
     return json.dumps(options, indent=2, default=str) + "\n"
 
 
-def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int, lr: float,
-          seed: int, eval_freq: int = 1, save: bool = True, resume: bool = False) -> float:
-    """Train a network with the data set's recipe on the images `keep`; return the best test accuracy in percent.
+def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int,
+          lr: float, seed: int, eval_freq: int = 1, save: bool = True, resume: bool = False) -> float:
+    """Train a network with the data set's recipe on the images `keep`; return the best test accuracy, in %.
 
-    Writes after each epoch, in this order: log.csv; with `save`, best.pth if the epoch has the best test accuracy so
-    far (the paper's protocol), and last.pth. last.pth holds all that `resume` needs, so an epoch counts as finished
-    once it is in place; one that is not is trained again and gives the same files. `eval_freq` is in epochs.
+    Writes after each epoch, in this order: log.csv; with `save`, best.pth if the epoch has the best test
+    accuracy so far (the paper's protocol), and last.pth. last.pth holds all that `resume` needs, so an epoch
+    counts as finished once it is in place; one that is not is trained again and gives the same files.
+    `eval_freq` is in epochs.
 
     Raises:
         BadInput: a file cannot be written, or `resume` finds files that are damaged or not of one run.
-        FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good epoch stay.
+        FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good
+            epoch stay.
     """
     optimizer = make_optimizer(network, data.recipe.weight_decay, lr)
     train_step = make_train_step(network, optimizer, data.recipe.clip_norm)
@@ -191,7 +200,8 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
             network.set_train(False)
             tested = run_batches(test_step, iter(test_batches), len(test_batches), "test")
             row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds}
-        rows.append({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+        rows.append({name: f"{value:.6g}" if isinstance(value, float) else value
+                     for name, value in row.items()})
         write_log(folder / "log.csv", rows)
         is_best = row["test_acc"] != "" and row["test_acc"] > best
         if is_best:
@@ -236,7 +246,8 @@ def load_run(network: nn.Cell, optimizer: nn.SGD, folder: Path) -> tuple[int, fl
             parameter.set_data(ms.Tensor(value, parameter.dtype))
         finished, best = int(state["epoch"]), float(state["best"])
     except (KeyError, ValueError, TypeError) as error:
-        raise BadInput(f"{path}: holds no state to resume from ({error}); start again without --resume") from error
+        raise BadInput(f"{path}: holds no state to resume from ({error}); start again without "
+                       "--resume") from error
     rows = read_log(folder / "log.csv")[:finished]
     if [row["epoch"] for row in rows] != [str(i + 1) for i in range(finished)]:
         raise BadInput(f"{folder / 'log.csv'}: has no row for each of the {finished} epochs of last.pth; "
@@ -250,12 +261,12 @@ def load_run(network: nn.Cell, optimizer: nn.SGD, folder: Path) -> tuple[int, fl
 def check_finite(network: nn.Cell, trained: "Progress", title: str, rate: float) -> None:
     """Raise FloatingPointError, naming step and learning rate, where training has diverged in an epoch."""
     if trained.diverged_at:
-        raise FloatingPointError(f"{title}: the loss is not a finite number at step {trained.diverged_at}, learning "
-                                 f"rate {rate:g}; start again with a smaller --lr")
+        raise FloatingPointError(f"{title}: the loss is not a finite number at step {trained.diverged_at}, "
+                                 f"learning rate {rate:g}; start again with a smaller --lr")
     for name, parameter in network.parameters_and_names():
         if not np.isfinite(parameter.asnumpy()).all():
-            raise FloatingPointError(f"{title}: {name} is not finite after the last step, {trained.steps}, learning "
-                                     f"rate {rate:g}; start again with a smaller --lr")
+            raise FloatingPointError(f"{title}: {name} is not finite after the last step, {trained.steps}, "
+                                     f"learning rate {rate:g}; start again with a smaller --lr")
 
 
 def make_optimizer(network: nn.Cell, weight_decay: float, lr: float) -> nn.SGD:
@@ -290,7 +301,7 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
 
 
 def clip_gradients(gradients: tuple[ms.Tensor, ...], most: float) -> tuple[ms.Tensor, ...]:
-    """The gradients times min(1, most / (norm + 1e-6)), norm that of all together (PyTorch's clip_grad_norm_)."""
+    """The gradients times min(1, most / (norm + 1e-6)); norm: of all together (PyTorch's clip_grad_norm_)."""
     norm = ops.sqrt(ops.addn(ops.HyperMap()(square_sum, gradients)))
     scale = ops.minimum(most / (norm + 1e-6), ms.Tensor(1, ms.float32))
     return ops.HyperMap()(ops.partial(ops.mul, scale), gradients)
@@ -387,8 +398,8 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str) ->
 
 
 def summary(title: str, row: dict) -> str:
-    text = (f"{title}: lr {row['lr']:g}, train loss {row['train_loss']:.4f}, train accuracy {row['train_acc']:.2f} %, "
-            f"{row['images_per_second']:.1f} img/s")
+    text = (f"{title}: lr {row['lr']:g}, train loss {row['train_loss']:.4f}, train accuracy "
+            f"{row['train_acc']:.2f} %, {row['images_per_second']:.1f} img/s")
     if row["test_acc"] != "":
         text += f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %"
     return text

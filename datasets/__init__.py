@@ -44,8 +44,8 @@ class DataSet:
         mean, std: of each channel, of images scaled to [0, 1].
         small_images: whether networks take their CIFAR form, not their ImageNet form.
         train_transform: of training images, before a horizontal flip with probability 1/2.
-        test_transform: of test images; None: they stay as they are. Features for a selection are of training images
-            as they are, whatever these say.
+        test_transform: of test images; None: they stay as they are. Features for a selection are of training
+            images as they are, whatever these say.
     """
     name: str
     train: Split
@@ -61,7 +61,11 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Source:
-    """One row of the table: `read` gives a folder's training split, test split and class names; the rest: see DataSet."""
+    """One row of the table; what is not named here: see DataSet.
+
+    Args:
+        read: a folder's training split, test split and class names.
+    """
     read: Callable[[Path], tuple[Split, Split, list[str]]]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -76,8 +80,9 @@ TINY_RECIPE = Recipe(epochs=90, milestones=(30, 60), factor=0.1, weight_decay=1e
 SOURCES = {
     "CIFAR100": Source(cifar.read_cifar100, mean=(0.50707, 0.48654, 0.44091), std=(0.26733, 0.25643, 0.27615),
                        small_images=True, recipe=CIFAR_RECIPE, train_transform=PadAndCrop(4)),
-    "tiny": Source(tiny.read_tiny, mean=(0.4802, 0.4481, 0.3975), std=(0.2302, 0.2265, 0.2262), small_images=False,
-                   recipe=TINY_RECIPE, train_transform=RandomResizedCrop(crop=55, side=64),
+    "tiny": Source(tiny.read_tiny, mean=(0.4802, 0.4481, 0.3975), std=(0.2302, 0.2265, 0.2262),
+                   small_images=False, recipe=TINY_RECIPE,
+                   train_transform=RandomResizedCrop(crop=55, side=64),
                    test_transform=ResizeAndCentreCrop(resize=73, side=64)),
     "toy": Source(toy.make_toy, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), small_images=True,
                   recipe=CIFAR_RECIPE, train_transform=PadAndCrop(2)),

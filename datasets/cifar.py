@@ -56,7 +56,7 @@ def read_split(content: bytes, path: Path, num_classes: int) -> Split:
     labels = table.get("fine_labels")
     if not isinstance(labels, list) or len(labels) != len(data) or not all(
             isinstance(label, (int, np.integer)) and 0 <= label < num_classes for label in labels):
-        raise BadInput(f"{path}: 'fine_labels' is not a list of {len(data)} labels from 0 to {num_classes - 1}; "
-                       f"download {URL}")
+        raise BadInput(f"{path}: 'fine_labels' is not a list of {len(data)} labels from 0 to "
+                       f"{num_classes - 1}; download {URL}")
     images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     return Split(np.ascontiguousarray(images), np.array(labels, np.int32))

@@ -14,7 +14,8 @@ class Split:
     """Images and their labels in the data set's own order.
 
     Args:
-        images: uint8 (n, h, w, 3), which may be a memory map, or the contents of n JPEG files of one image size.
+        images: uint8 (n, h, w, 3), which may be a memory map, or the contents of n JPEG files of one image
+            size.
         labels: int32 (n,).
         names: the JPEG files' paths, for error messages.
     """

@@ -13,7 +13,7 @@ METHODS = ("moderate", "random")
 
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
-    """Write the ids to drop as a pickled int64 array and the manifest, with the array file's sha256, beside it.
+    """Write the ids to drop as a pickled int64 array and, with that file's sha256, the manifest beside it.
 
     Raises:
         BadInput: they cannot be written.
@@ -28,7 +28,7 @@ def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
 
 
 def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]:
-    """The ids to drop, int64, ascending, and the manifest; {} for a plain index, as the PyTorch release writes it.
+    """The ids to drop, int64, ascending, and the manifest; {} for a plain index of the PyTorch release.
 
     Raises:
         BadInput: it does not fit a data set of that name with that many images.
@@ -40,8 +40,8 @@ def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]
     if not isinstance(drop, np.ndarray) or drop.ndim != 1 or drop.dtype.kind not in "iu":
         raise BadInput(f"{path}: not an array of image ids; make it with selection.py")
     if len(drop) and not 0 <= drop.min() <= drop.max() < images:
-        raise BadInput(f"{path}: ids reach from {drop.min()} to {drop.max()}, {dataset} has 0 to {images - 1}; "
-                       "make an index for this data set")
+        raise BadInput(f"{path}: ids reach from {drop.min()} to {drop.max()}, {dataset} has 0 to "
+                       f"{images - 1}; make an index for this data set")
     ids = np.unique(drop)
     if len(ids) < len(drop):
         raise BadInput(f"{path}: {len(drop) - len(ids)} ids are repeated; make it again with selection.py")
@@ -50,11 +50,11 @@ def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]
     manifest = read_manifest(path.with_suffix(".json"))
     if manifest:
         if manifest.get("dataset") != dataset or manifest.get("images") != images:
-            raise BadInput(f"{path}: made for {manifest.get('dataset')} with {manifest.get('images')} images, not "
-                           f"for {dataset} with {images}; make an index for this data set")
+            raise BadInput(f"{path}: made for {manifest.get('dataset')} with {manifest.get('images')} "
+                           f"images, not for {dataset} with {images}; make an index for this data set")
         if manifest.get("index_sha256") != hashlib.sha256(content).hexdigest():
-            raise BadInput(f"{path}: its manifest {path.stem}.json belongs to another index; make both again with "
-                           "selection.py, or delete the manifest of a plain index")
+            raise BadInput(f"{path}: its manifest {path.stem}.json belongs to another index; make both again "
+                           "with selection.py, or delete the manifest of a plain index")
     return ids.astype(np.int64), manifest
 
 

@@ -1,4 +1,4 @@
-"""Batches of (index, image, label) from a split: decoded, transformed, normalised while the step before runs."""
+"""Batches of (index, image, label) from a split: transformed, normalised while the step before runs."""
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,8 @@ class EvaluationBatches:
     Filled up so that one compiled graph serves every batch.
 
     Args:
-        transform: done to the images, uint8 (n, h, w, 3), before; None: they stay as they are, as features need them.
+        transform: done to the images, uint8 (n, h, w, 3), before; None: they stay as they are, as features
+            need them.
     """
 
     def __init__(self, data: DataSet, split: Split, batch_size: int,
@@ -53,7 +54,7 @@ class EvaluationBatches:
 
 
 class TrainingBatches:
-    """The images that `keep` names, in a new order each epoch, transformed as the data set has it, flipped, normalised.
+    """The images `keep`, in a new order each epoch, transformed as the data set has it, flipped, normalised.
 
     An epoch's order and transforms depend on `seed` and the epoch's number alone.
     """
@@ -91,7 +92,7 @@ class TrainingBatches:
 
 
 def in_threads(make: Callable[[Any], Batch], plans: Iterable[Any]) -> Iterator[Batch]:
-    """make(plan) of each plan, in the plans' order, made in threads some batches before they are asked for."""
+    """make(plan) of each plan, in their order, made in threads some batches before they are asked for."""
     pool = ThreadPoolExecutor(THREADS)
     pending = deque()
     try:

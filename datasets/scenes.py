@@ -1,4 +1,4 @@
-"""The paper's complex scenes: training images or labels as the scripts in robust/ wrote them, test images always clean.
+"""The paper's complex scenes: training images or labels as robust/ wrote them, test images always clean.
 
 The files are the PyTorch release's, and are read whichever of the two wrote them.
 """
@@ -40,7 +40,8 @@ def read_cifar100a(root: Path) -> Splits:
     clean, test, classes = read_cifar100(root)
     script = "robust/attack-cifar.py"
     path = root / "attack" / "cifar_train.npy"
-    return Split(np.array(check_images(read_array(path, script), clean, path, script)), clean.labels), test, classes
+    images = check_images(read_array(path, script), clean, path, script)
+    return Split(np.array(images), clean.labels), test, classes
 
 
 def read_cifar100n(root: Path) -> Splits:
@@ -52,7 +53,8 @@ def read_cifar100n(root: Path) -> Splits:
     clean, test, classes = read_cifar100(root)
     script = "robust/noisy-cifar.py"
     path = root / "noisy" / "cifar.npy"
-    return Split(clean.images, check_labels(read_array(path, script), clean, classes, path, script)), test, classes
+    labels = check_labels(read_array(path, script), clean, classes, path, script)
+    return Split(clean.images, labels), test, classes
 
 
 def read_tinyc(folder: Path) -> Splits:
@@ -75,7 +77,7 @@ def read_tinyc(folder: Path) -> Splits:
 
 
 def read_tinya(folder: Path) -> Splits:
-    """Tiny ImageNet with attacked training images, from attack/tiny_img.npy and tiny_target.npy beside its folder.
+    """Tiny ImageNet with attacked training images: attack/tiny_img.npy, tiny_target.npy beside its folder.
 
     Raises:
         BadInput: as `read_cifar100c`.
@@ -84,7 +86,7 @@ def read_tinya(folder: Path) -> Splits:
 
 
 def read_tinyn(folder: Path) -> Splits:
-    """Tiny ImageNet with noisy training labels, from noisy/tiny_img.npy and tiny_target.npy beside its folder.
+    """Tiny ImageNet with noisy training labels: noisy/tiny_img.npy, tiny_target.npy beside its folder.
 
     Raises:
         BadInput: as `read_cifar100c`.

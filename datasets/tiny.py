@@ -1,4 +1,4 @@
-"""Tiny ImageNet: wnids.txt, words.txt, train/<wnid>/images/*.JPEG, and val/ regrouped by class or as released."""
+"""Tiny ImageNet: wnids.txt, words.txt, train/<wnid>/images/*.JPEG, val/ regrouped by class or as released."""
 import io
 import os
 import re
@@ -20,13 +20,15 @@ SEGMENT = re.compile(rb"\xff(?![\x00\xd0-\xd7])")  # any marker that is not part
 
 
 def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
-    """Training split, validation split and class names of a folder tiny-imagenet-200, with any number of classes.
+    """Training split, validation split and class names of a folder tiny-imagenet-200, of any classes.
 
-    Labels follow the sorted class folders of train/, ids the sorted class folders and in them the sorted file names,
-    as torchvision's ImageFolder gives them. val/ may be regrouped by convert-tiny.sh, wholly, in part or not at all.
+    Labels follow the sorted class folders of train/, ids the sorted class folders and in them the sorted file
+    names, as torchvision's ImageFolder gives them. val/ may be regrouped by convert-tiny.sh, wholly, in part
+    or not at all.
 
     Raises:
-        BadInput: files are missing, no JPEG images of 64x64 pixels, outside the folder, or of an unknown class.
+        BadInput: files are missing, no JPEG images of 64x64 pixels, outside the folder, or of an unknown
+            class.
     """
     root = Path(os.path.realpath(folder))
     for part in ("train", "val"):
@@ -39,7 +41,8 @@ def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
     if not wnids:
         raise BadInput(f"{folder / 'train'}: holds no class folder; download {URL} and unpack it again")
     val = validation_files(folder / "val", root, wnids)
-    splits = [read_split(files, wnids, part) for files, part in ((train, folder / "train"), (val, folder / "val"))]
+    splits = [read_split(files, wnids, part)
+              for files, part in ((train, folder / "train"), (val, folder / "val"))]
     note_missing_classes(folder / "wnids.txt", wnids)
     return *splits, class_names(folder / "words.txt", wnids)
 
@@ -52,7 +55,8 @@ def entries(folder: Path, root: Path) -> list[os.DirEntry]:
     """
     try:
         with os.scandir(folder) as scan:
-            found = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            found = sorted((entry for entry in scan if not entry.name.startswith(".")),
+                           key=lambda entry: entry.name)
     except OSError as error:
         raise BadInput(f"{folder}: cannot be read ({error.strerror}); unpack the data set again") from error
     for entry in found:
@@ -91,13 +95,14 @@ def class_folders(part: Path, root: Path, beside: frozenset[str] = frozenset()) 
         if not entry.is_dir() or entry.name in beside:
             continue
         if not CLASS_NAME.fullmatch(entry.name):
-            raise BadInput(f"{entry.path}: not a class, whose folder would be n and digits; move it elsewhere")
+            raise BadInput(f"{entry.path}: not a class, whose folder would be n and digits; move it "
+                           "elsewhere")
         found[entry.name] = images_in(Path(entry.path), root)
     return found
 
 
 def validation_files(val: Path, root: Path, wnids: list[str]) -> dict[str, list[str]]:
-    """The validation images of each class, from its folder and, through val_annotations.txt, from val/images/.
+    """The validation images of each class: in its folder and, through val_annotations.txt, in val/images/.
 
     Raises:
         BadInput: as `class_folders`; an image has no class or an unknown one, or is there twice or missing.
@@ -108,7 +113,8 @@ def validation_files(val: Path, root: Path, wnids: list[str]) -> dict[str, list[
         table = read_annotations(val / "val_annotations.txt") if loose else {}
         for name, path in loose.items():
             if name not in table:
-                raise BadInput(f"{path}: not in {val / 'val_annotations.txt'}; delete it or unpack the data set again")
+                raise BadInput(f"{path}: not in {val / 'val_annotations.txt'}; delete it or unpack the data "
+                               "set again")
             grouped.setdefault(table[name], []).append(path)
         present = {os.path.basename(path) for paths in grouped.values() for path in paths}
         for name, wnid in table.items():
@@ -116,8 +122,8 @@ def validation_files(val: Path, root: Path, wnids: list[str]) -> dict[str, list[
                 raise BadInput(f"{val / 'images' / name}: missing; unpack the data set again")
     for wnid, paths in grouped.items():
         if paths and wnid not in wnids:
-            raise BadInput(f"{paths[0]}: its class {wnid} has no folder in {val.parent / 'train'}; unpack the data set "
-                           "again")
+            raise BadInput(f"{paths[0]}: its class {wnid} has no folder in {val.parent / 'train'}; unpack "
+                           "the data set again")
         paths.sort(key=os.path.basename)
         for first, second in zip(paths, paths[1:]):
             if os.path.basename(first) == os.path.basename(second):
@@ -132,15 +138,16 @@ def read_annotations(path: Path) -> dict[str, str]:
         BadInput: the file is missing, or a line is not an image name, a tab and a class.
     """
     if not os.path.isfile(path):
-        raise BadInput(f"{path}: missing, and it gives the classes of {path.parent / 'images'}; unpack the data set "
-                       "again")
+        raise BadInput(f"{path}: missing, and it gives the classes of {path.parent / 'images'}; unpack the "
+                       "data set again")
     table = {}
     for number, line in enumerate(read_bytes(path).decode("latin1").splitlines(), 1):
         name, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
-        if not IMAGE_NAME.fullmatch(name) or not CLASS_NAME.fullmatch(wnid) or table.setdefault(name, wnid) != wnid:
-            raise BadInput(f"{path}: line {number} is not an image name, a tab and its one class; unpack the data set "
-                           "again")
+        if (not IMAGE_NAME.fullmatch(name) or not CLASS_NAME.fullmatch(wnid)
+                or table.setdefault(name, wnid) != wnid):
+            raise BadInput(f"{path}: line {number} is not an image name, a tab and its one class; unpack the "
+                           "data set again")
     return table
 
 
@@ -162,8 +169,9 @@ def read_split(files: dict[str, list[str]], wnids: list[str], part: Path) -> Spl
 def read_jpeg(path: str, good_headers: set[bytes]) -> bytes:
     """The content of an image file of the data set.
 
-    MindSpore's decoder trusts a file: some damaged headers crash it. So Pillow decodes the first file of each header;
-    what follows a header known to be good can do no worse than a wrong pixel, unless it holds another segment.
+    MindSpore's decoder trusts a file: some damaged headers crash it. So Pillow decodes the first file of each
+    header; what follows a header known to be good can do no worse than a wrong pixel, unless it holds another
+    segment.
 
     Args:
         good_headers: of files that Pillow decoded, up to the image's data; added to.
@@ -192,14 +200,15 @@ def read_jpeg(path: str, good_headers: set[bytes]) -> bytes:
     except Exception as error:  # a broken image can raise anything
         raise BadInput(f"{path}: a damaged JPEG image; unpack the data set again") from error
     if not fits:
-        raise BadInput(f"{path}: not an image of {SIDE}x{SIDE} pixels, grey or coloured; unpack the data set again")
+        raise BadInput(f"{path}: not an image of {SIDE}x{SIDE} pixels, grey or coloured; unpack the data set "
+                       "again")
     if one_scan:
         good_headers.add(content[:start])
     return content
 
 
 def scan_start(content: bytes) -> int:
-    """Where the data after a JPEG file's first scan header starts (ITU T.81, B.1 and B.2); 0 where there is none."""
+    """Where a JPEG file's data after its first scan header start (ITU T.81, B.1, B.2); 0: there is none."""
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF:
         end = at + 2 + int.from_bytes(content[at + 2:at + 4])

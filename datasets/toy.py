@@ -14,9 +14,9 @@ EASY, MISLABELLED = 0.2, 0.4  # shares of the training images; the rest is typic
 def make_toy(_: Path) -> tuple[Split, Split, list[str]]:
     """Training split, test split and the class names; the same ones every time.
 
-    A class is a coloured texture. A typical image shows it moved, faded, mixed with another texture and noisy; an easy
-    one is mixed and noisy by half as much; a mislabelled one is typical but carries another class's label. Test images
-    are typical and rightly labelled.
+    A class is a coloured texture. A typical image shows it moved, faded, mixed with another texture and
+    noisy; an easy one is mixed and noisy by half as much; a mislabelled one is typical but carries another
+    class's label. Test images are typical and rightly labelled.
     """
     generator = np.random.default_rng(20230501)
     textures = np.stack([smooth_texture(generator) for _ in range(CLASSES)])
@@ -28,18 +28,21 @@ def make_toy(_: Path) -> tuple[Split, Split, list[str]]:
     test_classes = np.arange(TEST) % CLASSES
     test_images = draw(textures, test_classes, np.zeros(TEST, bool), generator)
     names = [f"texture {i}" for i in range(CLASSES)]
-    return Split(train_images, labels.astype(np.int32)), Split(test_images, test_classes.astype(np.int32)), names
+    return (Split(train_images, labels.astype(np.int32)), Split(test_images, test_classes.astype(np.int32)),
+            names)
 
 
 def smooth_texture(generator: np.random.Generator) -> np.ndarray:
-    """A random image of low frequencies, float64 (SIDE, SIDE, 3), of mean 0 and deviation 1; it tiles the plane."""
+    """A random image of low frequencies, float64 (SIDE, SIDE, 3), mean 0, deviation 1; it tiles the plane."""
     spectrum = np.fft.rfft2(generator.standard_normal((SIDE, SIDE, 3)), axes=(0, 1))
     frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None, :]) * SIDE
-    texture = np.fft.irfft2(spectrum * np.exp(-(frequency / 2.5) ** 2)[..., None], s=(SIDE, SIDE), axes=(0, 1))
+    texture = np.fft.irfft2(spectrum * np.exp(-(frequency / 2.5) ** 2)[..., None], s=(SIDE, SIDE),
+                            axes=(0, 1))
     return (texture - texture.mean()) / texture.std()
 
 
-def draw(textures: np.ndarray, classes: np.ndarray, easy: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def draw(textures: np.ndarray, classes: np.ndarray, easy: np.ndarray,
+         generator: np.random.Generator) -> np.ndarray:
     """One image of each class given, uint8 (n, SIDE, SIDE, 3)."""
     images = np.empty((len(classes), SIDE, SIDE, 3), np.uint8)
     for i, (name, is_easy) in enumerate(zip(classes, easy)):

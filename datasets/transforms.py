@@ -1,7 +1,7 @@
-"""What the data sets do to images, uint8 (n, h, w, 3) to uint8 (n, side, side, 3), before they are normalised.
+"""What data sets do to images, uint8 (n, h, w, 3) to uint8 (n, side, side, 3), before normalisation.
 
-A transform for training has two halves: `draw` takes all that is random for a batch from a generator, `__call__` does
-the work with it. So the work may be done in any thread and still depends on the seed alone.
+A transform for training has two halves: `draw` takes all that is random for a batch from a generator,
+`__call__` does the work with it. So the work may be done in any thread and still depends on the seed alone.
 """
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,9 +46,9 @@ class PadAndCrop:
 class RandomResizedCrop:
     """A random part of the image, resized to `crop` pixels square and from there to `side`.
 
-    The part's area is uniform in `scale` times the image's, the logarithm of its ratio, width to height, uniform
-    between those of `ratio`; after ten such parts that do not fit, the largest central part whose ratio lies in
-    `ratio` (torchvision's RandomResizedCrop.get_params).
+    The part's area is uniform in `scale` times the image's, the logarithm of its ratio, width to height,
+    uniform between those of `ratio`; after ten such parts that do not fit, the largest central part whose
+    ratio lies in `ratio` (torchvision's RandomResizedCrop.get_params).
     """
     crop: int
     side: int
@@ -80,7 +80,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class ResizeAndCentreCrop:
-    """The whole image resized to `resize` pixels on its short side, and the central `side` pixels square of that."""
+    """The image resized to `resize` pixels on its short side, then its central `side` pixels square."""
     resize: int
     side: int
 

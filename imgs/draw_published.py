@@ -1,4 +1,4 @@
-"""Draw Table5.png, the paper's results (its Tables 5 and 6), from published.csv: `python imgs/draw_published.py`."""
+"""Draw Table5.png, the paper's Tables 5 and 6, from published.csv: `python imgs/draw_published.py`."""
 import csv
 from itertools import groupby
 from pathlib import Path
@@ -26,13 +26,15 @@ def draw_tables(rows: list[dict]) -> Image.Image:
     sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(SIZE)
-    pen.text((MARGIN, MARGIN), "Test accuracy of ResNet-50 in %, mean ± deviation of five runs (Xia et al., ICLR 2023)",
+    pen.text((MARGIN, MARGIN),
+             "Test accuracy of ResNet-50 in %, mean ± deviation of five runs (Xia et al., ICLR 2023)",
              INK, font)
     top = MARGIN + ROW + 10
     for name, group in tables:
         pen.text((MARGIN, top), f"{name} (all images: {FULL[name]})", INK, font)
         for i, column in enumerate(columns):
-            pen.text((MARGIN + FIRST + COLUMN * (i + 0.5), top + ROW), f"keep {column} %", INK, font, anchor="ma")
+            pen.text((MARGIN + FIRST + COLUMN * (i + 0.5), top + ROW), f"keep {column} %", INK, font,
+                     anchor="ma")
         top += 2 * ROW
         pen.line((MARGIN, top - 4, width - MARGIN, top - 4), RULE)
         best = {column: best_rows(group, column) for column in columns}

@@ -2,7 +2,8 @@
 
     python imgs/draw_scenes.py --arch resnet20 --ckpt ckpt/CIFAR100/resnet20/best.pth
 
-Prints the network's accuracy on the first test images as they are and under both attacks. Writes imgs/scenes.png.
+Prints the network's accuracy on the first test images as they are and under both attacks. Writes
+imgs/scenes.png.
 """
 import argparse
 import sys
@@ -29,11 +30,14 @@ INK = "#222222"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = runtime.Parser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = runtime.Parser(description=__doc__.splitlines()[0],
+                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", default=ROOT / "data", type=Path, help="folder that holds cifar-100-python")
-    parser.add_argument("--ckpt", default=ROOT / "ckpt/CIFAR100/resnet20/best.pth", type=Path, help="trained network")
+    parser.add_argument("--ckpt", default=ROOT / "ckpt/CIFAR100/resnet20/best.pth", type=Path,
+                        help="trained network")
     parser.add_argument("--arch", default="resnet20", choices=NETWORKS, help="network of --ckpt")
-    parser.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
+    parser.add_argument("--device", default="auto", choices=runtime.DEVICES,
+                        help="auto: the best one present")
     parser.add_argument("--images", default=1000, type=runtime.positive, help="test images that are attacked")
     parser.add_argument("--batch_size", default=100, type=runtime.positive, help="images at one time")
     parser.add_argument("--seed", default=42, type=runtime.seed_number, help="of noise and random starts")
@@ -45,15 +49,16 @@ def main(argv: list[str] | None = None) -> None:
     images, labels = data.test.images[:args.images], data.test.labels[:args.images]
     attacked, accuracies = {}, {}
     for name in ("GSA", "PGD"):
-        batches = attacks.attacked_batches(network, data, Split(images, labels), name, attacks.Budget(), args.seed,
-                                           min(args.batch_size, len(labels)))
+        batches = attacks.attacked_batches(network, data, Split(images, labels), name, attacks.Budget(),
+                                           args.seed, min(args.batch_size, len(labels)))
         attacked[name], right = map(np.concatenate, zip(*batches))
         accuracies |= dict(zip(("clean", name), 100 * right.mean(axis=0)))
     print(f"accuracy of {args.arch} on {len(labels)} test images: " + ", ".join(
         f"{name} {accuracy:.2f} %" for name, accuracy in accuracies.items()))
     shown = spread_over_classes(labels)
     captions = [data.classes[label].replace("_", " ") for label in labels[shown]]
-    sheet = draw_sheet(images[shown], {name: pixels[shown] for name, pixels in attacked.items()}, captions, args.seed)
+    sheet = draw_sheet(images[shown], {name: pixels[shown] for name, pixels in attacked.items()}, captions,
+                       args.seed)
     with replacing(args.out) as temporary:
         sheet.save(temporary, format="PNG")
     print(f"sheet in {args.out}")
@@ -65,8 +70,9 @@ def spread_over_classes(labels: np.ndarray) -> np.ndarray:
     return np.sort(first)[:SHOWN]
 
 
-def draw_sheet(images: np.ndarray, attacked: dict[str, np.ndarray], captions: list[str], seed: int) -> Image.Image:
-    """The images, uint8 (n, 32, 32, 3), in a row each: clean, corrupted, attacked, and what the attacks changed."""
+def draw_sheet(images: np.ndarray, attacked: dict[str, np.ndarray], captions: list[str],
+               seed: int) -> Image.Image:
+    """Images, uint8 (n, 32, 32, 3), in rows: clean, corrupted, attacked, and what the attacks changed."""
     rows = {"clean": images}
     for number, (name, corruption) in enumerate(CORRUPTIONS.items()):
         rows[f"corruption: {name}"] = corruption(images, np.random.default_rng([seed, number]))
@@ -84,7 +90,8 @@ def draw_sheet(images: np.ndarray, attacked: dict[str, np.ndarray], captions: li
             enlarged = Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.NEAREST)
             sheet.paste(enlarged, (MARGIN + TEXT + column * (CELL + GAP), top))
     for column, caption in enumerate(captions):
-        pen.text((MARGIN + TEXT + column * (CELL + GAP), MARGIN + len(rows) * (CELL + GAP)), caption[:12], INK, small)
+        pen.text((MARGIN + TEXT + column * (CELL + GAP), MARGIN + len(rows) * (CELL + GAP)), caption[:12],
+                 INK, small)
     return sheet
 
 

@@ -1,5 +1,6 @@
-"""The networks, by name. Each has features(x), (n, d), and construct(x) = classifier(features(x)), (n, classes)."""
-import runtime  # noqa: F401  first: it sets what MindSpore reads when it is loaded (python -m models.convert_torch)
+"""The networks, by name. Each has features(x), (n, d), and construct(x): classifier(features(x)), (n, k)."""
+# First, for python -m models.convert_torch: it sets what MindSpore reads when it is loaded.
+import runtime  # noqa: F401
 import mindspore as ms
 import numpy as np
 
@@ -23,8 +24,9 @@ def create_model(arch: str, num_classes: int, small_images: bool) -> ms.nn.Cell:
     """A new network, its weights drawn from MindSpore's seed.
 
     Args:
-        small_images: True for the form for 32x32 images (CIFAR), False for that for 64x64 ones (Tiny ImageNet). Of
-            ResNets the latter is the ImageNet form; the other networks differ at most in the classifier's inputs.
+        small_images: True for the form for 32x32 images (CIFAR), False for that for 64x64 ones (Tiny
+            ImageNet). Of ResNets the latter is the ImageNet form; the other networks differ at most in the
+            classifier's inputs.
 
     Raises:
         BadInput: no such network.
@@ -58,6 +60,7 @@ def load_weights(network: ms.nn.Cell, weights: dict[str, np.ndarray], path: str,
                        "name another --arch or --ckpt")
     for name in own:
         if not np.isfinite(weights[name]).all():
-            raise BadInput(f"{path}: {name} holds numbers that are not finite; train it again or name another --ckpt")
+            raise BadInput(f"{path}: {name} holds numbers that are not finite; train it again or name "
+                           "another --ckpt")
     for name, parameter in own.items():
         parameter.set_data(ms.Tensor(weights[name], parameter.dtype))

@@ -24,7 +24,7 @@ Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 
 def _vgg_layer(match: re.Match) -> str:
-    """PyTorch counts a convolution, its batch normalisation and its ReLU apart; a max-pooling is one layer in both."""
+    """PyTorch counts convolution, batch normalisation and ReLU apart; a max-pooling is one layer in both."""
     layer, position = int(match[1]), 0
     ends = np.cumsum([len(stage) + 1 for stage in vgg.STAGES]) - 1
     for earlier in range(layer):
@@ -41,8 +41,8 @@ _UNITS = ((r"^stem\.(?:0\.)?(conv|bn)\.", r"\g<1>1."),
           (r"^classifier\.", "linear."), *_BATCH_NORM)
 _RESNET = (*_UNITS, (r"shortcut\.conv\.", "shortcut.0."), (r"shortcut\.bn\.", "shortcut.1."))
 RULES: dict[str, Rules] = {
-    "efficientnet": ((r"^blocks\.", "layers."), (r"excite\.reduce\.", "se.se1."), (r"excite\.expand\.", "se.se2."),
-                     (r"^classifier\.1\.", "linear."), *_UNITS),
+    "efficientnet": ((r"^blocks\.", "layers."), (r"excite\.reduce\.", "se.se1."),
+                     (r"excite\.expand\.", "se.se2."), (r"^classifier\.1\.", "linear."), *_UNITS),
     "googlenet": ((r"^stem\.conv\.", "pre_layers.0."), (r"^stem\.bn\.", "pre_layers.1."), (r"^blocks\.", ""),
                   (r"b1\.conv\.", "b1.0."), (r"b1\.bn\.", "b1.1."),
                   (r"b4\.1\.conv\.", "b4.1."), (r"b4\.1\.bn\.", "b4.2."),
@@ -50,11 +50,12 @@ RULES: dict[str, Rules] = {
                    lambda match: f"{match[1]}.{3 * int(match[2]) + (match[3] == 'bn')}."),
                   (r"^classifier\.", "linear."), *_BATCH_NORM),
     "resnet18": _RESNET,
-    "resnet20": ((r"^blocks\.(\d)\.", lambda match: f"layer{int(match[1]) // 3 + 1}.{int(match[1]) % 3}."), *_UNITS),
+    "resnet20": ((r"^blocks\.(\d)\.", lambda match: f"layer{int(match[1]) // 3 + 1}.{int(match[1]) % 3}."),
+                 *_UNITS),
     "resnet34": _RESNET,
     "resnet50": _RESNET,
-    "senet18": ((r"(stages.*)conv1\.bn\.", r"\1bn2."), (r"shortcut\.", "shortcut.0."), (r"excite\.reduce\.", "fc1."),
-                (r"excite\.expand\.", "fc2."), *_UNITS),
+    "senet18": ((r"(stages.*)conv1\.bn\.", r"\1bn2."), (r"shortcut\.", "shortcut.0."),
+                (r"excite\.reduce\.", "fc1."), (r"excite\.expand\.", "fc2."), *_UNITS),
     "shufflenet": ((r"^head\.(conv|bn)\.", r"\g<1>2."), *_UNITS),
     "vgg16": ((r"^layers\.(\d+)\.(conv|bn)\.", _vgg_layer), *_BATCH_NORM),
 }
@@ -67,7 +68,8 @@ OURS_ONLY = {"efficientnet": ("classifier.0.state",)}
 THEIRS_ONLY = {"efficientnet": {
     "layers.0.conv1.weight": np.zeros((32, 32, 1, 1), np.float32),
     "layers.0.bn1.weight": np.ones(32, np.float32), "layers.0.bn1.bias": np.zeros(32, np.float32),
-    "layers.0.bn1.running_mean": np.zeros(32, np.float32), "layers.0.bn1.running_var": np.ones(32, np.float32)}}
+    "layers.0.bn1.running_mean": np.zeros(32, np.float32),
+    "layers.0.bn1.running_var": np.ones(32, np.float32)}}
 
 
 def torch_name(name: str, arch: str, small_images: bool) -> str:
@@ -112,7 +114,8 @@ def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images:
     return network
 
 
-def to_torch(weights: dict[str, np.ndarray], path: str, arch: str, small_images: bool) -> dict[str, np.ndarray]:
+def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
+             small_images: bool) -> dict[str, np.ndarray]:
     """The state dict of the paper's release for a checkpoint's weights.
 
     Args:
@@ -168,14 +171,16 @@ def write_torch(state: dict[str, np.ndarray], path: Path) -> None:
     """
     import torch
     with replacing(path) as temporary:
-        torch.save({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()}, temporary)
+        torch.save({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()},
+                   temporary)
 
 
 def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> None:
-    """Write a checkpoint's weights in the other format: PyTorch's to this project's or, with `back`, the other way.
+    """Write a checkpoint's weights in the other format: PyTorch's to this project's; with `back`, vice versa.
 
     Raises:
-        BadInput: PyTorch is not installed, the checkpoint does not fit `arch`, or a file cannot be read or written.
+        BadInput: PyTorch is not installed, the checkpoint does not fit `arch`, or a file cannot be read or
+            written.
     """
     if importlib.util.find_spec("torch") is None:
         raise BadInput("this command needs PyTorch: pip install torch \"numpy<2\"")
@@ -186,13 +191,14 @@ def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> 
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = runtime.Parser(prog="convert_torch.py", description="Turn a PyTorch checkpoint of the paper's release into "
-                            "one of this project, or back.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = runtime.Parser(prog="convert_torch.py", description="Turn a PyTorch checkpoint of the paper's "
+                            "release into one of this project, or back.",
+                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("old", type=Path, metavar="OLD.pth", help="checkpoint to read")
     parser.add_argument("new", type=Path, metavar="NEW.pth", help="checkpoint to write")
     parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
-    parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set it was trained on: tells the "
-                        "network's form, not the number of classes, which is the file's own")
+    parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set it was trained on: "
+                        "tells the network's form, not the number of classes, which is the file's own")
     parser.add_argument("--to-torch", action="store_true", help="from this project's format to PyTorch's")
     args = parser.parse_args(argv)
     if args.new.exists() and args.old.exists() and args.new.samefile(args.old):

@@ -1,7 +1,8 @@
 """EfficientNet-B0 (Tan, Le, "EfficientNet: Rethinking Model Scaling", ICML 2019), as in the paper's release.
 
-Its form for small images, for both data sets: stem and first stage of stride 1, so that 32x32 pixels become 2x2, and no
-1x1 convolution before the pooling. Blocks are never dropped at random: the release's rate for it stays 0.
+Its form for small images, for both data sets: stem and first stage of stride 1, so that 32x32 pixels become
+2x2, and no 1x1 convolution before the pooling. Blocks are never dropped at random: the release's rate for it
+stays 0.
 """
 import mindspore as ms
 from mindspore import nn, ops
@@ -20,7 +21,8 @@ class MBConv(nn.Cell):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         channels = expansion * in_channels
-        self.conv1 = nn.Identity() if expansion == 1 else ConvBN(in_channels, channels, 1, activation=ops.silu)
+        self.conv1 = (nn.Identity() if expansion == 1
+                      else ConvBN(in_channels, channels, 1, activation=ops.silu))
         self.conv2 = ConvBN(channels, channels, kernel, stride, groups=channels, activation=ops.silu)
         self.excite = SqueezeExcite(channels, in_channels // 4, ops.silu)
         self.conv3 = ConvBN(channels, out_channels, 1)

@@ -1,7 +1,7 @@
-"""GoogLeNet (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015) with batch normalisation, as in the release.
+"""GoogLeNet (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015) with batch normalisation.
 
-Its form for small images, for both data sets: a 3x3 stem of stride 1, two max-poolings, two 3x3 convolutions in place of
-each 5x5, no auxiliary heads, no dropout.
+Its form for small images, for both data sets: a 3x3 stem of stride 1, two max-poolings, two 3x3 convolutions
+in place of each 5x5, no auxiliary heads, no dropout.
 """
 from collections import OrderedDict
 
@@ -34,7 +34,8 @@ class Inception(nn.Cell):
         super().__init__()
         self.b1 = unit(in_channels, one, 1)
         self.b2 = nn.SequentialCell(unit(in_channels, reduced3, 1), unit(reduced3, three, 3))
-        self.b3 = nn.SequentialCell(unit(in_channels, reduced5, 1), unit(reduced5, five, 3), unit(five, five, 3))
+        self.b3 = nn.SequentialCell(unit(in_channels, reduced5, 1), unit(reduced5, five, 3),
+                                    unit(five, five, 3))
         self.b4 = nn.SequentialCell(max_pool(stride=1), unit(in_channels, pooled, 1))
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:

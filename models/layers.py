@@ -1,4 +1,4 @@
-"""Layers that the networks share: convolution with batch normalisation, its folding for inference, dropout."""
+"""Layers that networks share: convolution with batch normalisation, its folding for inference, dropout."""
 from collections.abc import Callable
 
 import mindspore as ms
@@ -10,14 +10,16 @@ from mindspore.common.initializer import HeNormal, Uniform, initializer
 class ConvBN(nn.Cell):
     """Convolution, batch normalisation and, if any, an activation: (n, in, h, w) to (n, out, h', w').
 
-    Weights start as in the paper's release for ResNets: Kaiming normal over fan out for ReLU; scale 1, shift 0.
+    Weights start as in the paper's release for ResNets: Kaiming normal over fan out for ReLU; scale 1, shift
+    0.
 
     Args:
         padding: pixels on each side; None for "same" at stride 1, i.e. kernel // 2.
-        groups: of channels that do not see one another; in_channels for a depthwise convolution. On a CPU nn.Conv2d
-            computes these with oneDNN's gemm forwards and in both backwards, no reference kernel. Measured for
-            depthwise ones of 3x3 and 5x5, time of a training step over nn.Conv2d's: block-diagonal convolutions of 2
-            to 16 channels 0.94 - 2.1, a dense one 2.0 - 2.5, sums of shifted slices 5.5 - 12.
+        groups: of channels that do not see one another; in_channels for a depthwise convolution. On a CPU
+            nn.Conv2d computes these with oneDNN's gemm forwards and in both backwards, no reference kernel.
+            Measured for depthwise ones of 3x3 and 5x5, time of a training step over nn.Conv2d's:
+            block-diagonal convolutions of 2 to 16 channels 0.94 - 2.1, a dense one 2.0 - 2.5, sums of shifted
+            slices 5.5 - 12.
         activation: applied last, e.g. ops.relu.
     """
 
@@ -26,8 +28,9 @@ class ConvBN(nn.Cell):
                  activation: Callable[[ms.Tensor], ms.Tensor] | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, pad_mode="pad",
-                              padding=kernel // 2 if padding is None else padding, group=groups, has_bias=bias,
-                              weight_init=HeNormal(mode="fan_out", nonlinearity="relu"), bias_init="zeros")
+                              padding=kernel // 2 if padding is None else padding, group=groups,
+                              has_bias=bias, weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
+                              bias_init="zeros")
         self.bn = nn.BatchNorm2d(out_channels)
         self.activation = activation
 
@@ -64,7 +67,7 @@ class Bias(nn.Cell):
 
 
 def fold_batchnorm(network: nn.Cell) -> None:
-    """Fold every ConvBN of a network, in place, for faster inference. The network cannot be trained after it."""
+    """Fold every ConvBN of a network, in place, for faster inference. It cannot be trained after that."""
     for _, cell in network.cells_and_names():
         if isinstance(cell, ConvBN):
             cell.fold()
@@ -91,9 +94,9 @@ class SqueezeExcite(nn.Cell):
 class Dropout(nn.Cell):
     """Dropout whose random state is a parameter, so that a checkpoint holds it: (n, d) to (n, d).
 
-    MindSpore's own generators keep a state that no checkpoint holds; with one a run that is stopped and resumed would
-    draw other masks than a run that is not. Here the mask is a hash of each value's position and of `state`, which
-    each training step moves on. In evaluation the identity.
+    MindSpore's own generators keep a state that no checkpoint holds; with one a run that is stopped and
+    resumed would draw other masks than a run that is not. Here the mask is a hash of each value's position
+    and of `state`, which each training step moves on. In evaluation the identity.
 
     Args:
         rate: share of the values that become 0; the others are scaled by 1 / (1 - rate).
@@ -118,8 +121,9 @@ class Dropout(nn.Cell):
 def scramble(x: ms.Tensor) -> ms.Tensor:
     """A hash of int32 values, evenly spread over 0 to 2**31 - 1.
 
-    Rounds of shift, exclusive or and multiplication that wraps around, as in the finaliser of MurmurHash3, with the
-    constants that C. Wellons found by search ("lowbias32", https://nullprogram.com/blog/2018/07/31/).
+    Rounds of shift, exclusive or and multiplication that wraps around, as in the finaliser of MurmurHash3,
+    with the constants that C. Wellons found by search ("lowbias32",
+    https://nullprogram.com/blog/2018/07/31/).
     """
     x = (x ^ shift_right(x, 16)) * 0x7feb352d
     x = (x ^ shift_right(x, 15)) * (0x846ca68b - 2 ** 32)
@@ -134,8 +138,8 @@ def shift_right(x: ms.Tensor, bits: int) -> ms.Tensor:
 def pool(x: ms.Tensor, side: int = 1) -> ms.Tensor:
     """Average an image over side x side equal cells and flatten: (n, c, h, w) to (n, c * side * side).
 
-    For any image whose h and w are multiples of `side`. A mean, since oneDNN's pooling of plain layouts is a slow
-    reference loop.
+    For any image whose h and w are multiples of `side`. A mean, since oneDNN's pooling of plain layouts is a
+    slow reference loop.
     """
     if side == 1:
         return ops.mean(x, (2, 3))

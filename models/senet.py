@@ -1,7 +1,7 @@
 """SENet-18 (Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018), as in the paper's release.
 
-Its blocks are pre-activation ones (He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016). One form for
-both data sets: a 3x3 stem of stride 1 and adaptive pooling.
+Its blocks are pre-activation ones (He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016). One
+form for both data sets: a 3x3 stem of stride 1 and adaptive pooling.
 """
 import mindspore as ms
 from mindspore import nn, ops
@@ -10,7 +10,7 @@ from models.layers import ConvBN, SqueezeExcite, classifier, pool, start_uniform
 
 
 class PreActBlock(nn.Cell):
-    """Normalise and activate before each of two 3x3 convolutions, then excite; (n, in, h, w) to (n, width, h', w')."""
+    """Normalise, activate before both 3x3 convolutions, then excite; (n, in, h, w) to (n, width, h', w')."""
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()

@@ -52,8 +52,8 @@ class ShuffleNetV2(nn.Cell):
     """A stem, three stages of 4, 8 and 4 blocks, and a 1x1 convolution to 1024 channels.
 
     Args:
-        small_images: True for 32x32 images, of which the convolutions leave 4x4 pixels, averaged to 1x1, and a
-            classifier of 1024 inputs; False for 64x64 ones, averaged to 2x2, and a classifier of 4096.
+        small_images: True for 32x32 images, of which the convolutions leave 4x4 pixels, averaged to 1x1, and
+            a classifier of 1024 inputs; False for 64x64 ones, averaged to 2x2, and a classifier of 4096.
     """
 
     def __init__(self, num_classes: int, small_images: bool) -> None:

@@ -14,8 +14,9 @@ class VGG16(nn.Cell):
     """Thirteen 3x3 convolutions and a linear layer.
 
     Args:
-        small_images: True for 32x32 images, of which the convolutions leave 1x1 pixels, and a classifier of 512 inputs;
-            False for 64x64 ones, which leave 2x2, and a classifier of 2048. Others are pooled to that.
+        small_images: True for 32x32 images, of which the convolutions leave 1x1 pixels, and a classifier of
+            512 inputs; False for 64x64 ones, which leave 2x2, and a classifier of 2048. Others are pooled to
+            that.
     """
 
     def __init__(self, num_classes: int, small_images: bool) -> None:

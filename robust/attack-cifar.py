@@ -1,7 +1,7 @@
-"""Attack CIFAR-100's training images with a trained network, for the data set CIFAR100A: `python attack-cifar.py`
+"""Attack CIFAR-100's training images with a trained network, for CIFAR100A: `python attack-cifar.py`
 
-Writes to ../data/attack: cifar_train.npy, uint8 (50000, 32, 32, 3), and cifar.json, which attack it holds and the
-network's accuracy before and after. Stopped and started again, it goes on where it was.
+Writes to ../data/attack: cifar_train.npy, uint8 (50000, 32, 32, 3), and cifar.json, which attack it holds and
+the network's accuracy before and after. Stopped and started again, it goes on where it was.
 """
 import project  # first: it finds the project's own modules
 import runtime

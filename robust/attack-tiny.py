@@ -1,7 +1,7 @@
-"""Attack Tiny ImageNet's training images with a trained network, for the data set tinyA: `python attack-tiny.py`
+"""Attack Tiny ImageNet's training images with a trained network, for tinyA: `python attack-tiny.py`
 
-Writes to ../data/attack: tiny_img.npy, uint8 (100000, 64, 64, 3); tiny_target.npy, their labels; tiny.json, which
-attack they hold and the network's accuracy before and after. Stopped and started again, it goes on where it was.
+Writes to ../data/attack: tiny_img.npy, uint8 (100000, 64, 64, 3); tiny_target.npy, labels; tiny.json, which
+attack it is and the network's accuracy before and after. Stopped and started again, it goes on where it was.
 """
 import project  # first: it finds the project's own modules
 import runtime

@@ -1,7 +1,7 @@
 """Adversarial attacks of the paper's complex scenes, on whole training sets.
 
-An attack maps a gradient function of a network and a batch of images to a batch. Images are uint8 (n, h, w, 3); eps
-and alpha are in pixel units, shares of the range from 0 to 1, so that 8/255 is eight grey levels.
+An attack maps a gradient function of a network and a batch of images to a batch. Images are uint8 (n, h, w,
+3); eps and alpha are in pixel units, shares of the range from 0 to 1, so that 8/255 is eight grey levels.
 """
 import json
 import math
@@ -47,11 +47,11 @@ class Budget:
 
 def pgd(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, budget: Budget,
         generator: np.random.Generator) -> np.ndarray:
-    """Projected gradient descent with a random start (Madry et al., "Towards Deep Learning Models Resistant to
-    Adversarial Attacks", ICLR 2018, Section 2.1).
+    """Projected gradient descent with a random start.
 
-    x0 = image + U(-eps, eps);  x <- clip(x + alpha sign(d loss(x, label) / dx)) to within eps of the image and to the
-    range of pixels.
+    Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, Section 2.1:
+    x0 = image + U(-eps, eps);  x <- clip(x + alpha sign(d loss(x, label) / dx)) to within eps of the image
+    and to the range of pixels.
     """
     original = to_levels(images)
     eps, alpha = np.float32(budget.eps * LEVELS), np.float32(budget.alpha * LEVELS)
@@ -64,11 +64,14 @@ def pgd(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, bud
 
 def gsa(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, budget: Budget,
         generator: np.random.Generator) -> np.ndarray:
-    """One step of eps along the gradient's sign, against the label that the network predicts (Goodfellow et al.,
-    "Explaining and Harnessing Adversarial Examples", ICLR 2015, Section 4). Neither labels nor generator matter.
+    """One step of eps along the gradient's sign, against the label that the network predicts.
+
+    Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, Section 4. Neither labels
+    nor generator matter.
     """
     original = to_levels(images)
-    step = np.float32(budget.eps * LEVELS) * gradient_sign(original, np.full(len(images), PREDICTED, np.int32))
+    predicted = np.full(len(images), PREDICTED, np.int32)
+    step = np.float32(budget.eps * LEVELS) * gradient_sign(original, predicted)
     return to_pixels(original + step, images, budget.eps)
 
 
@@ -81,8 +84,9 @@ def to_levels(images: np.ndarray) -> np.ndarray:
 
 
 def to_pixels(x: np.ndarray, images: np.ndarray, eps: float) -> np.ndarray:
-    """Grey levels (n, 3, h, w) rounded to uint8 (n, h, w, 3) within eps of the images: towards them where the nearest
-    whole number is farther away.
+    """Grey levels (n, 3, h, w) rounded to uint8 (n, h, w, 3) within eps of the images.
+
+    Towards them where the nearest whole number is farther away.
     """
     most = math.floor(eps * LEVELS + 1e-4)
     original = images.astype(np.int16)
@@ -107,7 +111,8 @@ class Normalised(nn.Cell):
 def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
     """Signs of the gradient of the cross-entropy's sum with respect to the images alone, compiled.
 
-    The sum and not the mean, lest a small gradient become zero in float32. A label of -1 stands for the predicted one.
+    The sum and not the mean, lest a small gradient become zero in float32. A label of -1 stands for the
+    predicted one.
 
     Args:
         network: in evaluation mode.
@@ -158,15 +163,17 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: str,
     A batch's random start depends on `seed` and the batch's number alone.
 
     Yields:
-        The attacked images, uint8 (n, h, w, 3), and whether the network labels each rightly before and after, bool
-        (n, 2).
+        The attacked images, uint8 (n, h, w, 3), and whether the network labels each rightly before and after,
+        bool (n, 2).
     """
     gradient_sign, predict = make_gradient_sign(network, data), make_predict(network, data)
     n = len(split.labels)
     for number in range(first, -(-n // batch_size)):
-        rows = np.arange(number * batch_size, (number + 1) * batch_size) % n  # the last one is filled up: one graph
+        # The last one is filled up: one graph.
+        rows = np.arange(number * batch_size, (number + 1) * batch_size) % n
         clean, labels = split.pixels(rows), split.labels[rows]
-        attacked = ATTACKS[attack](gradient_sign, clean, labels, budget, np.random.default_rng([seed, number]))
+        attacked = ATTACKS[attack](gradient_sign, clean, labels, budget,
+                                   np.random.default_rng([seed, number]))
         right = np.stack([predict(pixels) == labels for pixels in (clean, attacked)], axis=1)
         count = min(batch_size, n - number * batch_size)
         yield attacked[:count], right[:count]
@@ -175,13 +182,16 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: str,
 def add_options(parser: runtime.Parser, attack: str, checkpoint: Path) -> None:
     """Add the options of an attack to those of `robust.options.make_parser`."""
     parser.add_argument("--attack", default=attack, choices=ATTACKS, help="attack type")
-    parser.add_argument("--ckpt", default=checkpoint, type=Path, help="checkpoint of a network trained on the data set")
+    parser.add_argument("--ckpt", default=checkpoint, type=Path,
+                        help="checkpoint of a network trained on the data set")
     parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of --ckpt")
-    parser.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
+    parser.add_argument("--device", default="auto", choices=runtime.DEVICES,
+                        help="auto: the best one present")
     parser.add_argument("--batch_size", default=BATCH_SIZE, type=runtime.positive, help="images at one time")
     parser.add_argument("--eps", default=Budget.eps, type=share,
                         help="the most that a pixel changes by; 8/255 is eight of 255 grey levels")
-    parser.add_argument("--alpha", default=Budget.alpha, type=share, help="what it changes by in a step of PGD")
+    parser.add_argument("--alpha", default=Budget.alpha, type=share,
+                        help="what it changes by in a step of PGD")
     parser.add_argument("--steps", default=Budget.steps, type=runtime.positive, help="steps of PGD")
 
 
@@ -189,18 +199,18 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: str, bu
                    checkpoint: Path, device: str, batch_size: int, seed: int) -> None:
     """Attack a data set's training images into a .npy file, going on with an earlier run that was stopped.
 
-    Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Does nothing
-    where the file is there already.
+    Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Does
+    nothing where the file is there already.
 
     Raises:
-        BadInput: the checkpoint does not fit; eps is less than a grey level; files cannot be written, or an unfinished
-            run has other settings.
+        BadInput: the checkpoint does not fit; eps is less than a grey level; files cannot be written, or an
+            unfinished run has other settings.
     """
     if budget.eps * LEVELS < 1 - 1e-4:
-        raise BadInput(f"--eps {budget.eps:g}: less than one grey level, so that no image would change; name 1/255 or "
-                       "more")
-    key = {"dataset": data.name, "images": len(data.train.labels), "images_sha256": data.train.sha256(), "arch": arch,
-           "checkpoint_sha256": sha256(checkpoint), "attack": attack, "eps": budget.eps}
+        raise BadInput(f"--eps {budget.eps:g}: less than one grey level, so that no image would change; name "
+                       "1/255 or more")
+    key = {"dataset": data.name, "images": len(data.train.labels), "images_sha256": data.train.sha256(),
+           "arch": arch, "checkpoint_sha256": sha256(checkpoint), "attack": attack, "eps": budget.eps}
     if attack == "PGD":
         key |= {"alpha": budget.alpha, "steps": budget.steps, "seed": seed}
     batch_size = min(batch_size, len(data.train.labels))
@@ -212,17 +222,19 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: str, bu
             print(f"{path}: this attack is there already")
         else:
             network = load_network(arch, checkpoint, data)
-            record = attack_training_set(network, data, attack, budget, seed, batch_size, path, record_path, key)
-    print(f"{attack}: accuracy of {arch} on the {key['images']} training images {record['accuracy_before']:.2f} % "
-          f"before, {record['accuracy_after']:.2f} % after; {path}")
+            record = attack_training_set(network, data, attack, budget, seed, batch_size, path, record_path,
+                                         key)
+    print(f"{attack}: accuracy of {arch} on the {key['images']} training images "
+          f"{record['accuracy_before']:.2f} % before, {record['accuracy_after']:.2f} % after; {path}")
 
 
-def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Budget, seed: int, batch_size: int,
-                        path: Path, record_path: Path, key: dict[str, Any]) -> dict[str, Any]:
+def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Budget, seed: int,
+                        batch_size: int, path: Path, record_path: Path,
+                        key: dict[str, Any]) -> dict[str, Any]:
     """Attack what an earlier run with the same key has not attacked, and write the images and the record.
 
-    Batches are kept in a hidden file beside `path` until all are there. A row of it is an image's bytes, and whether
-    the network labels it rightly before and after.
+    Batches are kept in a hidden file beside `path` until all are there. A row of it is an image's bytes, and
+    whether the network labels it rightly before and after.
 
     Returns:
         The record: the key, the file's SHA-256 and the accuracies in percent.

@@ -1,7 +1,7 @@
 """Corrupt CIFAR-100's training images, for the data set CIFAR100C: `python corrupt-cifar.py`
 
-Writes to ../data/cifar-100-corrupt: img.bin and targets.bin, pickles of a uint8 array (50000, 32, 32, 3) and of a list
-of labels; kinds.npy, which image got which corruption; corrupt.json, the settings.
+Writes to ../data/cifar-100-corrupt: img.bin and targets.bin, pickles of a uint8 array (50000, 32, 32, 3) and
+of a list of labels; kinds.npy, which image got which corruption; corrupt.json, the settings.
 """
 import pickle
 

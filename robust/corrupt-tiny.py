@@ -1,9 +1,9 @@
-"""Corrupt the training images of a copy of Tiny ImageNet in place, for the data set tinyC: `python corrupt-tiny.py`
+"""Corrupt the training images of a copy of Tiny ImageNet in place, for tinyC: `python corrupt-tiny.py`
 
 Make the copy first: cp -r ../data/tiny-imagenet-200 ../data/tiny-imagenet-200-corrupt
 
-Which image got which corruption stands in corrupt.json in the copy. May be stopped and run again; refuses a copy that
-is finished.
+Which image got which corruption stands in corrupt.json in the copy. May be stopped and run again; refuses a
+copy that is finished.
 """
 import project  # first: it finds the project's own modules
 import runtime
@@ -13,8 +13,8 @@ from robust.in_place import corrupt_copy
 # The copy's folder in --data; --data may also name the copy itself.
 FOLDER = "tiny-imagenet-200-corrupt"
 
-# Each of the five corruptions gets this share of the images, so that with 0.2 every image is corrupted. The paper's
-# tables use 20 % in all, 0.04.
+# Each of the five corruptions gets this share of the images, so that with 0.2 every image is corrupted. The
+# paper's tables use 20 % in all, 0.04.
 RATE = 0.2
 
 

@@ -1,8 +1,8 @@
 """The five corruptions of the paper's complex scenes, and which image gets which.
 
-A corruption maps uint8 images (..., h, w, 3), one or a stack, and a generator to new ones of the same shape. Constants
-and formulas are those of the authors' release, without its faults: what is computed on [0, 1] is clipped and rounded
-back to 0..255, and motion blur keeps an image's brightness.
+A corruption maps uint8 images (..., h, w, 3), one or a stack, and a generator to new ones of the same shape.
+Constants and formulas are those of the authors' release, without its faults: what is computed on [0, 1] is
+clipped and rounded back to 0..255, and motion blur keeps an image's brightness.
 """
 from collections.abc import Callable
 
@@ -22,21 +22,23 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
-# The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5, 7.5) with
-# bilinear interpolation, which lays it along the rows 7 and 8. Both rows are the same; in 1/1024, as OpenCV has them.
+# The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5,
+# 7.5) with bilinear interpolation, which lays it along the rows 7 and 8. Both rows are the same; in 1/1024,
+# as OpenCV has them.
 BLUR_TAPS = (378, 432, 272, 341, 420, 348, 278, 400, 400, 278, 348, 420, 341, 272, 432)
 BLUR_ROWS = 2
 BLUR_CENTRE = 7
 
 
 def motion_blur(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
-    """Correlation with the kernel of 15 taps at 45 degrees, scaled to a sum of 1; the border is mirrored (101).
+    """Correlation with the kernel of 15 taps at 45 degrees, scaled to sum 1; the border is mirrored (101).
 
     Agrees with OpenCV's `filter2D` on that kernel within one grey level.
     """
     height, width = images.shape[-3:-1]
     lead = [(0, 0)] * (images.ndim - 3)
-    padded = np.pad(images, [*lead, (0, BLUR_ROWS - 1), (BLUR_CENTRE, len(BLUR_TAPS) - 1 - BLUR_CENTRE), (0, 0)],
+    padded = np.pad(images,
+                    [*lead, (0, BLUR_ROWS - 1), (BLUR_CENTRE, len(BLUR_TAPS) - 1 - BLUR_CENTRE), (0, 0)],
                     "reflect").astype(np.int32)
     rows = sum(padded[..., row:row + height, :, :] for row in range(BLUR_ROWS))
     total = sum(tap * rows[..., column:column + width, :] for column, tap in enumerate(BLUR_TAPS))
@@ -49,7 +51,7 @@ FOG_THICKNESS = 0.4  # beta
 
 
 def fog(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
-    """x t + A (1 - t) on [0, 1], t = exp(-beta d), d = sqrt(long side) - 0.04 r; the atmospheric scattering model.
+    """x t + A (1 - t) on [0, 1], t = exp(-beta d), d = sqrt(long side) - 0.04 r: atmospheric scattering.
 
     r is the distance to the middle pixel (h // 2, w // 2) in pixels.
     """
@@ -73,7 +75,8 @@ def low_resolution(images: np.ndarray, _: np.random.Generator | None = None) -> 
     height, width = images.shape[-3:-1]
     if height % REDUCTION or width % REDUCTION:
         raise ValueError(f"images of {height} x {width} pixels: both must be multiples of {REDUCTION}")
-    blocks = images.reshape(*images.shape[:-3], height // REDUCTION, REDUCTION, width // REDUCTION, REDUCTION, 3)
+    blocks = images.reshape(*images.shape[:-3], height // REDUCTION, REDUCTION,
+                            width // REDUCTION, REDUCTION, 3)
     area = REDUCTION ** 2
     means = (blocks.sum(axis=(-4, -2), dtype=np.int32) + area // 2) // area
     return means.astype(np.uint8).repeat(REDUCTION, axis=-3).repeat(REDUCTION, axis=-2)
@@ -91,7 +94,8 @@ def rectangle(images: np.ndarray, _: np.random.Generator | None = None) -> np.nd
     """
     height, width = images.shape[-3:-1]
     if height != width or height not in RECTANGLE_END:
-        raise ValueError(f"images of {height} x {width} pixels: known are {', '.join(map(str, RECTANGLE_END))} squared")
+        raise ValueError(f"images of {height} x {width} pixels: known are "
+                         f"{', '.join(map(str, RECTANGLE_END))} squared")
     covered = images.copy()
     inside = slice(RECTANGLE_START, RECTANGLE_END[height] + 1)
     covered[..., inside, inside, :] = 0
@@ -123,8 +127,8 @@ def choose_kinds(images: int, rate: float, seed: int) -> np.ndarray:
     """Which image gets which corruption: round(images * rate) of each kind, drawn without overlap.
 
     Args:
-        rate: share of the images for each of the five kinds; above 0.2, or where rounding would ask for more images
-            than there are, each kind gets a fifth of them, rounded down.
+        rate: share of the images for each of the five kinds; above 0.2, or where rounding would ask for more
+            images than there are, each kind gets a fifth of them, rounded down.
 
     Returns:
         Strings (images,): a name in CORRUPTIONS, or "clean".

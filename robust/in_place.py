@@ -25,37 +25,40 @@ COPY_ANEW = f"delete the folder and copy {TINY} again with cp -r"
 def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
     """Corrupt a share of the training images of a copy of Tiny ImageNet; its validation images stay clean.
 
-    A note in the folder, written first, says what is to be done. An image is replaced in one step and carries its
-    corruption's name as a JPEG comment: one that has it is done, wherever an earlier run was stopped, and what an image
-    becomes depends on itself, its id and `seed` alone. So a run that was stopped and run again gives the same files.
+    A note in the folder, written first, says what is to be done. An image is replaced in one step and carries
+    its corruption's name as a JPEG comment: one that has it is done, wherever an earlier run was stopped, and
+    what an image becomes depends on itself, its id and `seed` alone. So a run that was stopped and run again
+    gives the same files.
 
     Args:
         rate: share of the images for each of the five corruptions.
 
     Raises:
-        BadInput: it is not a copy, or corrupted already, or with other settings; files are missing or damaged.
+        BadInput: it is not a copy, or corrupted already, or with other settings; files are missing or
+            damaged.
     """
     real = Path(os.path.realpath(folder))
     if real.name == TINY or real == Path(os.path.realpath(folder.parent / TINY)):
-        raise BadInput(f"{folder}: is the original; copy it with cp -r {real} {real.parent / TINY}-corrupt and corrupt "
-                       "that")
+        raise BadInput(f"{folder}: is the original; copy it with cp -r {real} {real.parent / TINY}-corrupt "
+                       "and corrupt that")
     with locked(folder):
         note = read_record(folder / NOTE, COPY_ANEW)
         if note.get("state") == FINISHED:
-            raise BadInput(f"{folder}: corrupted already, with --rate {note.get('rate')} --seed {note.get('seed')}; "
-                           f"to corrupt it anew, {COPY_ANEW}")
+            raise BadInput(f"{folder}: corrupted already, with --rate {note.get('rate')} --seed "
+                           f"{note.get('seed')}; to corrupt it anew, {COPY_ANEW}")
         train, _, _ = read_tiny(folder)
         kinds = choose_kinds(len(train.labels), rate, seed)
         paths = [os.path.relpath(name, folder) for name in train.names]
         plan = {"state": IN_PROGRESS, "seed": seed, "rate": rate, "images": len(paths),
                 "kinds": dict(zip(paths, kinds.tolist()))}
         if note and any(note.get(name) != value for name, value in plan.items()):
-            raise BadInput(f"{folder}: half corrupted, with --rate {note.get('rate')} --seed {note.get('seed')}; "
-                           f"finish it with those, or {COPY_ANEW}")
-        done = np.array([is_done(content, path, kind) for content, path, kind in zip(train.images, train.names, kinds)])
+            raise BadInput(f"{folder}: half corrupted, with --rate {note.get('rate')} --seed "
+                           f"{note.get('seed')}; finish it with those, or {COPY_ANEW}")
+        done = np.array([is_done(content, path, kind)
+                         for content, path, kind in zip(train.images, train.names, kinds)])
         if not note and done.any():
-            raise BadInput(f"{train.names[done.argmax()]}: corrupted already, but {folder / NOTE} is missing; "
-                           f"{COPY_ANEW}")
+            raise BadInput(f"{train.names[done.argmax()]}: corrupted already, but {folder / NOTE} is "
+                           f"missing; {COPY_ANEW}")
         save_record(folder / NOTE, plan)
         left = np.flatnonzero((kinds != CLEAN) & ~done)
         with runtime.ProgressBar("corrupt", len(left), "image") as bar:
@@ -63,7 +66,8 @@ def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
                 with replacing(Path(train.names[i])) as temporary:
                     temporary.write_bytes(corrupted_jpeg(train, i, str(kinds[i]), seed))
                 bar.update(1)
-        save_record(folder / NOTE, {**plan, "state": FINISHED, "images_sha256": read_tiny(folder)[0].sha256()})
+        save_record(folder / NOTE,
+                    {**plan, "state": FINISHED, "images_sha256": read_tiny(folder)[0].sha256()})
     print(f"{folder}: {describe(kinds)}")
 
 

@@ -1,10 +1,10 @@
-"""What share of the mislabelled or corrupted images each selection keeps, from saved files, as a Markdown table.
+"""Which share of mislabelled or corrupted images each selection keeps, from saved files, in Markdown.
 
     python selection.py --dataset CIFAR100N --ckpt ckpt/CIFAR100N/resnet50/best.pth --rate 0.2
     python robust/kept-share.py --dataset CIFAR100N
 
-Reads index/<dataset>.distances.npz, which selection.py wrote, and the marks and settings that the script which
-perturbed the data set wrote beside its files.
+Reads index/<dataset>.distances.npz, which selection.py wrote, and the marks and settings that the script
+which perturbed the data set wrote beside its files.
 """
 import json
 import os
@@ -53,8 +53,8 @@ class Marks:
             kinds = record.get("kinds")
             marks = np.array(list(kinds.values()) if isinstance(kinds, dict) else [], str)
         if marks.ndim != 1 or marks.dtype.kind not in "bU" or len(marks) != record.get("images"):
-            raise BadInput(f"{data / (self.array or self.record)}: not a mark for each of {record.get('images')} "
-                           f"images; make it again with robust/{self.script}")
+            raise BadInput(f"{data / (self.array or self.record)}: not a mark for each of "
+                           f"{record.get('images')} images; make it again with robust/{self.script}")
         return np.array(marks if marks.dtype.kind == "b" else marks != CLEAN), record
 
 
@@ -71,14 +71,16 @@ RATES = (0.2, 0.4, 0.6)
 def main() -> None:
     parser = options.make_parser("What share of the mislabelled or corrupted images each selection keeps.")
     parser.add_argument("--dataset", default="CIFAR100N", choices=MARKS, help="data set of the selection")
-    parser.add_argument("--index", default=project.ROOT / "index", type=Path, help="folder that selection.py wrote to")
-    parser.add_argument("--rates", default=RATES, type=options.share, nargs="+", help="shares of the images to keep")
+    parser.add_argument("--index", default=project.ROOT / "index", type=Path,
+                        help="folder that selection.py wrote to")
+    parser.add_argument("--rates", default=RATES, type=options.share, nargs="+",
+                        help="shares of the images to keep")
     args = parser.parse_args()
     marks = MARKS[args.dataset]
     perturbed, record = marks.read(args.data)
     distances = read_distances(args.index / f"{args.dataset}.distances.npz", args.dataset, record)
-    print(f"Share of the {perturbed.sum()} {marks.word} images among {args.dataset}'s {len(perturbed)} that each "
-          "selection keeps\n")
+    print(f"Share of the {perturbed.sum()} {marks.word} images among {args.dataset}'s {len(perturbed)} that "
+          "each selection keeps\n")
     print("| images kept | " + " | ".join(f"{100 * rate:g} %" for rate in args.rates) + " |")
     print("|---|" + "---|" * len(args.rates))
     columns = [kept_shares(distances, perturbed, rate, args.seed) for rate in args.rates]

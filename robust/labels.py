@@ -44,7 +44,8 @@ def mislabel_to_files(data: DataSet, share: float, seed: int, labels_path: Path,
     """
     train, n = data.train, len(data.train.labels)
     noisy, changed = flip_labels(train.labels, len(data.classes), share, seed)
-    with locked(record_path.parent), recording(record_path, {"share": share, "seed": seed, "images": n}) as record:
+    settings = {"share": share, "seed": seed, "images": n}
+    with locked(record_path.parent), recording(record_path, settings) as record:
         images = train.images
         if images_path:
             blocks = (train.pixels(range(start, min(start + BLOCK, n))) for start in range(0, n, BLOCK))
@@ -52,5 +53,6 @@ def mislabel_to_files(data: DataSet, share: float, seed: int, labels_path: Path,
             images = np.load(images_path, mmap_mode="r")
         save_array(labels_path, noisy)
         save_array(changed_path, changed)
-        record |= {"changed": int(changed.sum()), "images_sha256": Split(images, noisy.astype(np.int32)).sha256()}
+        record |= {"changed": int(changed.sum()),
+                   "images_sha256": Split(images, noisy.astype(np.int32)).sha256()}
     print(f"{labels_path}: {changed.sum()} of {n} labels changed, {100 * changed.mean():.2f} %")

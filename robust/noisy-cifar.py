@@ -1,4 +1,4 @@
-"""Mislabel CIFAR-100's training images, for the data set CIFAR100N: python noisy-cifar.py. Writes ../data/noisy."""
+"""Mislabel CIFAR-100's training images, for CIFAR100N: `python noisy-cifar.py`. Writes ../data/noisy."""
 import project  # first: it finds the project's own modules
 import runtime
 from datasets import open_dataset

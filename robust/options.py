@@ -15,7 +15,8 @@ TINY = "tiny-imagenet-200"
 def make_parser(description: str) -> runtime.Parser:
     """A parser with the options that all six scripts have: --data and --seed."""
     parser = runtime.Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--data", default=ROOT / "data", type=Path, help="folder that holds the data set's own folder")
+    parser.add_argument("--data", default=ROOT / "data", type=Path,
+                        help="folder that holds the data set's own folder")
     parser.add_argument("--seed", default=42, type=runtime.seed_number, help="of everything random")
     return parser
 
@@ -44,8 +45,8 @@ def share_of_each(text: str) -> float:
     """
     value, largest = share(text), 1 / len(CORRUPTIONS)
     if value > largest:
-        raise argparse.ArgumentTypeError(f"{text}: each of the {len(CORRUPTIONS)} corruptions gets this share of the "
-                                         f"images; name a number from 0 to {largest:g}")
+        raise argparse.ArgumentTypeError(f"{text}: each of the {len(CORRUPTIONS)} corruptions gets this "
+                                         f"share of the images; name a number from 0 to {largest:g}")
     return value
 
 

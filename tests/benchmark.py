@@ -1,7 +1,8 @@
 """Speed on this machine: `python tests/benchmark.py`; beside PyTorch where torch is installed.
 
-MindSpore and PyTorch run in processes of their own, alternating in one run, so that each has its own settings and
-both see the same machine. Medians of the rounds, warm-up and compilation apart. About ten minutes on two cores.
+MindSpore and PyTorch run in processes of their own, alternating in one run, so that each has its own settings
+and both see the same machine. Medians of the rounds, warm-up and compilation apart. About ten minutes on two
+cores.
 """
 import argparse
 import csv
@@ -117,11 +118,12 @@ def compare(task: str, rounds: int) -> None:
         pipe.send(False)
     speeds = {name: BATCH / statistics.median(times[1:]) for name, times in seconds.items()}
     for name, speed in speeds.items():
-        print(f"ResNet-50 {task}, batch {BATCH}, {name}: {speed:.1f} img/s (first call {seconds[name][0]:.1f} s)",
-              flush=True)
+        print(f"ResNet-50 {task}, batch {BATCH}, {name}: {speed:.1f} img/s "
+              f"(first call {seconds[name][0]:.1f} s)", flush=True)
     if len(speeds) > 1:
         best = max(speed for name, speed in speeds.items() if name != "MindSpore")
-        print(f"ResNet-50 {task}: MindSpore / PyTorch's better layout = {speeds['MindSpore'] / best:.2f}", flush=True)
+        print(f"ResNet-50 {task}: MindSpore / PyTorch's better layout = {speeds['MindSpore'] / best:.2f}",
+              flush=True)
 
 
 def network_speed(arch: str, rounds: int) -> None:
@@ -143,11 +145,12 @@ def network_speed(arch: str, rounds: int) -> None:
 
 
 def networks(rounds: int) -> None:
-    """Print images per second of every network, and the kinds of kernels that are oneDNN's reference loops."""
+    """Print every network's images per second, and which of its kernels are oneDNN's reference loops."""
     from models import NETWORKS
     for arch in NETWORKS:
         command = [sys.executable, __file__, "--network", arch, "--rounds"]
-        speed = subprocess.run([*command, str(rounds)], check=True, capture_output=True, text=True).stdout.strip()
+        speed = subprocess.run([*command, str(rounds)], check=True, capture_output=True,
+                               text=True).stdout.strip()
         # Once more for the kernels: to print them takes time.
         trace = subprocess.run([*command, "1"], check=True, capture_output=True, text=True,
                                env={**os.environ, "ONEDNN_VERBOSE": "1"}).stdout
@@ -155,7 +158,7 @@ def networks(rounds: int) -> None:
 
 
 def reference_kernels(trace: str) -> list[str]:
-    """Kinds of reference kernels in what oneDNN prints with ONEDNN_VERBOSE=1: kind, implementation, direction.
+    """Reference kernels in what oneDNN prints with ONEDNN_VERBOSE=1: kind, implementation, direction.
 
     Raises:
         ValueError: it shows no kernels at all.
@@ -182,7 +185,8 @@ def tiny_pipeline(rounds: int) -> None:
     for _ in range(5000):
         small = Image.fromarray(generator.integers(0, 256, (16, 16, 3), np.uint8))
         file = io.BytesIO()
-        small.resize((64, 64), Image.Resampling.BICUBIC).save(file, format="JPEG")  # of 2 kB, as the real ones
+        # A file has 2 kB, as the real ones.
+        small.resize((64, 64), Image.Resampling.BICUBIC).save(file, format="JPEG")
         images.append(file.getvalue())
     time_pipeline("tiny", images, 256, rounds)
 
@@ -206,7 +210,7 @@ def time_pipeline(name: str, images: np.ndarray | list[bytes], batch_size: int, 
 
 
 def start(_: int) -> None:
-    """Print the seconds from the start of train.py with ResNet-50 to its first step: loading, data, compilation."""
+    """Print the seconds from train.py's start to ResNet-50's first step: loading, data, compilation."""
     with tempfile.TemporaryDirectory() as folder:
         generator = np.random.default_rng(0)
         data = Path(folder, "cifar-100-python")
@@ -216,14 +220,15 @@ def start(_: int) -> None:
             (data / name).write_bytes(pickle.dumps(table))
         (data / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(i) for i in range(100)]}))
         begun = time.perf_counter()
-        subprocess.run([sys.executable, ROOT / "train.py", "--data", folder, "--epoch", "1", "--model_dir", folder],
+        subprocess.run([sys.executable, ROOT / "train.py", "--data", folder, "--epoch", "1",
+                        "--model_dir", folder],
                        check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - begun
         row = next(csv.DictReader(open(Path(folder, "CIFAR100/resnet50/log.csv"))))
     step = BATCH / float(row["images_per_second"])  # of the second of the two steps: the first one compiles
     before = seconds - float(row["test_seconds"]) - 2 * step
-    print(f"from the start of train.py to the first step of ResNet-50: {before:.1f} s, to its end {before + step:.1f} s",
-          flush=True)
+    print(f"from the start of train.py to the first step of ResNet-50: {before:.1f} s, to its end "
+          f"{before + step:.1f} s", flush=True)
 
 
 def release_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Write tests/golden/scenes.npz: `python tests/make_golden_scenes.py` in an environment with torch and OpenCV.
+"""Write tests/golden/scenes.npz: `python tests/make_golden_scenes.py`, where torch and OpenCV are.
 
-Motion blur by OpenCV on the kernel of the common recipe, and the gradients that a single-step attack takes the signs
-of, by PyTorch.
+Motion blur by OpenCV on the kernel of the common recipe, and the gradients that a single-step attack takes
+the signs of, by PyTorch.
 """
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ def blur_kernel() -> np.ndarray:
 
 
 def gradients(images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """Of the sum of the cross-entropies with respect to pixels, (n, h, w, 3), each image's scaled to a largest of 1."""
+    """Of the cross-entropies' sum by pixels, (n, h, w, 3), each image's scaled to a largest of 1."""
     network = seeded("resnet20", small_images=True)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float().requires_grad_()
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))

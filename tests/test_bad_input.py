@@ -1,7 +1,7 @@
 """Bad and hostile input over all scripts, each through the real command line.
 
-Every command must end with exit status 2 and one line on standard error that names the culprit, and change no file.
-The commands run two at a time in one folder that holds all the bad files.
+Every command must end with exit status 2 and one line on standard error that names the culprit, and change no
+file. The commands run two at a time in one folder that holds all the bad files.
 """
 import io
 import os
@@ -182,7 +182,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     cifar_with("cut", "train", (cifar / "cifar-100-python/train").read_bytes()[:-999])
     cifar_with("narrow", "test", pickle.dumps({"data": np.zeros((3, 10), np.uint8), "fine_labels": [0] * 3}))
-    cifar_with("label", "test", pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [CLASSES]}))
+    cifar_with("label", "test",
+               pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [CLASSES]}))
     cifar_with("folder", "meta", b"")
     (folder / "folder/cifar-100-python/meta").unlink()
     (folder / "folder/cifar-100-python/meta").mkdir()
@@ -230,7 +231,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_with("tiny-text", image, b"\xff\xd8no image\xff\xd9")
     tiny_with("tiny-table", "val/val_annotations.txt",
               "\n".join([*table.splitlines()[:2], "nonsense", *table.splitlines()[2:]]).encode())
-    tiny_with("tiny-outside", "val/val_annotations.txt", b"../../best.pth\tn00000009\t0\t0\t1\t1\n" + table.encode())
+    tiny_with("tiny-outside", "val/val_annotations.txt",
+              b"../../best.pth\tn00000009\t0\t0\t1\t1\n" + table.encode())
     shutil.copytree(tiny, folder / "tiny-empty")
     shutil.rmtree(folder / "tiny-empty/train/n00000012/images")
     (folder / "tiny-empty/train/n00000012/images").mkdir()
@@ -287,13 +289,16 @@ def results(bad: Path) -> dict[str, subprocess.CompletedProcess]:
 
     def run(command: str) -> subprocess.CompletedProcess:
         name, *options = shlex.split(command.format(bad="."))
-        if name == "selection.py" and "--save" not in options:  # or it would find the other one's run in index/
+        # Without it, one would find the other's run in index/.
+        if name == "selection.py" and "--save" not in options:
             options += ["--save", f"index-{COMMANDS.index((command, dict(COMMANDS)[command]))}"]
         interpreter = "bash" if name.endswith(".sh") else sys.executable
-        return subprocess.run([interpreter, ROOT / name, *options], cwd=bad, capture_output=True, text=True, timeout=120)
+        return subprocess.run([interpreter, ROOT / name, *options], cwd=bad, capture_output=True, text=True,
+                              timeout=120)
 
     with ThreadPoolExecutor(2) as pool:
-        said = dict(zip((command for command, _ in COMMANDS), pool.map(run, (command for command, _ in COMMANDS))))
+        said = dict(zip((command for command, _ in COMMANDS),
+                        pool.map(run, (command for command, _ in COMMANDS))))
     assert not (bad / "TRAP").exists()
     after = snapshot(bad)
     assert [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)] == []
@@ -317,8 +322,9 @@ def test_a_hostile_file_of_distances_or_features_is_computed_again(bad: Path, tm
     with BlockFile(tmp_path / "CIFAR100.features.partial", "{}") as file:
         list(file.read())
         file._write(file.head.pack(10, 0) + payload_array()[:10])  # pylint: disable=protected-access
-    result = subprocess.run([sys.executable, ROOT / "selection.py", "--arch", "resnet20", "--ckpt", "best.pth",
-                             "--rate", "0.5", "--save", tmp_path], cwd=bad, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, ROOT / "selection.py", "--arch", "resnet20", "--ckpt",
+                             "best.pth", "--rate", "0.5", "--save", tmp_path], cwd=bad, capture_output=True,
+                             text=True)
     assert result.returncode == 0 and not result.stderr and not (bad / "TRAP").exists()
 
 
@@ -328,4 +334,5 @@ def test_help_and_option_errors_answer_within_three_seconds(tmp_path: Path) -> N
         start = os.times()
         subprocess.run([sys.executable, ROOT / command[0], *command[1:]], cwd=tmp_path, capture_output=True)
         end = os.times()
-        assert end.children_user + end.children_system - start.children_user - start.children_system < 3, command
+        seconds = end.children_user + end.children_system - start.children_user - start.children_system
+        assert seconds < 3, command

@@ -151,8 +151,10 @@ def test_the_command_as_documented(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"conv1.weight": Hostile()}))
     command = [sys.executable, "-m", "models.convert_torch", tmp_path / "old.pth", tmp_path / "new.pth"]
-    environment = {name: value for name, value in os.environ.items() if name != "GLOG_v"}  # which these tests set
+    # Without the one that these tests set.
+    environment = {name: value for name, value in os.environ.items() if name != "GLOG_v"}
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("convert_torch.py: error:") and "old.pth: not a PyTorch checkpoint" in result.stderr
+    assert result.stderr.startswith("convert_torch.py: error:")
+    assert "old.pth: not a PyTorch checkpoint" in result.stderr
     assert not (tmp_path / "new.pth").exists()

@@ -38,7 +38,8 @@ def test_cifar_layout(cifar: Path, capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.parametrize("name, change, message", [
     ("train", lambda content: content[:-2000], "train: not a pickle"),
-    ("test", lambda _: pickle.dumps({"data": np.zeros((3, 10), np.uint8), "fine_labels": [0] * 3}), "3072 columns"),
+    ("test", lambda _: pickle.dumps({"data": np.zeros((3, 10), np.uint8), "fine_labels": [0] * 3}),
+     "3072 columns"),
     ("test", lambda _: pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "fine_labels": [0]}), "2 labels"),
     ("test", lambda _: pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [9]}), "0 to 4"),
     ("meta", lambda _: pickle.dumps([1]), "no list of class names"),
@@ -96,7 +97,8 @@ def test_training_batches_crop_flip_and_cover_each_image_once(cifar: Path) -> No
 
 def test_epochs_depend_on_seed_and_number_alone(cifar: Path) -> None:
     data = open_dataset("CIFAR100", cifar)
-    first, again, other = (next(TrainingBatches(data, np.arange(50), 50, seed).epoch(3)) for seed in (1, 1, 2))
+    first, again, other = (next(TrainingBatches(data, np.arange(50), 50, seed).epoch(3))
+                           for seed in (1, 1, 2))
     assert all((a == b).all() for a, b in zip(first, again))
     assert (first[0] != other[0]).any()
     assert (next(TrainingBatches(data, np.arange(50), 50, 1).epoch(4))[0] != first[0]).any()
@@ -133,8 +135,10 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, drop, message: st
         read_index(path, "toy", 100)
 
 
-@pytest.mark.parametrize("dataset, images, message", [("CIFAR100", 100, "made for toy"), ("toy", 101, "made for toy")])
-def test_an_index_of_another_data_set_is_refused(tmp_path: Path, dataset: str, images: int, message: str) -> None:
+@pytest.mark.parametrize("dataset, images, message",
+                         [("CIFAR100", 100, "made for toy"), ("toy", 101, "made for toy")])
+def test_an_index_of_another_data_set_is_refused(tmp_path: Path, dataset: str, images: int,
+                                                 message: str) -> None:
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     with pytest.raises(BadInput, match=message):
         read_index(tmp_path / "toy.bin", dataset, images)
@@ -176,7 +180,8 @@ def test_a_few_bytes_cannot_ask_for_much_memory() -> None:
 
 
 def test_python_2_pickles_of_arrays_are_read() -> None:
-    content = (b"\x80\x02}q\x00U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-               b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
+    content = (b"\x80\x02}q\x00U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+               b"K\x00\x85U\x01b\x87R(K\x01K\x02\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+               b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
                b"K\x00tb\x89U\x02\x07\xfftbs.")
     assert unpickle(content, Path("x"))["data"].tolist() == [7, 255]

@@ -25,7 +25,8 @@ OPCODES = bytes(value[0] for name, value in vars(pickle).items()
 def pickles() -> list[bytes]:
     """Whole files of the kinds that the scripts read."""
     values = [{"data": np.zeros((2, 12), np.uint8), "fine_labels": [3, 4], b"filenames": [b"a.png"]},
-              np.arange(7), [3, 2, 1], {"fine_label_names": ["a", "b"]}, (1.5, None, True, np.float32(2)), [[], {}, ()]]
+              np.arange(7), [3, 2, 1], {"fine_label_names": ["a", "b"]}, (1.5, None, True, np.float32(2)),
+              [[], {}, ()]]
     return [pickle.dumps(value, protocol) for value in values for protocol in range(6)]
 
 
@@ -102,8 +103,8 @@ def test_the_index_reader(tmp_path: Path) -> None:
 @pytest.mark.fuzz
 def test_the_annotation_reader(tmp_path: Path) -> None:
     lines = "".join(f"val_{i}.JPEG\tn0{i}443527\t0\t32\t44\t62\n" for i in range(4)).encode()
-    survive(in_file(tmp_path / "val_annotations.txt", read_annotations), [lines, lines.replace(b"\n", b"\r\n")],
-            b"\t\n\r./\\n0_\x00\xff")
+    survive(in_file(tmp_path / "val_annotations.txt", read_annotations),
+            [lines, lines.replace(b"\n", b"\r\n")], b"\t\n\r./\\n0_\x00\xff")
 
 
 @pytest.mark.fuzz

@@ -16,9 +16,11 @@ from models.layers import ConvBN, Dropout, fold_batchnorm
 from weights import make_batch, make_weight, sample
 
 ARCHS = ("efficientnet", "googlenet", "resnet18", "resnet20", "resnet50", "senet18", "shufflenet", "vgg16")
-FORMS = [(arch, 32) for arch in ARCHS] + [(arch, 64) for arch in ARCHS if arch != "resnet20"]  # it has one form
-# Largest error after a step, over the parameter's largest value, where it is not 1e-4. Of the networks these two alone
-# max-pool after ReLUs; where the two largest inputs are within rounding of one another, the gradient goes another way.
+# resnet20 has one form.
+FORMS = [(arch, 32) for arch in ARCHS] + [(arch, 64) for arch in ARCHS if arch != "resnet20"]
+# Largest error after a step, over the parameter's largest value, where it is not 1e-4. Of the networks these
+# two alone max-pool after ReLUs; where the two largest inputs are within rounding of one another, the
+# gradient goes another way.
 STEP_LIMITS = {"googlenet": 3e-3, "vgg16": 3e-3}
 # Parameters with 100 classes, features; each for 32x32 and 64x64 images.
 SIZES = {
@@ -76,7 +78,8 @@ def test_one_step_agrees_with_pytorch(arch: str) -> None:
     step = train.make_train_step(network, optimizer)
     start = [(parameter, parameter.asnumpy().copy()) for parameter in optimizer.get_parameters()]
     start += [(parameter, parameter.asnumpy().copy()) for parameter in network.get_parameters()]
-    for _ in range(2):  # the second time from the same start: with ops.pad only a graph's first gradient is right
+    # The second time from the same start: with ops.pad only a graph's first gradient is right.
+    for _ in range(2):
         for parameter, value in start:
             ms.ops.assign(parameter, ms.Tensor(value))
         loss, _ = step(images, labels)
@@ -86,7 +89,8 @@ def test_one_step_agrees_with_pytorch(arch: str) -> None:
     for name, parameter in network.parameters_and_names():
         if parameter.dtype == ms.float32:
             i = row[torch_name(name, arch, True)]
-            errors[name] = np.abs(sample(parameter.asnumpy()) - expected["step"][i]).max() / expected["size"][i]
+            error = np.abs(sample(parameter.asnumpy()) - expected["step"][i]).max()
+            errors[name] = error / expected["size"][i]
     worst = max(errors, key=errors.get)
     assert errors[worst] < STEP_LIMITS.get(arch, 1e-4), worst
     assert np.median(list(errors.values())) < 1e-6

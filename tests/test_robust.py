@@ -40,7 +40,8 @@ def test_motion_blurs_kernel_is_opencvs_and_keeps_brightness() -> None:
     point = np.zeros((31, 31, 3), np.uint8)
     point[15, 15] = 255
     spread = apply("motion blur", point)[8:23, 8:23, 0]
-    assert np.abs(spread[::-1, ::-1] / 255 - kernel).max() < 0.5 / 255 + 1e-6  # correlation mirrors a point's image
+    # Correlation mirrors a point's image.
+    assert np.abs(spread[::-1, ::-1] / 255 - kernel).max() < 0.5 / 255 + 1e-6
     assert (apply("motion blur", np.full((2, 32, 32, 3), 77, np.uint8)) == 77).all()
 
 
@@ -75,7 +76,8 @@ def test_rectangle(side: int, end: int) -> None:
 
 
 def test_gaussian_noise_is_clipped_and_does_not_wrap() -> None:
-    images = np.full((100, 32, 32, 3), 102, np.uint8)  # 0.4: below 0 with P(z < -0.6), above 1 with P(z > 0.4)
+    # 0.4: below 0 with P(z < -0.6), above 1 with P(z > 0.4).
+    images = np.full((100, 32, 32, 3), 102, np.uint8)
     noisy = apply("gaussian", images)
     assert (noisy == 0).mean() == pytest.approx(0.2743, abs=0.005)
     assert (noisy == 255).mean() == pytest.approx(0.3446, abs=0.005)
@@ -96,7 +98,8 @@ def test_rates_are_exact_shares_without_overlap() -> None:
     kinds = choose_kinds(50_000, 0.06, seed=1)
     assert {str(name): count for name, count in zip(*np.unique(kinds, return_counts=True))} == {
         CLEAN: 35_000, **dict.fromkeys(CORRUPTIONS, 3_000)}
-    assert (kinds == choose_kinds(50_000, 0.06, seed=1)).all() and (kinds != choose_kinds(50_000, 0.06, seed=2)).any()
+    assert (kinds == choose_kinds(50_000, 0.06, seed=1)).all()
+    assert (kinds != choose_kinds(50_000, 0.06, seed=2)).any()
     assert (choose_kinds(100_000, 0.2, seed=1) != CLEAN).all()
     assert (choose_kinds(99, 0, seed=1) == CLEAN).all()
 
@@ -188,9 +191,11 @@ def upwards(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def test_attacks_stay_within_eps_and_range(attack: str, eps: float) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     images[0], images[1] = 0, 255
-    attacked = ATTACKS[attack](upwards, images, np.zeros(20, np.int32), Budget(eps=eps), np.random.default_rng(1))
+    attacked = ATTACKS[attack](upwards, images, np.zeros(20, np.int32), Budget(eps=eps),
+                               np.random.default_rng(1))
     changes = np.abs(attacked.astype(int) - images)
-    assert attacked.dtype == np.uint8 and changes.max() <= eps * 255 + 1e-9 and changes.max() == int(eps * 255 + 1e-9)
+    assert attacked.dtype == np.uint8 and changes.max() <= eps * 255 + 1e-9
+    assert changes.max() == int(eps * 255 + 1e-9)
 
 
 def test_pgd_starts_at_random_by_seed() -> None:
@@ -207,8 +212,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Cell, DataSet]
     data = open_dataset("toy", Path())
     ms.set_seed(0)
     network = create_model("resnet20", len(data.classes), True)
-    train.train(network, data, np.arange(1200), tmp_path_factory.mktemp("trained"), epochs=8, batch_size=60, lr=0.05,
-                seed=0, eval_freq=8, save=False)
+    train.train(network, data, np.arange(1200), tmp_path_factory.mktemp("trained"), epochs=8, batch_size=60,
+                lr=0.05, seed=0, eval_freq=8, save=False)
     fold_batchnorm(network)
     return network.set_train(False), data
 
@@ -231,7 +236,8 @@ def test_pgd_beats_gsa_beats_noise(trained: tuple[nn.Cell, DataSet]) -> None:
 def test_an_attacks_last_batch_is_as_the_others(trained: tuple[nn.Cell, DataSet]) -> None:
     network, data = trained
     split = Split(data.test.images[:10], data.test.labels[:10])
-    batches = [list(attacks.attacked_batches(network, data, split, "GSA", Budget(), 0, size)) for size in (5, 8)]
+    batches = [list(attacks.attacked_batches(network, data, split, "GSA", Budget(), 0, size))
+               for size in (5, 8)]
     assert [len(pixels) for pixels, _ in batches[1]] == [8, 2]
     five, eight = (np.concatenate([pixels for pixels, _ in parts]) for parts in batches)
     assert (five == eight).mean() > 0.99  # but for gradients near zero

@@ -1,4 +1,4 @@
-"""The scripts in robust/ through a shell, in a project of their own, and the data sets that read what they write."""
+"""robust/'s scripts through a shell, in their own project, and the data sets that read what they write."""
 import json
 import os
 import pickle
@@ -30,8 +30,9 @@ ATTACK = ("--arch", "linear", "--batch_size", 32)
 COMMANDS = (("corrupt-cifar.py",), ("noisy-cifar.py",), ("attack-cifar.py", *ATTACK), ("noisy-tiny.py",),
             ("corrupt-tiny.py",), ("attack-tiny.py", *ATTACK, "--attack", "GSA"))
 PLACES = {"inside": "robust", "outside": "."}  # working folder of each project
-FOLDER = {"CIFAR100C": "data", "CIFAR100A": "data", "CIFAR100N": "data", "tinyC": "data/tiny-imagenet-200-corrupt",
-          "tinyA": "data/tiny-imagenet-200", "tinyN": "data/tiny-imagenet-200"}
+FOLDER = {"CIFAR100C": "data", "CIFAR100A": "data", "CIFAR100N": "data",
+          "tinyC": "data/tiny-imagenet-200-corrupt", "tinyA": "data/tiny-imagenet-200",
+          "tinyN": "data/tiny-imagenet-200"}
 LINEAR = '''
 
 class Linear(ms.nn.Cell):
@@ -60,7 +61,7 @@ class Linear(nn.Cell):
 
 
 def make_project(root: Path) -> Path:
-    """A copy of the project with small data sets in the official layouts and checkpoints where training puts them."""
+    """A copy of the project, small data sets in the official layouts, checkpoints as training puts them."""
     for part in ("datasets", "models", "robust"):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.glob("*.py"):
@@ -90,7 +91,7 @@ def run(project: Path, folder: str, name: str, *options: object) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two projects in which all six scripts have run, at the same time: from inside robust/, and from outside."""
+    """Two projects in which all six scripts have run, at one time: from inside robust/, and from outside."""
     made = {}
     for place in PLACES:
         made[place] = make_project(tmp_path_factory.mktemp(place))
@@ -135,7 +136,8 @@ def test_formats_are_the_releases(projects: dict[str, Path]) -> None:
     images, targets = (pickle.loads((data / "cifar-100-corrupt" / name).read_bytes())
                        for name in ("img.bin", "targets.bin"))
     kinds = np.load(data / "cifar-100-corrupt/kinds.npy")
-    assert images.dtype == np.uint8 and images.shape == (TRAIN, 32, 32, 3) and targets == clean.labels.tolist()
+    assert images.dtype == np.uint8 and images.shape == (TRAIN, 32, 32, 3)
+    assert targets == clean.labels.tolist()
     assert type(targets) is list and dict(zip(*np.unique(kinds, return_counts=True))) == {
         "clean": 140, "motion blur": 12, "fog": 12, "resolution": 12, "rectangle": 12, "gaussian": 12}
     assert ((images != clean.images).any((1, 2, 3)) == (kinds != "clean")).all()
@@ -149,7 +151,8 @@ def test_formats_are_the_releases(projects: dict[str, Path]) -> None:
     assert (np.load(data / "noisy/tiny_img.npy") == pixels).all()
     assert np.abs(np.load(data / "attack/tiny_img.npy").astype(int) - pixels).max() == 8
     assert (np.load(data / "attack/tiny_target.npy") == tiny.labels).all()
-    assert ((np.load(data / "noisy/tiny_target.npy") != tiny.labels) == np.load(data / "noisy/tiny_changed.npy")).all()
+    changed = np.load(data / "noisy/tiny_target.npy") != tiny.labels
+    assert (changed == np.load(data / "noisy/tiny_changed.npy")).all()
 
 
 def test_records_and_output(projects: dict[str, Path]) -> None:
@@ -184,10 +187,12 @@ def test_evaluation_is_on_the_clean_test_set(projects: dict[str, Path], name: st
     clean = open_dataset(parent, project / ("data" if parent == "CIFAR100" else "data/tiny-imagenet-200"))
     data = open_dataset(name, project / FOLDER[name])
     ids = range(len(clean.test.labels))
-    assert (data.test.pixels(ids) == clean.test.pixels(ids)).all() and (data.test.labels == clean.test.labels).all()
+    assert (data.test.pixels(ids) == clean.test.pixels(ids)).all()
+    assert (data.test.labels == clean.test.labels).all()
     ids = range(len(clean.train.labels))
     assert len(data.train.labels) == len(ids) and data.name == name
-    assert (data.train.pixels(ids) != clean.train.pixels(ids)).any() or (data.train.labels != clean.train.labels).any()
+    assert ((data.train.pixels(ids) != clean.train.pixels(ids)).any()
+            or (data.train.labels != clean.train.labels).any())
     for part in ("recipe", "mean", "std", "classes", "small_images", "train_transform", "test_transform"):
         assert getattr(data, part) == getattr(clean, part)
     if name[-1] != "N":
@@ -207,9 +212,12 @@ def test_train_and_select_and_see_what_is_kept(project: Path) -> None:
     distances = np.load(project / "index/CIFAR100N.distances.npz")["distances"]
     changed = np.load(project / "data/noisy/cifar_changed.npy")
     nearest = changed[np.argsort(distances, kind="stable")[:80]].sum() / changed.sum()
-    kept = np.delete(changed, pickle.loads((project / "index/CIFAR100N.bin").read_bytes())).sum() / changed.sum()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if line[:1] == "|"]
-    assert rows[0] == ["images kept", "20 %", "40 %", "60 %"] and rows[2][:2] == ["moderate", f"{100 * kept:.1f} %"]
+    dropped = pickle.loads((project / "index/CIFAR100N.bin").read_bytes())
+    kept = np.delete(changed, dropped).sum() / changed.sum()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]]
+            for line in result.stdout.splitlines() if line[:1] == "|"]
+    assert rows[0] == ["images kept", "20 %", "40 %", "60 %"]
+    assert rows[2][:2] == ["moderate", f"{100 * kept:.1f} %"]
     assert rows[4][0] == "nearest to the centre" and rows[4][2] == f"{100 * nearest:.1f} %"
     assert f"Share of the {changed.sum()} mislabelled images among CIFAR100N's {TRAIN}" in result.stdout
 
@@ -224,14 +232,16 @@ def test_readme_names_the_lines_of_the_settings() -> None:
     named = {(name, line): text for name, line, text in settings()}
     assert named.keys() == {("robust/corrupt-cifar.py", 16), ("robust/corrupt-cifar.py", 19),
                             ("robust/corrupt-tiny.py", 18), ("robust/attack-cifar.py", 18),
-                            ("robust/attack-tiny.py", 18), ("robust/noisy-cifar.py", 7), ("robust/noisy-tiny.py", 9)}
+                            ("robust/attack-tiny.py", 18), ("robust/noisy-cifar.py", 7),
+                            ("robust/noisy-tiny.py", 9)}
     for (name, line), text in named.items():
         assert (ROOT / name).read_text().splitlines()[line - 1].split("  #")[0] == text
 
 
 def test_an_edited_constant_is_obeyed(project: Path) -> None:
     path = project / "robust/corrupt-cifar.py"
-    path.write_text(path.read_text().replace("RATE = 0.06", "RATE = 0.1").replace('"cifar-100-corrupt"', '"other"'))
+    text = path.read_text().replace("RATE = 0.06", "RATE = 0.1")
+    path.write_text(text.replace('"cifar-100-corrupt"', '"other"'))
     assert "100 of 200 images corrupted" in run(project, ".", "corrupt-cifar.py").stdout
     assert (project / "data/other/img.bin").exists()
 
@@ -254,7 +264,8 @@ def test_a_killed_attack_goes_on_and_gives_the_same_bytes(project: Path) -> None
 def fake_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attacks without a network: signs and labels from the pixels."""
     monkeypatch.setattr(attacks, "load_network", lambda *_: None)
-    monkeypatch.setattr(attacks, "make_gradient_sign", lambda *_: lambda x, _: np.sign(np.sin(x)).astype(np.float32))
+    monkeypatch.setattr(attacks, "make_gradient_sign",
+                        lambda *_: lambda x, _: np.sign(np.sin(x)).astype(np.float32))
     monkeypatch.setattr(attacks, "make_predict", lambda *_: lambda pixels: pixels[:, 3, 3, 0] % CLASSES)
 
 
@@ -271,8 +282,8 @@ def test_an_attack_may_be_stopped_at_any_moment(projects: dict[str, Path], tmp_p
     checkpoint.write_text("weights")
 
     def attack(folder: str, budget: attacks.Budget = attacks.Budget()) -> None:
-        attacks.attack_to_file(data, tmp_path / folder / "cifar_train.npy", tmp_path / folder / "cifar.json", "PGD",
-                               budget, "resnet20", checkpoint, "CPU", 32, 7)
+        attacks.attack_to_file(data, tmp_path / folder / "cifar_train.npy", tmp_path / folder / "cifar.json",
+                               "PGD", budget, "resnet20", checkpoint, "CPU", 32, 7)
 
     attack("whole")
     steps = 0
@@ -294,7 +305,8 @@ def test_an_attack_may_be_stopped_at_any_moment(projects: dict[str, Path], tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(attacks, "BlockFile", Stopping)
         patch.setattr(os, "replace", lambda *args: (step(), real_replace(*args), step()))
-        patch.setattr(Path, "unlink", lambda self, **kw: (step(), real_unlink(self, **kw)) if "partial" in str(self)
+        patch.setattr(Path, "unlink",
+                      lambda self, **kw: (step(), real_unlink(self, **kw)) if "partial" in str(self)
                       else real_unlink(self, **kw))
         try:
             attack("stopped")
@@ -346,7 +358,8 @@ def test_a_stopped_corruption_goes_on(tmp_path: Path, projects: dict[str, Path],
 
 
 def test_the_original_is_never_corrupted(tmp_path: Path, projects: dict[str, Path]) -> None:
-    folder = Path(shutil.copytree(projects["inside"] / "data/tiny-imagenet-200", tmp_path / "tiny-imagenet-200"))
+    folder = Path(shutil.copytree(projects["inside"] / "data/tiny-imagenet-200",
+                                  tmp_path / "tiny-imagenet-200"))
     before = files(folder)
     (tmp_path / "tiny-imagenet-200-corrupt").symlink_to(folder)
     for path in (folder, tmp_path / "tiny-imagenet-200-corrupt"):
@@ -399,7 +412,8 @@ BAD = [
     ("CIFAR100A", "attack/cifar_train.npy", b"", "not a whole .npy file"),
     ("CIFAR100A", "attack/cifar_train.npy", header((TRAIN, 32, 32, 3)) + bytes(5), "not a whole .npy file"),
     ("CIFAR100A", "attack/cifar_train.npy", header((10 ** 15, 32, 32, 3)), "not a whole .npy file"),
-    ("CIFAR100A", "attack/cifar_train.npy", header((TRAIN,), "|O") + pickle.dumps(Trap()), "not a whole .npy file"),
+    ("CIFAR100A", "attack/cifar_train.npy", header((TRAIN,), "|O") + pickle.dumps(Trap()),
+     "not a whole .npy file"),
     ("CIFAR100A", "attack/cifar_train.npy", pickle.dumps(Trap()), "not a whole .npy file"),
     ("CIFAR100A", "attack/cifar_train.npy", b"PK\x05\x06" + bytes(18), "not a .npy file"),
     ("CIFAR100N", "noisy/cifar.npy", np.full(TRAIN, CLASSES), "not 200 whole numbers"),
@@ -414,8 +428,8 @@ BAD = [
 
 
 @pytest.mark.parametrize("dataset, name, content, message", BAD)
-def test_files_that_do_not_fit_are_refused(projects: dict[str, Path], tmp_path: Path, dataset: str, name: str, content,
-                                           message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_do_not_fit_are_refused(projects: dict[str, Path], tmp_path: Path, dataset: str, name: str,
+                                           content, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(projects["inside"] / "data", tmp_path / "data")
     path = tmp_path / "data" / name
@@ -457,7 +471,8 @@ def test_bad_input_gets_one_line_and_overwrites_nothing(projects: dict[str, Path
     monkeypatch.setattr(runtime, "set_up", lambda *_: "CPU")  # MindSpore takes some settings once
     monkeypatch.setitem(NETWORKS, "linear", lambda classes, small: Linear(3072 if small else 12288, classes))
     name, *arguments = command.split()
-    monkeypatch.setattr(sys, "argv", [name, *(["--data", "data"] if "--data" not in arguments else []), *arguments])
+    monkeypatch.setattr(sys, "argv",
+                        [name, *(["--data", "data"] if "--data" not in arguments else []), *arguments])
     before = files(projects["outside"] / "data")
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "robust" / name), run_name="__main__")

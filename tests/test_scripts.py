@@ -46,7 +46,8 @@ def test_files_of_a_run(work: Path) -> None:
     assert [row["lr"] for row in rows] == ["0.1", "0.02"]
     assert list(rows[0]) == list(train.COLUMNS) and [row["epoch"] for row in rows] == ["1", "2"]
     args = json.loads((run / "args.json").read_text())
-    assert args["arch"] == "resnet20" and args["seed"] == 42 and args["versions"]["mindspore"] == ms.__version__
+    assert args["arch"] == "resnet20" and args["seed"] == 42
+    assert args["versions"]["mindspore"] == ms.__version__
     shutil.copy(run / "best.pth", work / "best.ckpt")
     assert ms.load_checkpoint(str(work / "best.ckpt"))["classifier.bias"].shape == (CLASSES,)
     assert load_checkpoint(run / "last.pth")["classifier.bias"].shape == (CLASSES,)
@@ -64,7 +65,8 @@ def test_index_manifest_and_picture(work: Path) -> None:
     manifest = json.loads((work / "index/CIFAR100.json").read_text())
     assert drop.dtype == np.int64 and len(drop) == len(set(drop)) == 160
     assert manifest["kept"] == 40 and manifest["dropped"] == 160 and manifest["images"] == TRAIN
-    assert manifest["rate"] == 0.2 and manifest["centre"] == "median" and len(manifest["checkpoint_sha256"]) == 64
+    assert manifest["rate"] == 0.2 and manifest["centre"] == "median"
+    assert len(manifest["checkpoint_sha256"]) == 64
     low, high = manifest["kept_band"]
     distances = np.load(work / "index/CIFAR100.distances.npz")["distances"]
     kept = np.delete(distances, drop)
@@ -96,7 +98,8 @@ def test_same_seed_same_bytes_and_earlier_run_kept(work: Path, script, tmp_path:
     second = tmp_path / "CIFAR100/resnet20"
     for name in ("best.pth", "last.pth"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
-    strip = [[{k: v for k, v in row.items() if k not in TIMES} for row in log(run)] for run in (first, second)]
+    strip = [[{k: v for k, v in row.items() if k not in TIMES} for row in log(run)]
+             for run in (first, second)]
     assert strip[0] == strip[1]
     result = script("selection.py", tmp_path, "--data", work / "data", "--arch", "resnet20", "--rate", 0.2,
                     "--ckpt", second / "best.pth")
@@ -113,7 +116,8 @@ def test_same_seed_same_bytes_and_earlier_run_kept(work: Path, script, tmp_path:
 def test_random_control(work: Path, script, tmp_path: Path) -> None:
     ids = []
     for seed in (1, 1, 2):
-        result = script("selection.py", work, "--method", "random", "--rate", 0.2, "--seed", seed, "--save", tmp_path)
+        result = script("selection.py", work, "--method", "random", "--rate", 0.2, "--seed", seed,
+                        "--save", tmp_path)
         assert result.returncode == 0
         ids.append(set(pickle.loads((tmp_path / "CIFAR100.bin").read_bytes())))
     assert ids[0] == ids[1] != ids[2] and len(ids[0]) == len(ids[2]) == 160
@@ -127,7 +131,8 @@ def test_toy_needs_no_files(script, tmp_path: Path) -> None:
 def test_a_run_that_diverges_stops(work: Path, script, tmp_path: Path) -> None:
     result = script("train.py", work, *SMALL, "--lr", 1e30, "--model_dir", tmp_path)
     assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert re.search("epoch 1/2: .* step [1-4], learning rate 1e[+]30; start again with a smaller --lr", result.stderr)
+    assert re.search("epoch 1/2: .* step [1-4], learning rate 1e[+]30; start again with a smaller --lr",
+                     result.stderr)
 
 
 def test_nothing_temporary_is_left(work: Path) -> None:

@@ -40,7 +40,7 @@ def test_ids_agree_with_pytorchs_features_and_the_releases_formula(rate: float) 
 
 
 def test_extraction_is_in_evaluation_mode_and_order(tmp_path: Path) -> None:
-    """Each image's features as the unfolded network gives them alone; 150 images do not fill the last batch."""
+    """Each image's features as the unfolded network gives them; 150 images do not fill the last batch."""
     images = np.random.default_rng(3).integers(0, 256, (150, 32, 32, 3), np.uint8)
     split = Split(images, np.zeros(150, np.int32))
     source = SOURCES["CIFAR100"]
@@ -62,7 +62,8 @@ def test_sizes_are_exact_for_the_papers_data_sets(n: int, rate: float) -> None:
     assert n - len(drop) == round(n * rate)
 
 
-@pytest.mark.parametrize("n, rate, kept", [(1_281_167, 0.3, 384_351), (4, 0.2, 0), (5, 0.2, 1), (5, 0.4, 2), (7, 0.2, 1)])
+@pytest.mark.parametrize("n, rate, kept",
+                         [(1_281_167, 0.3, 384_351), (4, 0.2, 0), (5, 0.2, 1), (5, 0.4, 2), (7, 0.2, 1)])
 def test_the_releases_rounding(n: int, rate: float, kept: int) -> None:
     drop = selection.ids_to_drop(np.arange(n), rate)
     low, high = round(n * (.5 - rate / 2)), round(n * (.5 + rate / 2))

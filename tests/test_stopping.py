@@ -23,7 +23,8 @@ TIMES = ("train_seconds", "test_seconds", "images_per_second")
 KILLS = 20
 
 
-def start(folder: Path, script: str, *options: object, limits: Callable[[], None] | None = None) -> subprocess.Popen:
+def start(folder: Path, script: str, *options: object,
+          limits: Callable[[], None] | None = None) -> subprocess.Popen:
     """Start a script in a working folder, with limits set in the new process."""
     return subprocess.Popen([sys.executable, ROOT / script, *map(str, options)], cwd=folder, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limits,
@@ -41,7 +42,8 @@ def log(folder: Path) -> list[dict]:
     if not (folder / "log.csv").exists():
         return []
     with open(folder / "log.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+        return [{name: value for name, value in row.items() if name not in TIMES}
+                for row in csv.DictReader(file)]
 
 
 def wait_until(happens: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -63,8 +65,10 @@ def check_whole(run: Path) -> None:
 
 
 @pytest.mark.parametrize("coreset, kills", [(False, KILLS), (True, 3)])
-def test_killed_and_resumed_is_as_never_stopped(cifar: Path, tmp_path: Path, coreset: bool, kills: int) -> None:
-    options = ["--data", cifar, "--arch", "two-layers", "--batch_size", 64, "--epoch", 5 * kills, "--lr", 0.001]
+def test_killed_and_resumed_is_as_never_stopped(cifar: Path, tmp_path: Path, coreset: bool,
+                                                kills: int) -> None:
+    options = ["--data", cifar, "--arch", "two-layers", "--batch_size", 64, "--epoch", 5 * kills,
+               "--lr", 0.001]
     if coreset:
         (tmp_path / "half.bin").write_bytes(pickle.dumps(np.arange(0, TRAIN, 2)))
         options += ["--prune", "half.bin"]
@@ -119,7 +123,8 @@ def test_resuming_needs_the_runs_own_options_and_files(finished: tuple[Path, lis
         return finish(start(tmp_path, "tests/small_train.py", *options, "--resume", *more))
 
     for more, name in ((("--lr", 0.002), "lr is 0.002, but 0.001"), (("--epoch", 3), "epoch is 3, but 2"),
-                       (("--batch_size", 32), "batch_size is 32, but 64"), (("--seed", 1), "seed is 1, but 42")):
+                       (("--batch_size", 32), "batch_size is 32, but 64"),
+                       (("--seed", 1), "seed is 1, but 42")):
         result = resume(*more)
         assert result.returncode == 2 and name in result.err and result.err.count("\n") == 1
         assert before == {path.name: path.read_bytes() for path in run.iterdir()}
@@ -145,21 +150,23 @@ def test_last_checkpoint_of_a_run_is_one_for_selection(cifar: Path, script, tmp_
 
 
 def test_ctrl_c_is_one_line_and_the_finished_epochs_are_safe(cifar: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers", "--epoch", 10_000)
+    process = start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers",
+                    "--epoch", 10_000)
     run = tmp_path / "ckpt/CIFAR100/two-layers"
     wait_until(lambda: len(log(run)) >= 3, process)
     process.send_signal(signal.SIGINT)
     finish(process)
     assert process.returncode == 130
-    assert process.err == ("small_train.py: stopped; the finished epochs are safe in ckpt/CIFAR100/two-layers; "
-                           "go on with --resume\n")
+    assert process.err == ("small_train.py: stopped; the finished epochs are safe in "
+                           "ckpt/CIFAR100/two-layers; go on with --resume\n")
     check_whole(run)
     assert not list(run.glob(".*"))
 
 
 def test_selection_goes_on_where_it_was(cifar: Path, script, tmp_path: Path) -> None:
     assert script("train.py", tmp_path, "--data", cifar, "--arch", "resnet20", "--epoch", 1).returncode == 0
-    options = ("--data", cifar, "--arch", "resnet20", "--ckpt", "ckpt/CIFAR100/resnet20/best.pth", "--rate", 0.2)
+    options = ("--data", cifar, "--arch", "resnet20", "--ckpt", "ckpt/CIFAR100/resnet20/best.pth",
+               "--rate", 0.2)
     assert script("selection.py", tmp_path, *options, "--save", "whole").returncode == 0
     partial = tmp_path / "index/CIFAR100.features.partial"
     process = start(tmp_path, "selection.py", *options)
@@ -226,8 +233,10 @@ def largest_file(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize("size", [100, 100_000])  # of the largest file: args.json is larger, a checkpoint is larger
-def test_a_full_disk_is_one_line_and_leaves_no_temporary_files(finished: tuple[Path, list], size: int) -> None:
+# Of the largest file: args.json is larger, a checkpoint is larger.
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_full_disk_is_one_line_and_leaves_no_temporary_files(finished: tuple[Path, list],
+                                                               size: int) -> None:
     run, options = finished
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     process = finish(start(run.parents[2], "tests/small_train.py", *options, limits=largest_file(size)))
@@ -240,7 +249,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_temporary_files(finished: tuple[P
 
 def test_a_full_disk_during_selection(cifar: Path, script, tmp_path: Path) -> None:
     assert script("train.py", tmp_path, "--data", cifar, "--arch", "resnet20", "--epoch", 1).returncode == 0
-    options = ("--data", cifar, "--arch", "resnet20", "--ckpt", "ckpt/CIFAR100/resnet20/best.pth", "--rate", 0.2)
+    options = ("--data", cifar, "--arch", "resnet20", "--ckpt", "ckpt/CIFAR100/resnet20/best.pth",
+               "--rate", 0.2)
     process = finish(start(tmp_path, "selection.py", *options, limits=largest_file(20_000)))
     assert process.returncode == 2 and process.err.count("\n") == 1, process.err
     assert "CIFAR100.features.partial: cannot be written: File too large" in process.err
@@ -248,8 +258,9 @@ def test_a_full_disk_during_selection(cifar: Path, script, tmp_path: Path) -> No
 
 
 def test_no_file_handles_left(cifar: Path, tmp_path: Path) -> None:
-    """The limit is set from outside while it trains: with fewer handles from the start, Python itself cannot start."""
-    process = start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers", "--epoch", 10_000)
+    """The limit is set while it trains: with fewer handles from the start, Python itself cannot start."""
+    process = start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers",
+                    "--epoch", 10_000)
     run = tmp_path / "ckpt/CIFAR100/two-layers"
     wait_until(lambda: len(log(run)) >= 2, process)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (0, 0))
@@ -263,7 +274,8 @@ def test_no_file_handles_left(cifar: Path, tmp_path: Path) -> None:
 def test_on_a_small_disk_and_on_a_read_only_one(cifar: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk],
+                      capture_output=True).returncode:
         pytest.skip("cannot mount here")
     options = ("--data", cifar, "--arch", "two-layers", "--epoch", 2, "--model_dir", disk)
     try:
@@ -298,7 +310,8 @@ def resident(process: subprocess.Popen) -> int:
 
 def test_memory_does_not_grow_with_the_epochs(cifar: Path, tmp_path: Path) -> None:
     (tmp_path / "few.bin").write_bytes(pickle.dumps(np.arange(32, TRAIN)))
-    process = start(tmp_path, "train.py", "--data", cifar, "--arch", "resnet20", "--epoch", 10_000, "--prune", "few.bin")
+    process = start(tmp_path, "train.py", "--data", cifar, "--arch", "resnet20", "--epoch", 10_000,
+                    "--prune", "few.bin")
     run = tmp_path / "ckpt/CIFAR100/resnet20/coreset-few-32"
     memory = {}
     for epochs in (5, 30):

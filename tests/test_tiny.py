@@ -41,14 +41,16 @@ def test_recipe_is_the_papers() -> None:
     recipe = SOURCES["tiny"].recipe
     rates = [recipe.learning_rate(0.1, epoch, 90) for epoch in range(90)]
     assert rates == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30)
-    assert recipe.weight_decay == 1e-4 and recipe.clip_norm == 1 and SOURCES["CIFAR100"].recipe.clip_norm is None
+    assert recipe.weight_decay == 1e-4 and recipe.clip_norm == 1
+    assert SOURCES["CIFAR100"].recipe.clip_norm is None
 
 
 def test_ids_follow_class_folder_then_file_name_and_labels_the_wnids(data: DataSet, tiny: Path) -> None:
     expected = [(path, label) for label, wnid in enumerate(sorted(TINY_WNIDS))
                 for path in sorted(map(str, (tiny / "train" / wnid / "images").iterdir()))]
     assert list(zip(data.train.names, data.train.labels.tolist())) == expected
-    assert [Path(name).name for name in data.train.names[:4]] == [f"n00000009_{i}.JPEG" for i in (0, 1, 10, 11)]
+    names = [Path(name).name for name in data.train.names[:4]]
+    assert names == [f"n00000009_{i}.JPEG" for i in (0, 1, 10, 11)]
     assert data.train.labels.dtype == data.test.labels.dtype == np.int32
     assert data.classes == ["goldfish", "n00000012", "n00000101"] and not data.small_images
     reference = [np.asarray(Image.open(path).convert("RGB"), int) for path, _ in expected]
@@ -119,21 +121,26 @@ def empty(path: str) -> Callable[[Path], None]:
 
 FIRST = "train/n00000009/images/n00000009_0.JPEG"
 BAD = [
-    (lambda folder: shutil.rmtree(folder / "train"), "train: missing; download http://cs231n.stanford.edu/tiny"),
+    (lambda folder: shutil.rmtree(folder / "train"),
+     "train: missing; download http://cs231n.stanford.edu/tiny"),
     (lambda folder: shutil.rmtree(folder / "val"), "val: missing; download http://cs231n.stanford.edu/tiny"),
     (lambda folder: shutil.rmtree(folder / "val/images"), "n00000009: holds no .JPEG image"),
-    (lambda folder: [shutil.rmtree(folder / "train" / wnid) for wnid in TINY_WNIDS], "train: holds no class folder"),
+    (lambda folder: [shutil.rmtree(folder / "train" / wnid) for wnid in TINY_WNIDS],
+     "train: holds no class folder"),
     (empty("train/n00000012/images"), "train/n00000012: holds no .JPEG image"),
-    (lambda folder: shutil.rmtree(folder / "train/n00000012"), "val_1.JPEG: its class n00000012 has no folder in"),
+    (lambda folder: shutil.rmtree(folder / "train/n00000012"),
+     "val_1.JPEG: its class n00000012 has no folder in"),
     (lambda folder: (folder / "val/val_annotations.txt").unlink(), "val_annotations.txt: missing"),
     (append("val/val_annotations.txt", "../../train/x.JPEG\tn00000009\n"), "val_annotations.txt: line 13"),
     (append("val/val_annotations.txt", "/etc/x.JPEG\tn00000009\n"), "val_annotations.txt: line 13"),
     (append("val/val_annotations.txt", "val_0.JPEG\t../train\n"), "val_annotations.txt: line 13"),
     (append("val/val_annotations.txt", "val_0.JPEG\tn00000012\n"), "val_annotations.txt: line 13"),
     (append("val/val_annotations.txt", "val_99.JPEG\tn00000012\n"), "val_99.JPEG: missing"),
-    (rewrite("val/val_annotations.txt", lambda content: content[content.index(b"\n") + 1:]), "val_0.JPEG: not in"),
+    (rewrite("val/val_annotations.txt", lambda content: content[content.index(b"\n") + 1:]),
+     "val_0.JPEG: not in"),
     (lambda folder: [(folder / "val/n00000009").mkdir(),
-                     shutil.copy(folder / "val/images/val_0.JPEG", folder / "val/n00000009")], "val_0.JPEG: also in"),
+                     shutil.copy(folder / "val/images/val_0.JPEG", folder / "val/n00000009")],
+                     "val_0.JPEG: also in"),
     (link_out(FIRST), "n00000009_0.JPEG: a link that leads out"),
     (link_out("train/n00000009"), "train/n00000009: a link that leads out"),
     (link_out("train/n00000009/images"), "train/n00000009/images: a link that leads out"),
@@ -147,9 +154,11 @@ BAD = [
     (rewrite(FIRST, lambda content: content[:-100]), "n00000009_0.JPEG: truncated"),
     # these four crash MindSpore's decoder
     (rewrite(FIRST, lambda content: content[:500] + b"\xff\xd9"), "n00000009_0.JPEG: a damaged JPEG"),
-    (rewrite(FIRST, lambda content: content[:content.index(b"\xff\xda") + 2] + b"\xff\xd9"), "_0.JPEG: a damaged JPEG"),
+    (rewrite(FIRST, lambda content: content[:content.index(b"\xff\xda") + 2] + b"\xff\xd9"),
+     "_0.JPEG: a damaged JPEG"),
     (rewrite(FIRST, lambda content: content.replace(b"\xff\xdb", b"\xff\xfe")), "_0.JPEG: a damaged JPEG"),
-    (rewrite(FIRST, lambda content: content[:scan_start(content) - 9] + b"\x33" + content[scan_start(content) - 8:]),
+    (rewrite(FIRST,
+             lambda content: content[:scan_start(content) - 9] + b"\x33" + content[scan_start(content) - 8:]),
      "_0.JPEG: a damaged JPEG"),
     (save_image(FIRST, "RGB", (64, 63)), "n00000009_0.JPEG: not an image of 64x64"),
     (save_image(FIRST, "CMYK", (64, 64)), "n00000009_0.JPEG: not an image of 64x64 pixels, grey or coloured"),
@@ -172,7 +181,8 @@ def test_damaged_data_of_a_whole_header_is_decoded(folder: Path) -> None:
 
 def test_features_see_the_images_as_they_are(data: DataSet) -> None:
     index, images, labels = zip(*EvaluationBatches(data, data.train, 32))
-    assert np.concatenate(index).tolist() == [*range(N), *[-1] * 16] and labels[0].tolist() == [0] * 16 + [1] * 16
+    assert np.concatenate(index).tolist() == [*range(N), *[-1] * 16]
+    assert labels[0].tolist() == [0] * 16 + [1] * 16
     expected = (data.train.pixels([33]).transpose(0, 3, 1, 2) / 255 - np.array(data.mean)[:, None, None]) / (
         np.array(data.std)[:, None, None])
     assert np.abs(images[1][1] - expected).max() < 1e-5
@@ -210,7 +220,8 @@ def test_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int) -> N
                                                              expected[3] / expected[2])):
         values = np.unique(np.concatenate([found, other]))
         steps = [np.searchsorted(np.sort(part), values, side="right") / n for part in (found, other)]
-        assert np.abs(steps[0] - steps[1]).max() < 1.95 * math.sqrt(2 / n)  # Kolmogorov-Smirnov, one in a thousand
+        # Kolmogorov-Smirnov, one in a thousand.
+        assert np.abs(steps[0] - steps[1]).max() < 1.95 * math.sqrt(2 / n)
 
 
 def test_a_crop_that_never_fits_is_the_central_one() -> None:

@@ -1,7 +1,8 @@
-"""The networks in PyTorch, written anew for the golden files, with the paper's release's names of the parameters.
+"""The networks in PyTorch, written anew for the golden files, with the release's parameter names.
 
-After He et al. (2016), Hu et al. (2018), Tan and Le (2019), Simonyan and Zisserman (2015), Ma et al. (2018), Szegedy et
-al. (2015), and the shapes of the release's state dicts; torchvision's names and layout for ResNets on Tiny ImageNet.
+After He et al. (2016), Hu et al. (2018), Tan and Le (2019), Simonyan and Zisserman (2015), Ma et al. (2018),
+Szegedy et al. (2015), and the shapes of the release's state dicts; torchvision's names and layout for ResNets
+on Tiny ImageNet.
 """
 from collections.abc import Callable
 
@@ -35,9 +36,11 @@ class Residual(Unit):
         inputs, outputs = (i, width, width), (width, width, o)
         for k, kernel in enumerate(kernels):
             has_stride = k == (1 if self.count == 3 else 0)
-            self.add(k + 1, inputs[k], outputs[k] if k + 1 < self.count else o, kernel, stride if has_stride else 1)
+            self.add(k + 1, inputs[k], outputs[k] if k + 1 < self.count else o, kernel,
+                     stride if has_stride else 1)
         projected = stride > 1 or i != o
-        self.add_module(name, nn.Sequential(conv(i, o, 1, stride), nn.BatchNorm2d(o)) if projected else nn.Sequential())
+        layers = (conv(i, o, 1, stride), nn.BatchNorm2d(o)) if projected else ()
+        self.add_module(name, nn.Sequential(*layers))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x
@@ -47,7 +50,8 @@ class Residual(Unit):
 
 
 class ResNet(Unit):
-    def __init__(self, kernels: tuple[int, ...], depths: tuple[int, ...], classes: int = 100, small: bool = True) -> None:
+    def __init__(self, kernels: tuple[int, ...], depths: tuple[int, ...], classes: int = 100,
+                 small: bool = True) -> None:
         super().__init__()
         self.small, self.last = small, "linear" if small else "fc"
         self.add(1, 3, 64, *((3,) if small else (7, 2)))
@@ -141,7 +145,8 @@ class SENet18(Unit):
         i = 64
         for stage in range(4):
             o = 64 << stage
-            self.add_module(f"layer{stage + 1}", nn.Sequential(PreAct(i, o, 2 if stage else 1), PreAct(o, o, 1)))
+            self.add_module(f"layer{stage + 1}",
+                            nn.Sequential(PreAct(i, o, 2 if stage else 1), PreAct(o, o, 1)))
             i = o
         self.linear = nn.Linear(i, classes)
 
@@ -247,7 +252,8 @@ class Down(Unit):
         self.add(5, half, half, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return shuffled(F.relu(self.run(2, self.run(1, x))), F.relu(self.run(5, self.run(4, F.relu(self.run(3, x))))))
+        return shuffled(F.relu(self.run(2, self.run(1, x))),
+                        F.relu(self.run(5, self.run(4, F.relu(self.run(3, x))))))
 
 
 class ShuffleNetV2(Unit):
@@ -275,7 +281,8 @@ def chain(*shapes: tuple[int, int, int]) -> list[nn.Module]:
 
 
 class Inception(nn.Module):
-    def __init__(self, i: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pooled: int) -> None:
+    def __init__(self, i: int, one: int, reduce3: int, three: int, reduce5: int, five: int,
+                 pooled: int) -> None:
         super().__init__()
         self.b1 = nn.Sequential(*chain((i, one, 1)))
         self.b2 = nn.Sequential(*chain((i, reduce3, 1), (reduce3, three, 3)))

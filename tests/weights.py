@@ -1,4 +1,4 @@
-"""The same pseudo-random weights for a network in MindSpore and in PyTorch, made from the parameters' names."""
+"""The same pseudo-random weights for a network in MindSpore and PyTorch, from the parameters' names."""
 import zlib
 
 import numpy as np
@@ -25,7 +25,8 @@ def make_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def make_batch(n: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Images, float32 (n, 3, side, side), and labels, int32 (n,), of 100 classes."""
     generator = np.random.default_rng(7)
-    return generator.normal(0, 1, (n, 3, side, side)).astype(np.float32), generator.integers(0, 100, n, np.int32)
+    return (generator.normal(0, 1, (n, 3, side, side)).astype(np.float32),
+            generator.integers(0, 100, n, np.int32))
 
 
 def sample(values: np.ndarray) -> np.ndarray:
