@@ -107,8 +107,9 @@ class BlockFile:
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
         self.key = key.encode() + b"\n"
+        self.found = 0  # bytes that an earlier run has left
         try:
-            self.file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+            self.file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
         except OSError as error:
             raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -132,6 +133,7 @@ class BlockFile:
                 yield np.load(io.BytesIO(content), allow_pickle=False)
             self.file.truncate(end)
             self.file.seek(end)
+            self.found = end
         else:
             self.file.seek(0)
             self.file.truncate()
@@ -141,7 +143,7 @@ class BlockFile:
         """Add an array after read() has come to its end.
 
         Raises:
-            BadInput: the disk is full; the file is removed.
+            BadInput: the disk is full; what this run has added is removed.
         """
         content = io.BytesIO()
         np.save(content, array, allow_pickle=False)
@@ -150,10 +152,13 @@ class BlockFile:
 
     def _write(self, content: bytes) -> None:
         try:
-            self.file.write(content)
-            self.file.flush()
+            left = memoryview(content)
+            while left:
+                left = left[self.file.write(left):]
         except OSError as error:
-            self.path.unlink(missing_ok=True)
+            self.file.truncate(self.found)
+            if not self.found:
+                self.path.unlink(missing_ok=True)
             raise BadInput(f"{self.path}: cannot be written: {error.strerror}; make room or name another "
                            "folder") from error
 

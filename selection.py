@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         manifest |= {"seed": args.seed}
     data = open_dataset(args.dataset, args.data)
+    manifest |= {"images_sha256": data.train.sha256()}
     n = len(data.train.labels)
     if len(ids_to_drop(np.arange(n), args.rate)) == n:
         raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
@@ -93,8 +94,7 @@ def find_distances(data: DataSet, manifest: dict, checkpoint: Path, index: Path)
         BadInput: the checkpoint does not fit the network, its features are not finite, or a file cannot be
             written.
     """
-    key = {name: manifest[name] for name in ("dataset", "arch", "checkpoint_sha256")}
-    key |= {"images_sha256": data.train.sha256()}
+    key = {name: manifest[name] for name in ("dataset", "arch", "checkpoint_sha256", "images_sha256")}
     centred_key = {**key, "centre": manifest["centre"]}
     path, partial = index.with_suffix(".distances.npz"), index.with_suffix(".features.partial")
     distances = read_distances(path, centred_key, len(data.train.labels))
@@ -104,12 +104,12 @@ def find_distances(data: DataSet, manifest: dict, checkpoint: Path, index: Path)
     network = create_model(manifest["arch"], len(data.classes), data.small_images)
     load_weights(network, load_checkpoint(checkpoint), str(checkpoint), manifest["arch"])
     features = extract_features(network, data, partial, key)
-    partial.unlink()
     if not np.isfinite(features).all():
         raise BadInput(f"{checkpoint}: gives features that are not finite numbers; train it again")
     distances = distances_to_centres(features, data.train.labels, manifest["centre"])
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, distances=distances, key=np.array(json.dumps(centred_key, sort_keys=True)))
+    partial.unlink()
     return distances
 
 
@@ -142,25 +142,32 @@ def extract_features(network: ms.nn.Cell, data: DataSet, partial: Path, key: dic
         return network.features(images)
 
     n = len(data.train.labels)
-    blocks, done = [], 0
+    features, done = np.empty((0, 0), np.float32), 0
+
+    def put(block: np.ndarray) -> None:
+        nonlocal features, done
+        if not done:  # at once in full: blocks kept until the end would take as much memory again
+            features = np.empty((n, block.shape[1]), block.dtype)
+        features[done:done + len(block)] = block
+        done += len(block)
+
     with (BlockFile(partial, json.dumps(key, sort_keys=True)) as file,
           runtime.ProgressBar("features", n, "image") as bar):
         for block in file.read():
-            blocks.append(block)
-            done += len(block)
+            put(block)
         if done:
             print(f"going on after image {done} of {n}", flush=True)
             bar.skip(done)
         try:
             for index, images, _ in batches.starting_at(done):
-                blocks.append(step(ms.Tensor(images)).asnumpy()[index != PADDING])
-                file.append(blocks[-1])
-                done += len(blocks[-1])
-                bar.update(len(blocks[-1]))
+                block = step(ms.Tensor(images)).asnumpy()[index != PADDING]
+                file.append(block)
+                put(block)
+                bar.update(len(block))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{done} of {n} images are done; the same command goes on from "
                                     "there") from None
-    return np.concatenate(blocks)
+    return features
 
 
 def distances_to_centres(features: np.ndarray, labels: np.ndarray, centre: str = "median") -> np.ndarray:

@@ -80,14 +80,15 @@ def main(argv: list[str] | None = None) -> None:
     folder = args.model_dir / args.dataset / args.arch
     keep = np.arange(len(data.train.labels))
     manifest = None
+    images_sha256 = data.train.sha256()
     if args.prune:
-        drop, manifest = read_index(args.prune, data.name, len(keep))
+        drop, manifest = read_index(args.prune, data.name, len(keep), images_sha256)
         keep = np.delete(keep, drop)
         folder /= coreset_name(args.prune, manifest, len(keep))
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
-    options = {**vars(args), "device": device, "images": len(keep), "images_sha256": data.train.sha256(),
+    options = {**vars(args), "device": device, "images": len(keep), "images_sha256": images_sha256,
                "kept_sha256": hashlib.sha256(keep.astype("<i8")).hexdigest(), "index": manifest,
                "versions": runtime.versions()}
     with locked(folder):

@@ -27,11 +27,12 @@ def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
         temporary.write_bytes(content)
 
 
-def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]:
+def read_index(path: Path, dataset: str, images: int, images_sha256: str) -> tuple[np.ndarray, dict]:
     """The ids to drop, int64, ascending, and the manifest; {} for a plain index of the PyTorch release.
 
     Raises:
-        BadInput: it does not fit a data set of that name with that many images.
+        BadInput: it does not fit a data set of that name with that many images and, by their sha256, the very
+            images and labels.
     """
     content = read_bytes(path)
     drop = unpickle(content, path)
@@ -52,6 +53,9 @@ def read_index(path: Path, dataset: str, images: int) -> tuple[np.ndarray, dict]
         if manifest.get("dataset") != dataset or manifest.get("images") != images:
             raise BadInput(f"{path}: made for {manifest.get('dataset')} with {manifest.get('images')} "
                            f"images, not for {dataset} with {images}; make an index for this data set")
+        if manifest.get("images_sha256", images_sha256) != images_sha256:
+            raise BadInput(f"{path}: made for other images or labels of {dataset} than those in --data; make "
+                           "it again with selection.py")
         if manifest.get("index_sha256") != hashlib.sha256(content).hexdigest():
             raise BadInput(f"{path}: its manifest {path.stem}.json belongs to another index; make both again "
                            "with selection.py, or delete the manifest of a plain index")

@@ -13,6 +13,7 @@ from datasets.images import Split
 from datasets.tiny import read_tiny
 from files import BadInput, read_bytes, unpickle
 
+CORRUPT = "cifar-100-corrupt"  # folder of CIFAR100C
 NOTE = "corrupt.json"  # in a corrupted copy of Tiny ImageNet
 FINISHED = "finished"  # its state
 Splits = tuple[Split, Split, list[str]]
@@ -26,7 +27,7 @@ def read_cifar100c(root: Path) -> Splits:
     """
     clean, test, classes = read_cifar100(root)
     script = "robust/corrupt-cifar.py"
-    images, targets = (root / "cifar-100-corrupt" / name for name in ("img.bin", "targets.bin"))
+    images, targets = (root / CORRUPT / name for name in ("img.bin", "targets.bin"))
     return Split(check_images(read_pickle(images, script), clean, images, script),
                  check_labels(read_pickle(targets, script), clean, classes, targets, script)), test, classes
 

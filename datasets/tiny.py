@@ -66,19 +66,32 @@ def entries(folder: Path, root: Path) -> list[os.DirEntry]:
 
 
 def images_in(folder: Path, root: Path) -> list[str]:
-    """The paths of the images of one class in `folder`, or in the folder images/ in it, by file name.
+    """The paths of the images of one class in `folder` and in the folder images/ in it, by file name.
 
     Raises:
-        BadInput: as `entries`; one is not a plain file.
+        BadInput: as `entries`; one is not a plain file, or is in both places.
     """
     found = entries(folder, root)
     if any(entry.name == "images" and entry.is_dir() for entry in found):
-        found = entries(folder / "images", root)
+        found += entries(folder / "images", root)
     found = [entry for entry in found if IMAGE_NAME.fullmatch(entry.name)]
     for entry in found:
         if not entry.is_file():
             raise BadInput(f"{entry.path}: not a file; unpack the data set again")
-    return [entry.path for entry in found]
+    return by_name([entry.path for entry in found])
+
+
+def by_name(paths: list[str]) -> list[str]:
+    """The paths of a class by file name.
+
+    Raises:
+        BadInput: two files have one name.
+    """
+    paths = sorted(paths, key=os.path.basename)
+    for first, second in zip(paths, paths[1:]):
+        if os.path.basename(first) == os.path.basename(second):
+            raise BadInput(f"{first}: also in {os.path.dirname(second)}; delete one of the two")
+    return paths
 
 
 def class_folders(part: Path, root: Path, beside: frozenset[str] = frozenset()) -> dict[str, list[str]]:
@@ -108,27 +121,22 @@ def validation_files(val: Path, root: Path, wnids: list[str]) -> dict[str, list[
         BadInput: as `class_folders`; an image has no class or an unknown one, or is there twice or missing.
     """
     grouped = class_folders(val, root, frozenset({"images"}))
-    if os.path.isdir(val / "images"):
-        loose = {os.path.basename(path): path for path in images_in(val / "images", root)}
-        table = read_annotations(val / "val_annotations.txt") if loose else {}
-        for name, path in loose.items():
-            if name not in table:
-                raise BadInput(f"{path}: not in {val / 'val_annotations.txt'}; delete it or unpack the data "
-                               "set again")
-            grouped.setdefault(table[name], []).append(path)
-        present = {os.path.basename(path) for paths in grouped.values() for path in paths}
-        for name, wnid in table.items():
-            if name not in present and wnid in wnids:
-                raise BadInput(f"{val / 'images' / name}: missing; unpack the data set again")
+    loose = images_in(val / "images", root) if os.path.isdir(val / "images") else []
+    annotations = val / "val_annotations.txt"
+    table = read_annotations(annotations) if loose or os.path.isfile(annotations) else {}
+    for path in loose:
+        if os.path.basename(path) not in table:
+            raise BadInput(f"{path}: not in {annotations}; delete it or unpack the data set again")
+        grouped.setdefault(table[os.path.basename(path)], []).append(path)
+    present = {os.path.basename(path) for paths in grouped.values() for path in paths}
+    for name, wnid in table.items():
+        if name not in present and wnid in wnids:
+            raise BadInput(f"{val / 'images' / name}: missing; unpack the data set again")
     for wnid, paths in grouped.items():
         if paths and wnid not in wnids:
             raise BadInput(f"{paths[0]}: its class {wnid} has no folder in {val.parent / 'train'}; unpack "
                            "the data set again")
-        paths.sort(key=os.path.basename)
-        for first, second in zip(paths, paths[1:]):
-            if os.path.basename(first) == os.path.basename(second):
-                raise BadInput(f"{first}: also in {os.path.dirname(second)}; delete one of the two")
-    return {wnid: grouped.get(wnid, []) for wnid in wnids}
+    return {wnid: by_name(grouped.get(wnid, [])) for wnid in wnids}
 
 
 def read_annotations(path: Path) -> dict[str, str]:
@@ -211,7 +219,7 @@ def scan_start(content: bytes) -> int:
     """Where a JPEG file's data after its first scan header start (ITU T.81, B.1, B.2); 0: there is none."""
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF:
-        end = at + 2 + int.from_bytes(content[at + 2:at + 4])
+        end = at + 2 + int.from_bytes(content[at + 2:at + 4], "big")
         if content[at + 1] == SCAN:
             return end if end <= len(content) - 2 else 0
         at = end

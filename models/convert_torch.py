@@ -144,7 +144,8 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     import torch
     read_bytes(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that it did not write
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file can raise anything
         raise BadInput(f"{path}: not a PyTorch checkpoint of weights alone; "

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-from mindspore.common.initializer import HeNormal, Uniform, initializer
+from mindspore.common.initializer import HeNormal, Initializer, Uniform, initializer
 
 
 class ConvBN(nn.Cell):
@@ -156,7 +156,11 @@ def start_uniform(network: nn.Cell) -> None:
                 parameter.set_data(initializer(Uniform(bound), parameter.shape, parameter.dtype))
 
 
-def classifier(features: int, num_classes: int) -> nn.Dense:
-    """The last linear layer, with PyTorch's default start: uniform within 1 / sqrt(features)."""
+def classifier(features: int, num_classes: int, start: Initializer | None = None) -> nn.Dense:
+    """The last linear layer.
+
+    Args:
+        start: of the weights; None: as the bias, PyTorch's default, uniform within 1 / sqrt(features).
+    """
     bound = features ** -0.5
-    return nn.Dense(features, num_classes, weight_init=Uniform(bound), bias_init=Uniform(bound))
+    return nn.Dense(features, num_classes, weight_init=start or Uniform(bound), bias_init=Uniform(bound))

@@ -1,6 +1,7 @@
 """Residual networks (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016)."""
 import mindspore as ms
 from mindspore import nn, ops
+from mindspore.common.initializer import HeNormal
 
 from models.layers import ConvBN, classifier
 
@@ -84,7 +85,8 @@ class ResNet(nn.Cell):
                 channels = width * block.expansion
             stages.append(nn.SequentialCell(blocks))
         self.stages = nn.SequentialCell(stages)
-        self.classifier = classifier(channels, num_classes)
+        # On Tiny ImageNet the paper starts it anew: Kaiming normal over fan in.
+        self.classifier = classifier(channels, num_classes, None if small_images else HeNormal())
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """Penultimate activations, (n, 512) or, with bottlenecks, (n, 2048)."""

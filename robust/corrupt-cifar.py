@@ -7,7 +7,7 @@ import pickle
 
 import project  # first: it finds the project's own modules
 import runtime
-from datasets import open_dataset
+from datasets import open_dataset, scenes
 from datasets.images import Split
 from files import locked, replacing
 from robust import corruptions, options, results
@@ -21,7 +21,8 @@ RATE = 0.06
 
 def main() -> None:
     parser = options.make_parser("Corrupt CIFAR-100's training images.")
-    parser.add_argument("--folder", default=FOLDER, help="folder in --data that is written to")
+    parser.add_argument("--folder", default=FOLDER, help="folder in --data that is written to; "
+                        f"CIFAR100C reads {scenes.CORRUPT}")
     parser.add_argument("--rate", default=RATE, type=options.share_of_each,
                         help="share of the images for each corruption")
     args = parser.parse_args()
@@ -37,6 +38,8 @@ def main() -> None:
                 pickle.dump(content, file, protocol=4)
         results.save_array(folder / "kinds.npy", kinds)
     print(f"{folder}: {corruptions.describe(kinds)}")
+    if args.folder != scenes.CORRUPT:
+        print(f"CIFAR100C reads {args.data / scenes.CORRUPT}: rename the folder to use it")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import project  # first: it finds the project's own modules
 import numpy as np
 
 import runtime
-from datasets.scenes import read_array
+from datasets.scenes import CORRUPT, read_array
 from files import BadInput
 from robust import options
 from robust.corruptions import CLEAN
@@ -60,8 +60,7 @@ class Marks:
 
 MARKS = {
     "CIFAR100N": Marks("mislabelled", "noisy-cifar.py", "noisy/cifar.json", "noisy/cifar_changed.npy"),
-    "CIFAR100C": Marks("corrupted", "corrupt-cifar.py", "cifar-100-corrupt/corrupt.json",
-                       "cifar-100-corrupt/kinds.npy"),
+    "CIFAR100C": Marks("corrupted", "corrupt-cifar.py", f"{CORRUPT}/corrupt.json", f"{CORRUPT}/kinds.npy"),
     "tinyN": Marks("mislabelled", "noisy-tiny.py", "noisy/tiny.json", "noisy/tiny_changed.npy"),
     "tinyC": Marks("corrupted", "corrupt-tiny.py", "tiny-imagenet-200-corrupt/corrupt.json"),
 }

@@ -57,8 +57,7 @@ def test_there_and_back(arch: str, small_images: bool) -> None:
             weights[name] = make_weight(name, parameter.shape)
     state = to_torch(weights, "x.pth", arch, small_images)
     if small_images:  # the very names and, but for the classes, shapes of PyTorch's network
-        expected = golden(arch)["names"] if arch != "resnet34" else state
-        assert set(state) == set(expected)
+        assert set(state) == set(golden(arch)["names"])
     back = from_torch(state, "x.pth", arch, small_images)
     for name, parameter in back.parameters_and_names():
         if parameter.asnumpy().dtype == np.float32:  # dropout's state starts anew

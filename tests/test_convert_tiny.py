@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from datasets.tiny import images_in
 
 
 @pytest.fixture
@@ -69,6 +70,8 @@ def test_an_images_folder_within_a_class_counts(tiny: Path) -> None:
     result = convert(tiny)
     assert result.returncode == 0 and "12 images, 0 missing" in result.stdout and contents(tiny) == before
     assert (tiny / "val/n00000001/images/val_4.JPEG").exists()
+    read = images_in(tiny / "val/n00000001", tiny)
+    assert [Path(path).name for path in read] == ["val_1.JPEG", "val_10.JPEG", "val_4.JPEG", "val_7.JPEG"]
 
 
 def test_test_is_deleted_when_asked(tiny: Path) -> None:

@@ -104,13 +104,15 @@ def test_epochs_depend_on_seed_and_number_alone(cifar: Path) -> None:
     assert (next(TrainingBatches(data, np.arange(50), 50, 1).epoch(4))[0] != first[0]).any()
 
 
-MANIFEST = {"dataset": "toy", "images": 100, "dropped": 3, "method": "moderate", "rate": 0.97}
+SHA = 64 * "0"
+MANIFEST = {"dataset": "toy", "images": 100, "dropped": 3, "method": "moderate", "rate": 0.97,
+            "images_sha256": SHA}
 
 
 def test_index_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "toy.bin"
     write_index(path, np.array([5, 1, 99]), MANIFEST)
-    drop, manifest = read_index(path, "toy", 100)
+    drop, manifest = read_index(path, "toy", 100, SHA)
     assert drop.tolist() == [1, 5, 99] and manifest.items() > MANIFEST.items()
     plain = pickle.loads(path.read_bytes())
     assert plain.dtype == np.int64 and plain.tolist() == [5, 1, 99]
@@ -120,7 +122,7 @@ def test_index_round_trip(tmp_path: Path) -> None:
 def test_a_plain_index_of_the_pytorch_release_is_accepted(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "toy.bin"
     path.write_bytes(pickle.dumps(np.array([3, 2]), protocol=protocol))
-    assert read_index(path, "toy", 100)[0].tolist() == [2, 3]
+    assert read_index(path, "toy", 100, SHA)[0].tolist() == [2, 3]
 
 
 @pytest.mark.parametrize("drop, message", [
@@ -132,7 +134,7 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, drop, message: st
     path = tmp_path / "toy.bin"
     path.write_bytes(pickle.dumps(drop))
     with pytest.raises(BadInput, match=message):
-        read_index(path, "toy", 100)
+        read_index(path, "toy", 100, SHA)
 
 
 @pytest.mark.parametrize("dataset, images, message",
@@ -141,14 +143,20 @@ def test_an_index_of_another_data_set_is_refused(tmp_path: Path, dataset: str, i
                                                  message: str) -> None:
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     with pytest.raises(BadInput, match=message):
-        read_index(tmp_path / "toy.bin", dataset, images)
+        read_index(tmp_path / "toy.bin", dataset, images, SHA)
+
+
+def test_an_index_of_other_images_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
+    with pytest.raises(BadInput, match="made for other images or labels of toy"):
+        read_index(tmp_path / "toy.bin", "toy", 100, 64 * "1")
 
 
 def test_a_manifest_of_another_index_is_refused(tmp_path: Path) -> None:
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     (tmp_path / "toy.bin").write_bytes(pickle.dumps(np.array([5, 1, 98])))
     with pytest.raises(BadInput, match="toy.json belongs to another index"):
-        read_index(tmp_path / "toy.bin", "toy", 100)
+        read_index(tmp_path / "toy.bin", "toy", 100, SHA)
 
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", "{}", '{"method": "../..", "rate": 1}', "[" * 100_000])
@@ -156,7 +164,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str) -> Non
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     (tmp_path / "toy.json").write_text(content)
     with pytest.raises(BadInput, match="toy.json: not"):
-        read_index(tmp_path / "toy.bin", "toy", 100)
+        read_index(tmp_path / "toy.bin", "toy", 100, SHA)
 
 
 class Payload:

@@ -15,7 +15,8 @@ from models.convert_torch import torch_name
 from models.layers import ConvBN, Dropout, fold_batchnorm
 from weights import make_batch, make_weight, sample
 
-ARCHS = ("efficientnet", "googlenet", "resnet18", "resnet20", "resnet50", "senet18", "shufflenet", "vgg16")
+ARCHS = ("efficientnet", "googlenet", "resnet18", "resnet20", "resnet34", "resnet50", "senet18", "shufflenet",
+         "vgg16")
 # resnet20 has one form.
 FORMS = [(arch, 32) for arch in ARCHS] + [(arch, 64) for arch in ARCHS if arch != "resnet20"]
 # Largest error after a step, over the parameter's largest value, where it is not 1e-4. Of the networks these
@@ -202,6 +203,9 @@ def test_start_of_the_weights() -> None:
         if name.endswith("conv.weight"):
             fan_out = parameter.shape[0] * parameter.shape[2] * parameter.shape[3]
             assert parameter.asnumpy().std() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+    for small_images, deviation in ((True, (1 / 512 / 3) ** 0.5), (False, (2 / 512) ** 0.5)):
+        weight = create_model("resnet18", 100, small_images).classifier.weight.asnumpy()
+        assert weight.std() == pytest.approx(deviation, rel=0.02)
 
 
 def test_weights_of_another_network_are_refused() -> None:

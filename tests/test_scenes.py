@@ -242,7 +242,8 @@ def test_an_edited_constant_is_obeyed(project: Path) -> None:
     path = project / "robust/corrupt-cifar.py"
     text = path.read_text().replace("RATE = 0.06", "RATE = 0.1")
     path.write_text(text.replace('"cifar-100-corrupt"', '"other"'))
-    assert "100 of 200 images corrupted" in run(project, ".", "corrupt-cifar.py").stdout
+    said = run(project, ".", "corrupt-cifar.py").stdout
+    assert "100 of 200 images corrupted" in said and "CIFAR100C reads" in said
     assert (project / "data/other/img.bin").exists()
 
 

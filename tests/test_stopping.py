@@ -257,6 +257,25 @@ def test_a_full_disk_during_selection(cifar: Path, script, tmp_path: Path) -> No
     assert not (tmp_path / "index").exists()
 
 
+def test_a_full_disk_leaves_the_blocks_of_an_earlier_run(tmp_path: Path) -> None:
+    path, array = tmp_path / "x.partial", np.arange(100)
+    with BlockFile(path, "key") as file:
+        list(file.read())
+        file.append(array)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with BlockFile(path, "key") as file:
+        assert len(list(file.read())) == 1
+        file.append(array)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, hard))
+        try:
+            with pytest.raises(BadInput, match="x.partial: cannot be written"):
+                file.append(array)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+
+
 def test_no_file_handles_left(cifar: Path, tmp_path: Path) -> None:
     """The limit is set while it trains: with fewer handles from the start, Python itself cannot start."""
     process = start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers",

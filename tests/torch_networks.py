@@ -327,6 +327,7 @@ NETWORKS = {
     "googlenet": lambda small: GoogLeNet(),
     "resnet18": resnet((3, 3), (2, 2, 2, 2)),
     "resnet20": lambda small: ResNet20(),
+    "resnet34": resnet((3, 3), (3, 4, 6, 3)),
     "resnet50": resnet((1, 3, 1), (3, 4, 6, 3)),
     "senet18": lambda small: SENet18(),
     "shufflenet": lambda small: ShuffleNetV2(small=small),
