@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     index = args.save / f"{args.dataset}.bin"
     with locked(args.save):
         if args.method == "random":
-            drop = ids_to_drop(np.random.default_rng(args.seed).permutation(n), args.rate)
+            drop = ids_to_drop(random_order(n, args.seed), args.rate)
             index.with_suffix(".png").unlink(missing_ok=True)  # it would show another selection
         else:
             distances = find_distances(data, manifest, args.ckpt, index)
@@ -194,6 +194,15 @@ def distances_to_centres(features: np.ndarray, labels: np.ndarray, centre: str =
             squares += np.einsum("dn,dn->n", difference, difference)
         distances[members] = np.sqrt(squares)
     return distances
+
+
+def random_order(n: int, seed: int) -> np.ndarray:
+    """A random order of n ids.
+
+    Its stream is its own: from that of `seed` alone robust/corrupt-cifar.py draws the images that it corrupts,
+    and a selection by the same seed would keep none of them.
+    """
+    return np.random.default_rng([seed, *b"random"]).permutation(n)
 
 
 def ids_to_drop(order: np.ndarray, rate: float) -> np.ndarray:

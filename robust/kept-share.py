@@ -20,7 +20,7 @@ from files import BadInput
 from robust import options
 from robust.corruptions import CLEAN
 from robust.results import read_record
-from selection import ids_to_drop
+from selection import ids_to_drop, random_order
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def kept_shares(distances: np.ndarray, perturbed: np.ndarray, rate: float, seed:
     """
     order, ids = np.argsort(distances, kind="stable"), np.arange(len(distances))
     kept = {"moderate": np.delete(ids, ids_to_drop(order, rate)),
-            "random": np.delete(ids, ids_to_drop(np.random.default_rng(seed).permutation(ids), rate))}
+            "random": np.delete(ids, ids_to_drop(random_order(len(ids), seed), rate))}
     kept["nearest to the centre"] = order[:len(kept["moderate"])]
     return {name: perturbed[chosen].sum() / max(perturbed.sum(), 1) for name, chosen in kept.items()}
 
