@@ -199,8 +199,8 @@ def distances_to_centres(features: np.ndarray, labels: np.ndarray, centre: str =
 def random_order(n: int, seed: int) -> np.ndarray:
     """A random order of n ids.
 
-    Its stream is its own: from that of `seed` alone robust/corrupt-cifar.py draws the images that it corrupts,
-    and a selection by the same seed would keep none of them.
+    Its stream is its own: from that of `seed` alone robust/corrupt-cifar.py draws the images that it
+    corrupts, and a selection by the same seed would keep none of them.
     """
     return np.random.default_rng([seed, *b"random"]).permutation(n)
 
