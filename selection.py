@@ -105,6 +105,7 @@ def find_distances(data: DataSet, manifest: dict, checkpoint: Path, index: Path)
     load_weights(network, load_checkpoint(checkpoint), str(checkpoint), manifest["arch"])
     features = extract_features(network, data, partial, key)
     if not np.isfinite(features).all():
+        partial.unlink()
         raise BadInput(f"{checkpoint}: gives features that are not finite numbers; train it again")
     distances = distances_to_centres(features, data.train.labels, manifest["centre"])
     with replacing(path) as temporary, open(temporary, "wb") as file:
