@@ -20,17 +20,15 @@ table=$VAL/val_annotations.txt
 
 [ -d "$folder/train" ] || fail "$folder/train: missing; download \
 http://cs231n.stanford.edu/tiny-imagenet-200.zip and unpack it there, or name the folder"
-[ ! -L "$VAL/images" ] || fail "$VAL/images: a link, not a folder; put the folder itself there"
-[ -s "$table" ] || fail "$table: missing or empty; unpack tiny-imagenet-200.zip again"
+[ -s "$table" ] || fail "$table: missing or empty; put it there"
 
 # Sane names only, each image once, so that no line can lead out of val/.
 bad=$(awk -F'\t' '$1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ || seen[$1]++ { print NR; exit }' \
       "$table")
 [ -z "$bad" ] || fail "$table: line $bad is not an image name, a tab and a class, or repeats an image; \
-unpack tiny-imagenet-200.zip again"
+correct it"
 pairs=$(awk -F'\t' '{ sub(/\r$/, "", $2); print $2, $1 }' "$table" | sort)  # class and image
 for wnid in $(cut -d ' ' -f 1 <<<"$pairs" | uniq); do
-    [ ! -L "$VAL/$wnid" ] || fail "$VAL/$wnid: a link, not a folder; remove it"
     [ ! -e "$VAL/$wnid" ] || [ -d "$VAL/$wnid" ] || fail "$VAL/$wnid: a file, not a folder; move it elsewhere"
 done
 
@@ -48,7 +46,8 @@ while read -r wnid image; do
     fi
 done <<<"$pairs"
 move "$class"
-if [ -d "$VAL/images" ]; then rmdir --ignore-fail-on-non-empty "$VAL/images"; fi
+# A link, to a folder elsewhere, stays.
+if [ -d "$VAL/images" ] && [ ! -L "$VAL/images" ]; then rmdir --ignore-fail-on-non-empty "$VAL/images"; fi
 
 images=0 missing=0
 while read -r wnid image; do

@@ -2,7 +2,7 @@
 # Train, select 20 %, train again on the moderate coreset and on a random one: a few minutes on two cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./environment.sh
+source utils/environment.sh
 environment requirements.txt
 
 options=(--dataset toy --arch resnet20 --batch_size 32 --model_dir demo/ckpt)
@@ -11,21 +11,22 @@ coreset=(--epoch 40 --eval_freq 10)  # of a fifth of the images: about half as m
 run=demo/ckpt/toy/resnet20
 rm -rf demo
 "$PYTHON" train.py "${options[@]}" "${whole[@]}"
-"$PYTHON" selection.py --dataset toy --arch resnet20 --ckpt $run/best.pth --rate 0.2 --save demo/index
-"$PYTHON" selection.py --dataset toy --method random --rate 0.2 --save demo/index/random
+"$PYTHON" selection.py --dataset toy --ckpt $run/best.pth --rate 0.2 --save demo/index
+"$PYTHON" selection.py --dataset toy --method random --rate 0.2 --save demo/index
 "$PYTHON" train.py "${options[@]}" "${coreset[@]}" --prune demo/index/toy.bin
-"$PYTHON" train.py "${options[@]}" "${coreset[@]}" --prune demo/index/random/toy.bin
+"$PYTHON" train.py "${options[@]}" "${coreset[@]}" --prune demo/index/toy-random.bin
 
 "$PYTHON" - $run <<'TABLE'
 import csv, json, pathlib, sys
 run = pathlib.Path(sys.argv[1])
-print(f"\n{'training images':24}{'number':>8}{'accuracy %':>12}{'seconds':>9}")
-for title, folder, index in (("whole", ".", None), ("moderate coreset", "coreset-moderate-0.2", "toy.json"),
-                             ("random coreset", "coreset-random-0.2", "random/toy.json")):
+print(f"\n{'training images':20}{'number':>8}{'epochs':>8}{'steps':>8}{'accuracy %':>12}{'seconds':>9}")
+for title, folder in (("whole", "."), ("moderate coreset", "coreset-moderate-0.2"),
+                      ("random coreset", "coreset-random-0.2")):
     rows = list(csv.DictReader(open(run / folder / "log.csv")))
     accuracy = max(float(row["test_acc"]) for row in rows if row["test_acc"])
     seconds = sum(float(row["train_seconds"]) for row in rows)
-    manifest = json.load(open(f"demo/index/{index or 'toy.json'}"))
-    print(f"{title:24}{manifest['kept' if index else 'images']:8}{accuracy:12.2f}{seconds:9.1f}")
+    args = json.load(open(run / folder / "args.json"))
+    steps = len(rows) * -(-args["images"] // args["batch_size"])
+    print(f"{title:20}{args['images']:8}{len(rows):8}{steps:8}{accuracy:12.2f}{seconds:9.1f}")
 TABLE
 echo "the selection as a picture: demo/index/toy.png"

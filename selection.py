@@ -1,220 +1,213 @@
-"""Choose a coreset: keep the training images whose distances to their class centres lie nearest the median.
+"""Choose a coreset: keep the training images whose distances to their class centers lie nearest the median.
 
     python selection.py --dataset CIFAR100 --ckpt ckpt/CIFAR100/resnet50/best.pth --rate 0.2
 
-Writes <save>/<dataset>.bin (ids to drop), .json (manifest), .distances.npz and .png.
+Other methods by --method. Writes <save>/<dataset>.bin (ids to drop), .json (manifest), .scores.npy and .png;
+for other methods than moderate <save>/<dataset>-<method>.*
 """
 import argparse
-import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import runtime  # first: it sets what MindSpore reads when it is loaded
-import mindspore as ms
+import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
 import numpy as np
 
 from datasets import SOURCES, DataSet, open_dataset
-from datasets.index import METHODS, write_index
-from datasets.pipeline import PADDING, EvaluationBatches
-from files import BadInput, BlockFile, load_checkpoint, locked, replacing, sha256
-from models import NETWORKS, create_model, load_weights
-from models.layers import fold_batchnorm
-from picture import draw_selection
-
-BATCH_SIZE = 64
-BLOCK_BYTES = 8 * 2 ** 20  # of features that the distance step copies at one time
-CENTRES = {"median": np.median, "mean": np.mean}
+from datasets.index import write_index
+from methods import METHODS, Choice
+from methods.choice import number_to_keep
+from methods.evidence import features_and_logits, read_dynamics, read_embeddings, read_labels
+from models import NETWORKS
+from models.checkpoint import find_arch
+from utils import options
+from utils.device import random_stream, set_up, versions
+from utils.files import BadInput, locked, replacing, sha256, write_array
+from utils.picture import draw_selection
+from utils.runs import read_args
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = runtime.Parser(description="Choose a coreset by distance to the class centre.",
-                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.Parser("Choose a coreset.")
     data = parser.add_argument_group("data and network")
-    data.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set")
-    data.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own "
-                      "folder; for tiny, that folder itself")
-    data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of --ckpt")
+    options.add_data_options(data, SOURCES)
+    data.add_argument("--arch", choices=NETWORKS, help="network of --ckpt; None: as args.json beside --ckpt "
+                      "says, else resnet50")
     data.add_argument("--ckpt", type=Path, help="checkpoint of a network trained on the whole data set")
-    data.add_argument("--device", default="auto", choices=runtime.DEVICES, help="auto: the best one present")
+    data.add_argument("--dynamics", type=Path, help="training dynamics; None: dynamics.npy beside --ckpt")
+    data.add_argument("--features", type=Path, help="embeddings of your own, .npy (n, d), in place of --ckpt")
+    data.add_argument("--labels", type=Path, help=".npy (n,), of --features; None: those of --dataset")
+    options.add_device_option(data)
     choice = parser.add_argument_group("selection")
     choice.add_argument("--rate", default=1.0, type=float,
-                        help="share of the images to keep, above 0, at most 1")
-    choice.add_argument("--method", default="moderate", choices=METHODS,
-                        help="moderate: the paper's; random: as many images drawn by --seed, for comparison")
-    choice.add_argument("--center", default="median", choices=CENTRES,
-                        help="class centre: coordinate-wise median (the release) or mean (the paper's Eq. 1)")
-    choice.add_argument("--seed", default=42, type=runtime.seed_number, help="of --method random")
+                        help="fraction of the images to keep, above 0, at most 1")
+    choice.add_argument("--method", default="moderate", choices=METHODS, help="selection method")
+    options.add_seed_option(choice, of="what a method draws, ties among it; moderate draws nothing")
     choice.add_argument("--save", default="index", type=Path, help="folder of the index")
+    settings = parser.add_argument_group("settings of methods")
+    for name, (setting, owners) in settings_by_name().items():
+        settings.add_argument(f"--{name}", type=setting.parse, choices=setting.choices or None,
+                              default=argparse.SUPPRESS,
+                              help=f"of {', '.join(owners)}: {setting.help} (default: {setting.default})")
     args = parser.parse_args(argv)
+    method = METHODS[args.method]
     if not 0 < args.rate <= 1:
         parser.error(f"--rate {args.rate:g}: must be above 0 and at most 1")
-    if args.method == "moderate" and args.ckpt is None:
+    for name, (_, owners) in settings_by_name().items():
+        if name in args and args.method not in owners:
+            parser.error(f"--{name}: not a setting of --method {args.method}; it belongs to "
+                         f"{', '.join(owners)}")
+    if args.labels and not args.features:
+        parser.error("--labels: belong to --features; name both")
+    if args.dynamics and "dynamics" not in method.needs:
+        parser.error(f"--dynamics: --method {args.method} does not need them; leave it out")
+    if args.features and set(method.needs) - {"features"}:
+        parser.error(f"--features: --method {args.method} needs {' and '.join(method.needs)}; name --ckpt")
+    if args.features and args.ckpt:
+        parser.error("--features: in place of --ckpt; name one of the two")
+    if "dynamics" in method.needs and not (args.ckpt or args.dynamics):
+        parser.error("--ckpt: missing; name the best.pth that train.py wrote, with dynamics.npy beside it")
+    if "features" in method.needs and not (args.ckpt or args.features):
         parser.error("--ckpt: missing; name the best.pth that train.py wrote")
     return args
 
 
+def settings_by_name() -> dict[str, tuple[Any, list[str]]]:
+    """Each setting and the methods that have it."""
+    found = {}
+    for name, method in METHODS.items():
+        for key, setting in method.settings.items():
+            found.setdefault(key, (setting, []))[1].append(name)
+    return found
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is chosen from, and what it comes from.
+
+    Args:
+        name: of the data set, or of the file of embeddings.
+        data: None for embeddings with labels of their own.
+        origin: for the manifest.
+    """
+    name: str
+    labels: np.ndarray
+    data: DataSet | None
+    origin: dict[str, Any]
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
-    runtime.set_up(args.device, args.seed)
-    manifest = {"dataset": args.dataset, "method": args.method, "rate": args.rate}
-    if args.method == "moderate":
-        manifest |= {"centre": args.center, "arch": args.arch, "checkpoint": str(args.ckpt),
-                     "checkpoint_sha256": sha256(args.ckpt)}
-    else:
-        manifest |= {"seed": args.seed}
-    data = open_dataset(args.dataset, args.data)
-    manifest |= {"images_sha256": data.train.sha256()}
-    n = len(data.train.labels)
-    if len(ids_to_drop(np.arange(n), args.rate)) == n:
+    set_up(args.device, args.seed)
+    task = open_task(args)
+    method, n = METHODS[args.method], len(task.labels)
+    number = number_to_keep(n, args.rate)
+    if not number:
         raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
-    index = args.save / f"{args.dataset}.bin"
+    index = args.save / f"{task.name if args.method == 'moderate' else f'{task.name}-{args.method}'}.bin"
     with locked(args.save):
-        if args.method == "random":
-            drop = ids_to_drop(random_order(n, args.seed), args.rate)
-            index.with_suffix(".png").unlink(missing_ok=True)  # it would show another selection
-        else:
-            distances = find_distances(data, manifest, args.ckpt, index)
-            order = np.argsort(distances, kind="stable")  # ties by id
-            drop = ids_to_drop(order, args.rate)
-            kept = np.delete(np.arange(n), drop)
-            manifest |= {"kept_band": [float(distances[kept].min()), float(distances[kept].max())]}
-            with replacing(index.with_suffix(".png")) as temporary:
-                draw_selection(data, distances, order, kept, args.rate).save(temporary, format="PNG")
-        manifest |= {"images": n, "kept": n - len(drop), "dropped": len(drop), "versions": runtime.versions()}
-        write_index(index, drop, manifest)
-    print(f"kept {n - len(drop)} of {n} images; ids to drop in {index}")
+        evidence, sources = gather(args, task)
+        settings = {name: getattr(args, name, setting.default) for name, setting in method.settings.items()}
+        choice = method.choose(task.labels, number, random_stream(args.seed, args.method), **evidence,
+                               **settings)
+        drop = np.delete(np.arange(n), choice.kept)
+        manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, **settings,
+                    **({"seed": args.seed} if method.seeded else {}), **task.origin, **sources,
+                    "not_default": not_default(args, settings), "images": n, "kept": number,
+                    "dropped": len(drop), **describe(task, choice), "versions": versions()}
+        write_results(index, task, choice, args.method, args.rate, drop, manifest)
+    print(f"kept {number} of {n} images, {per_class(task, choice)}; ids to drop in {index}")
 
 
-def find_distances(data: DataSet, manifest: dict, checkpoint: Path, index: Path) -> np.ndarray:
-    """Each training image's distance to its class centre, float64 (n,).
-
-    From <index>.distances.npz if that fits, else computed and put there; the features of a run that was
-    stopped are taken from <index>.features.partial.
+def open_task(args: argparse.Namespace) -> Task:
+    """The labels to choose from, of a data set or of one's own embeddings.
 
     Raises:
-        BadInput: the checkpoint does not fit the network, its features are not finite, or a file cannot be
-            written.
+        BadInput: files are missing or damaged.
     """
-    key = {name: manifest[name] for name in ("dataset", "arch", "checkpoint_sha256", "images_sha256")}
-    centred_key = {**key, "centre": manifest["centre"]}
-    path, partial = index.with_suffix(".distances.npz"), index.with_suffix(".features.partial")
-    distances = read_distances(path, centred_key, len(data.train.labels))
-    if distances is not None:
-        print(f"using the distances in {path}: same images, network and centre")
-        return distances
-    network = create_model(manifest["arch"], len(data.classes), data.small_images)
-    load_weights(network, load_checkpoint(checkpoint), str(checkpoint), manifest["arch"])
-    features = extract_features(network, data, partial, key)
-    if not np.isfinite(features).all():
-        partial.unlink()
-        raise BadInput(f"{checkpoint}: gives features that are not finite numbers; train it again")
-    distances = distances_to_centres(features, data.train.labels, manifest["centre"])
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, distances=distances, key=np.array(json.dumps(centred_key, sort_keys=True)))
-    partial.unlink()
-    return distances
+    if args.labels:
+        origin = {"labels_sha256": sha256(args.labels)}
+        return Task(args.features.stem, read_labels(args.labels), None, origin)
+    size = args.image_size or (read_args(args.ckpt.parent).get("image_size") if args.ckpt else None)
+    data = open_dataset(args.dataset, args.data, size)
+    return Task(data.name, data.train.labels, data, {"images_sha256": data.images_sha256})
 
 
-def read_distances(path: Path, key: dict, images: int) -> np.ndarray | None:
-    """The distances kept in a file, or None where there are none or they belong to something else."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            distances = file["distances"]
-            if str(file["key"]) == json.dumps(key, sort_keys=True) and distances.shape == (images,):
-                return distances
-    except Exception:  # missing or damaged: they are only a saving, and are computed again
-        pass
-    return None
-
-
-def extract_features(network: ms.nn.Cell, data: DataSet, partial: Path, key: dict) -> np.ndarray:
-    """Features of the training images, float32 (n, d), in evaluation mode and without random transforms.
-
-    The network's batch normalisations are folded into its convolutions for it. Each batch's features are
-    added to the file `partial` at once, and taken from it where a run with the same key was stopped.
+def gather(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What the method needs, by name, and what that comes from, for the manifest.
 
     Raises:
-        BadInput: `partial` cannot be written.
+        BadInput: something is missing, damaged or does not fit.
     """
-    fold_batchnorm(network)
-    batches = EvaluationBatches(data, data.train, BATCH_SIZE)
-
-    @ms.jit
-    def step(images: ms.Tensor) -> ms.Tensor:
-        return network.features(images)
-
-    n = len(data.train.labels)
-    features, done = np.empty((0, 0), np.float32), 0
-
-    def put(block: np.ndarray) -> None:
-        nonlocal features, done
-        if not done:  # at once in full: blocks kept until the end would take as much memory again
-            features = np.empty((n, block.shape[1]), block.dtype)
-        features[done:done + len(block)] = block
-        done += len(block)
-
-    with (BlockFile(partial, json.dumps(key, sort_keys=True)) as file,
-          runtime.ProgressBar("features", n, "image") as bar):
-        for block in file.read():
-            put(block)
-        if done:
-            print(f"going on after image {done} of {n}", flush=True)
-            bar.skip(done)
-        try:
-            for index, images, _ in batches.starting_at(done):
-                block = step(ms.Tensor(images)).asnumpy()[index != PADDING]
-                file.append(block)
-                put(block)
-                bar.update(len(block))
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{done} of {n} images are done; the same command goes on from "
-                                    "there") from None
-    return features
+    needs, sources, evidence = METHODS[args.method].needs, {}, {}
+    if args.features and needs:
+        sources = {"features": str(args.features), "features_sha256": sha256(args.features)}
+        return {"features": read_embeddings(args.features, len(task.labels))}, sources
+    if needs and args.ckpt:
+        sources = {"checkpoint": str(args.ckpt), "checkpoint_sha256": sha256(args.ckpt)}
+    if "dynamics" in needs:
+        path = args.dynamics or args.ckpt.parent / "dynamics.npy"
+        evidence["dynamics"] = read_dynamics(path, args.ckpt, task.data)
+        sources |= {"dynamics": str(path), "dynamics_sha256": sha256(path),
+                    "epochs": len(evidence["dynamics"])}
+    if "features" in needs or "logits" in needs:
+        arch = find_arch(args.arch, args.ckpt)
+        evidence |= features_and_logits(task.data, arch, args.ckpt, args.save)
+        sources |= {"arch": arch, "image_size": task.data.train.image_shape[0]}
+    return {name: evidence[name] for name in needs}, sources
 
 
-def distances_to_centres(features: np.ndarray, labels: np.ndarray, centre: str = "median") -> np.ndarray:
-    """Euclidean distance of each sample to its own class's centre (paper, Section 3).
+def not_default(args: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
+    """What a coreset run's folder names beside method and rate."""
+    method = METHODS[args.method]
+    given = [f"{name}-{value}" for name, value in settings.items() if value != method.settings[name].default]
+    return given + ([f"seed-{args.seed}"] if method.seeded and args.seed != 42 else [])
 
-    Args:
-        features: float (n, d).
-        labels: (n,), any numbers; gaps and classes of one sample are fine.
-        centre: "median", coordinate by coordinate, or "mean" (the paper's Eq. 1).
 
-    Returns:
-        float64 (n,). Copies some columns of one class at a time, for features that barely fit into memory.
+def describe(task: Task, choice: Choice) -> dict[str, Any]:
+    """For the manifest: images kept of each class, and the scores of those kept."""
+    described = {"kept_by_class": kept_by_class(task, choice)[1].tolist()}
+    if choice.score is not None:
+        kept = choice.score[choice.kept]
+        described["kept_band"] = [float(kept.min()), float(kept.max())]
+    return described
+
+
+def kept_by_class(task: Task, choice: Choice) -> tuple[list[str], np.ndarray]:
+    """Names of the classes and how many images of each are kept."""
+    labels, positions = np.unique(task.labels, return_inverse=True)
+    names = [str(label) if task.data is None else task.data.classes[label] for label in labels]
+    return names, np.bincount(positions[choice.kept], minlength=len(labels))
+
+
+def per_class(task: Task, choice: Choice) -> str:
+    """The smallest and the largest class of a coreset, in words."""
+    names, counts = kept_by_class(task, choice)
+    low, high = counts.argmin(), counts.argmax()
+    return f"{counts[low]} ({names[low]}) to {counts[high]} ({names[high]}) of a class"
+
+
+def write_results(index: Path, task: Task, choice: Choice, method: str, rate: float, drop: np.ndarray,
+                  manifest: dict[str, Any]) -> None:
+    """Write the scores and the picture, then index and manifest.
+
+    Raises:
+        BadInput: they cannot be written.
     """
-    distances = np.empty(len(labels))
-    by_class = np.argsort(labels, kind="stable")
-    starts = np.flatnonzero(np.diff(labels[by_class])) + 1
-    for members in np.split(by_class, starts):
-        columns = max(1, BLOCK_BYTES // (features.itemsize * len(members)))
-        squares = np.zeros(len(members))
-        for first in range(0, features.shape[1], columns):
-            block = np.ascontiguousarray(features[members, first:first + columns].T)
-            centres = CENTRES[centre](block, axis=1, keepdims=True).astype(features.dtype)
-            difference = block - centres.astype(float)
-            squares += np.einsum("dn,dn->n", difference, difference)
-        distances[members] = np.sqrt(squares)
-    return distances
-
-
-def random_order(n: int, seed: int) -> np.ndarray:
-    """A random order of n ids.
-
-    Its stream is its own: from that of `seed` alone robust/corrupt-cifar.py draws the images that it
-    corrupts, and a selection by the same seed would keep none of them.
-    """
-    return np.random.default_rng([seed, *b"random"]).permutation(n)
-
-
-def ids_to_drop(order: np.ndarray, rate: float) -> np.ndarray:
-    """Ids outside the middle n * rate of `order` (ids by ascending distance), with the release's rounding.
-
-    Args:
-        rate: share to keep, in (0, 1].
-    """
-    n = len(order)
-    return np.concatenate([order[:round(n * (0.5 - rate / 2))], order[round(n * (0.5 + rate / 2)):]])
+    scores = index.with_suffix(".scores.npy")
+    if choice.score is None:
+        scores.unlink(missing_ok=True)
+    else:
+        write_array(scores, choice.score)
+    data, n = task.data, len(task.labels)
+    captions = task.labels if data is None else [data.classes[label] for label in task.labels]
+    title = f"{task.name}, {method}: {len(choice.kept)} of {n} training images kept (rate {rate:g})"
+    picture = draw_selection(title, choice.score, METHODS[method].score, choice.kept, n,
+                             data and data.train.pixels, captions)
+    with replacing(index.with_suffix(".png")) as temporary:
+        picture.save(temporary, format="PNG")
+    write_index(index, drop, manifest)
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    options.run_script(main)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.images import Split
-from files import BadInput, read_bytes, unpickle
+from utils.files import BadInput, read_bytes
+from utils.pickles import unpickle
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 FOLDER = "cifar-100-python"
@@ -37,7 +38,8 @@ def read_cifar100(root: Path) -> tuple[Split, Split, list[str]]:
     meta = unpickle(contents.pop("meta"), folder / "meta")
     classes = meta.get("fine_label_names") if isinstance(meta, dict) else None
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise BadInput(f"{folder / 'meta'}: no list of class names under 'fine_label_names'; download {URL}")
+        raise BadInput(f"{folder / 'meta'}: no list of class names under 'fine_label_names'; put a "
+                       "whole file in its place")
     train, test = (read_split(contents[name], folder / name, len(classes)) for name in ("train", "test"))
     return train, test, classes
 
@@ -52,11 +54,12 @@ def read_split(content: bytes, path: Path, num_classes: int) -> Split:
     data = table.get("data") if isinstance(table, dict) else None
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or not len(data) or (
             data.shape[1] != 3 * SIDE * SIDE):
-        raise BadInput(f"{path}: 'data' is not a uint8 array of {3 * SIDE * SIDE} columns; download {URL}")
+        raise BadInput(f"{path}: 'data' is not a uint8 array of {3 * SIDE * SIDE} columns; put a whole "
+                       "file in its place")
     labels = table.get("fine_labels")
     if not isinstance(labels, list) or len(labels) != len(data) or not all(
             isinstance(label, (int, np.integer)) and 0 <= label < num_classes for label in labels):
         raise BadInput(f"{path}: 'fine_labels' is not a list of {len(data)} labels from 0 to "
-                       f"{num_classes - 1}; download {URL}")
+                       f"{num_classes - 1}; put a whole file in its place")
     images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     return Split(np.ascontiguousarray(images), np.array(labels, np.int32))

@@ -1,15 +1,15 @@
 """index/<data set>.bin, the ids to drop, and index/<data set>.json, its manifest."""
 import hashlib
-import json
-import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 
-from files import BadInput, read_bytes, replacing, unpickle
+from utils.files import BadInput, read_bytes, read_json, replacing, to_json
+from utils.pickles import unpickle
 
-METHODS = ("moderate", "random")
+NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name
 
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
@@ -22,7 +22,7 @@ def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
     manifest = {**manifest, "index_sha256": hashlib.sha256(content).hexdigest()}
     # The manifest first: a stop between the two leaves a pair that read_index refuses, or no index.
     with replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+        temporary.write_text(to_json(manifest))
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -68,13 +68,21 @@ def read_manifest(path: Path) -> dict:
     Raises:
         BadInput: the file is no manifest.
     """
-    if not os.path.exists(path):
-        return {}
-    try:
-        manifest = json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not JSON; make it again with selection.py") from error
-    if not isinstance(manifest, dict) or manifest.get("method") not in METHODS or (
-            not isinstance(manifest.get("rate"), (int, float))):
+    manifest = read_json(path, "make it again with selection.py")
+    if manifest and not (isinstance(manifest.get("method"), str)
+                         and isinstance(manifest.get("rate"), (int, float))
+                         and NAME.fullmatch(coreset_name(path, manifest, 0))):
         raise BadInput(f"{path}: not a manifest; make it again with selection.py")
     return manifest
+
+
+def coreset_name(index: Path, manifest: dict, kept: int) -> str:
+    """A coreset run's folder.
+
+    coreset-<method>-<rate>, followed by what is not the method's default, such as -mean or -seed1;
+    coreset-<file>-<images> for a plain index, which has no manifest.
+    """
+    if not manifest:
+        return f"coreset-{index.stem}-{kept}"
+    return "-".join(["coreset", manifest["method"], f"{manifest['rate']:g}",
+                     *map(str, manifest.get("not_default", []))])

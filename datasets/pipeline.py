@@ -1,4 +1,4 @@
-"""Batches of (index, image, label) from a split: transformed, normalised while the step before runs."""
+"""Batches of (index, image, label) from a split: transformed, normalized while the step before runs."""
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +8,7 @@ import numpy as np
 
 from datasets import DataSet
 from datasets.images import Split
+from utils.device import random_stream
 
 PADDING = -1  # index and label of the rows that fill up a last batch
 THREADS = 2  # that make batches
@@ -16,7 +17,7 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # index (n,), image (n, 3, h,
 
 
 class EvaluationBatches:
-    """The whole split in its own order, normalised, the last batch filled up with rows of index and label -1.
+    """The whole split in its own order, normalized, the last batch filled up with rows of index and label -1.
 
     Filled up so that one compiled graph serves every batch.
 
@@ -30,7 +31,7 @@ class EvaluationBatches:
         self.split = split
         self.batch_size = min(batch_size, len(split.labels))
         self.transform = transform
-        self.normalise = Normaliser(data)
+        self.normalize = Normalizer(data)
 
     def __len__(self) -> int:
         return -(-len(self.split.labels) // self.batch_size)
@@ -50,23 +51,23 @@ class EvaluationBatches:
         image = self.split.pixels(index)
         if self.transform:
             image = self.transform(image)
-        return index, self.normalise(image.transpose(0, 3, 1, 2)), label
+        return index, self.normalize(image.transpose(0, 3, 1, 2)), label
 
 
 class TrainingBatches:
-    """The images `keep`, in a new order each epoch, transformed as the data set has it, flipped, normalised.
+    """The images `keep`, in a new order each epoch, transformed as the data set has it, flipped, normalized.
 
     An epoch's order and transforms depend on `seed` and the epoch's number alone.
     """
 
     def __init__(self, data: DataSet, keep: np.ndarray, batch_size: int, seed: int) -> None:
         self.split = data.train
-        self.size = data.train.pixels([0]).shape[1:3]
-        self.transform = data.train_transform
+        self.size = data.train.image_shape[:2]
+        self.transform = data.source.train_transform
         self.keep = keep
         self.batch_size = batch_size
         self.seed = seed
-        self.normalise = Normaliser(data)
+        self.normalize = Normalizer(data)
 
     def __len__(self) -> int:
         return -(-len(self.keep) // self.batch_size)
@@ -77,7 +78,7 @@ class TrainingBatches:
 
     def _draw(self, number: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """All that is random: the images of each batch, what their transform needs, which are flipped."""
-        generator = np.random.default_rng([self.seed, number])
+        generator = random_stream(self.seed, "epoch", number)
         order = generator.permutation(self.keep)
         for start in range(0, len(order), self.batch_size):
             index = order[start:start + self.batch_size]
@@ -88,7 +89,7 @@ class TrainingBatches:
         index, drawn, flip = plan
         image = self.transform(self.split.pixels(index), drawn).transpose(0, 3, 1, 2)
         image[flip] = image[flip, ..., ::-1]
-        return index.astype(np.int32), self.normalise(image), self.split.labels[index]
+        return index.astype(np.int32), self.normalize(image), self.split.labels[index]
 
 
 def in_threads(make: Callable[[Any], Batch], plans: Iterable[Any]) -> Iterator[Batch]:
@@ -106,11 +107,11 @@ def in_threads(make: Callable[[Any], Batch], plans: Iterable[Any]) -> Iterator[B
         pool.shutdown(cancel_futures=True)
 
 
-class Normaliser:
+class Normalizer:
     """uint8 (n, 3, h, w) to float32 (x / 255 - mean) / std."""
 
     def __init__(self, data: DataSet) -> None:
-        mean, std = np.array(data.mean), np.array(data.std)
+        mean, std = np.array(data.source.mean), np.array(data.source.std)
         self.scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
         self.shift = (-mean / std).astype(np.float32)[:, None, None]
 

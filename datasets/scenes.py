@@ -2,7 +2,6 @@
 
 The files are the PyTorch release's, and are read whichever of the two wrote them.
 """
-import json
 import os
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import numpy as np
 from datasets.cifar import read_cifar100
 from datasets.images import Split
 from datasets.tiny import read_tiny
-from files import BadInput, read_bytes, unpickle
+from utils.arrays import read_array
+from utils.files import BadInput, read_bytes, read_json
+from utils.pickles import unpickle
 
 CORRUPT = "cifar-100-corrupt"  # folder of CIFAR100C
 NOTE = "corrupt.json"  # in a corrupted copy of Tiny ImageNet
@@ -41,7 +42,7 @@ def read_cifar100a(root: Path) -> Splits:
     clean, test, classes = read_cifar100(root)
     script = "robust/attack-cifar.py"
     path = root / "attack" / "cifar_train.npy"
-    images = check_images(read_array(path, script), clean, path, script)
+    images = check_images(read_array(path, make(script)), clean, path, script)
     return Split(np.array(images), clean.labels), test, classes
 
 
@@ -54,7 +55,7 @@ def read_cifar100n(root: Path) -> Splits:
     clean, test, classes = read_cifar100(root)
     script = "robust/noisy-cifar.py"
     path = root / "noisy" / "cifar.npy"
-    labels = check_labels(read_array(path, script), clean, classes, path, script)
+    labels = check_labels(read_array(path, make(script)), clean, classes, path, script)
     return Split(clean.images, labels), test, classes
 
 
@@ -68,11 +69,7 @@ def read_tinyc(folder: Path) -> Splits:
     path = folder / NOTE
     if not os.path.isfile(path):
         raise BadInput(f"{path}: missing, so this is no corrupted copy; {remedy}")
-    try:
-        note = json.loads(read_bytes(path))
-    except (ValueError, RecursionError):
-        note = None
-    if not isinstance(note, dict) or note.get("state") != FINISHED:
+    if read_json(path, "run robust/corrupt-tiny.py again").get("state") != FINISHED:
         raise BadInput(f"{path}: does not say that the copy is {FINISHED}; run robust/corrupt-tiny.py again")
     return read_tiny(folder)
 
@@ -107,8 +104,9 @@ def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:
     places = [folder / part, Path(os.path.realpath(folder)).parent / part, folder.parent / part]
     place = next((place for place in places if os.path.isfile(place / "tiny_img.npy")), places[1])
     images, targets = place / "tiny_img.npy", place / "tiny_target.npy"
-    return Split(check_images(read_array(images, script), clean, images, script),
-                 check_labels(read_array(targets, script), clean, classes, targets, script)), test, classes
+    train = Split(check_images(read_array(images, make(script)), clean, images, script),
+                  check_labels(read_array(targets, make(script)), clean, classes, targets, script))
+    return train, test, classes
 
 
 def read_pickle(path: Path, script: str) -> object:
@@ -117,34 +115,14 @@ def read_pickle(path: Path, script: str) -> object:
     Raises:
         BadInput: it is missing, damaged or holds anything else.
     """
-    check_file(path, script)
+    if not os.path.isfile(path):
+        raise BadInput(f"{path}: missing; {make(script)}")
     return unpickle(read_bytes(path), path)
 
 
-def read_array(path: Path, script: str) -> np.ndarray:
-    """The array of a .npy file, memory-mapped, so that a header cannot ask for more memory than the file has.
-
-    Raises:
-        BadInput: it is missing or damaged, or no array of numbers.
-    """
-    check_file(path, script)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a broken header can raise anything
-        raise BadInput(f"{path}: not a whole .npy file of numbers; make it again with {script}") from error
-    if not isinstance(array, np.ndarray):
-        raise BadInput(f"{path}: not a .npy file; make it again with {script}")
-    return array
-
-
-def check_file(path: Path, script: str) -> None:
-    """Make sure that a file is there.
-
-    Raises:
-        BadInput: it is not; `script` makes it.
-    """
-    if not os.path.isfile(path):
-        raise BadInput(f"{path}: missing; make it with {script}")
+def make(script: str) -> str:
+    """What to do about a file that a script of robust/ makes."""
+    return f"make it with {script}"
 
 
 def check_images(images: object, clean: Split, path: Path, script: str) -> np.ndarray:
@@ -153,11 +131,11 @@ def check_images(images: object, clean: Split, path: Path, script: str) -> np.nd
     Raises:
         BadInput: they are not.
     """
-    shape = (len(clean.labels), *clean.pixels([0]).shape[1:])
+    shape = (len(clean.labels), *clean.image_shape)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != shape:
         what = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise BadInput(f"{path}: {what}, not uint8 {shape} as the data set's training images; "
-                       f"make it again with {script}")
+                       f"{make(script)}")
     return images
 
 
@@ -172,5 +150,5 @@ def check_labels(labels: object, clean: Split, classes: list[str], path: Path, s
         isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu")
     if not whole or len(labels) != n or not all(0 <= label < len(classes) for label in labels):
         raise BadInput(f"{path}: not {n} whole numbers from 0 to {len(classes) - 1}, a label an image; "
-                       f"make it again with {script}")
+                       f"{make(script)}")
     return np.array(labels, np.int32)

@@ -1,22 +1,19 @@
 """Tiny ImageNet: wnids.txt, words.txt, train/<wnid>/images/*.JPEG, val/ regrouped by class or as released."""
-import io
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from datasets.images import Split
-from files import BadInput, read_bytes
+from datasets.images import Split, decode_jpeg
+from utils.files import BadInput, read_bytes
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 SIDE = 64
 CLASS_NAME = re.compile(r"n\d+")
 IMAGE_NAME = re.compile(r"\w[\w.-]*\.jpe?g", re.IGNORECASE | re.ASCII)
 LARGEST = 2 ** 20  # bytes of an image file; the release's largest has some 10 kB
-SCAN = 0xDA  # JPEG marker after which, and some numbers, the image's data comes
-SEGMENT = re.compile(rb"\xff(?![\x00\xd0-\xd7])")  # any marker that is not part of an image's data
 
 
 def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
@@ -26,58 +23,53 @@ def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
     names, as torchvision's ImageFolder gives them. val/ may be regrouped by convert-tiny.sh, wholly, in part
     or not at all.
 
+    Links are followed.
+
     Raises:
-        BadInput: files are missing, no JPEG images of 64x64 pixels, outside the folder, or of an unknown
-            class.
+        BadInput: files are missing, damaged, no JPEG images of 64x64 pixels, or of an unknown class.
     """
-    root = Path(os.path.realpath(folder))
     for part in ("train", "val"):
         if not os.path.isdir(folder / part):
             raise BadInput(f"{folder / part}: missing; download {URL}, unpack it and name its folder: "
                            "--data data/tiny-imagenet-200")
-    entries(folder, root)  # refuses links that lead out
-    train = class_folders(folder / "train", root)
+    train = class_folders(folder / "train")
     wnids = sorted(train)
     if not wnids:
         raise BadInput(f"{folder / 'train'}: holds no class folder; download {URL} and unpack it again")
-    val = validation_files(folder / "val", root, wnids)
+    val = validation_files(folder / "val", wnids)
     splits = [read_split(files, wnids, part)
               for files, part in ((train, folder / "train"), (val, folder / "val"))]
     note_missing_classes(folder / "wnids.txt", wnids)
     return *splits, class_names(folder / "words.txt", wnids)
 
 
-def entries(folder: Path, root: Path) -> list[os.DirEntry]:
+def entries(folder: Path) -> list[os.DirEntry]:
     """A folder's entries by name, without hidden ones.
 
     Raises:
-        BadInput: it cannot be read, or an entry is a link that leads out of `root`.
+        BadInput: it cannot be read.
     """
     try:
         with os.scandir(folder) as scan:
-            found = sorted((entry for entry in scan if not entry.name.startswith(".")),
-                           key=lambda entry: entry.name)
+            return sorted((entry for entry in scan if not entry.name.startswith(".")),
+                          key=lambda entry: entry.name)
     except OSError as error:
-        raise BadInput(f"{folder}: cannot be read ({error.strerror}); unpack the data set again") from error
-    for entry in found:
-        if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
-            raise BadInput(f"{entry.path}: a link that leads out of {root}; put the file itself there")
-    return found
+        raise BadInput(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def images_in(folder: Path, root: Path) -> list[str]:
+def images_in(folder: Path) -> list[str]:
     """The paths of the images of one class in `folder` and in the folder images/ in it, by file name.
 
     Raises:
-        BadInput: as `entries`; one is not a plain file, or is in both places.
+        BadInput: a folder cannot be read; an image is not a file, or is in both places.
     """
-    found = entries(folder, root)
+    found = entries(folder)
     if any(entry.name == "images" and entry.is_dir() for entry in found):
-        found += entries(folder / "images", root)
+        found += entries(folder / "images")
     found = [entry for entry in found if IMAGE_NAME.fullmatch(entry.name)]
     for entry in found:
         if not entry.is_file():
-            raise BadInput(f"{entry.path}: not a file; unpack the data set again")
+            raise BadInput(f"{entry.path}: not a file; put the image there")
     return by_name([entry.path for entry in found])
 
 
@@ -94,7 +86,7 @@ def by_name(paths: list[str]) -> list[str]:
     return paths
 
 
-def class_folders(part: Path, root: Path, beside: frozenset[str] = frozenset()) -> dict[str, list[str]]:
+def class_folders(part: Path, beside: frozenset[str] = frozenset()) -> dict[str, list[str]]:
     """The images of each class folder in train/ or val/.
 
     Args:
@@ -104,38 +96,39 @@ def class_folders(part: Path, root: Path, beside: frozenset[str] = frozenset()) 
         BadInput: as `images_in`; a folder has no class's name.
     """
     found = {}
-    for entry in entries(part, root):
+    for entry in entries(part):
         if not entry.is_dir() or entry.name in beside:
             continue
         if not CLASS_NAME.fullmatch(entry.name):
             raise BadInput(f"{entry.path}: not a class, whose folder would be n and digits; move it "
                            "elsewhere")
-        found[entry.name] = images_in(Path(entry.path), root)
+        found[entry.name] = images_in(Path(entry.path))
     return found
 
 
-def validation_files(val: Path, root: Path, wnids: list[str]) -> dict[str, list[str]]:
+def validation_files(val: Path, wnids: list[str]) -> dict[str, list[str]]:
     """The validation images of each class: in its folder and, through val_annotations.txt, in val/images/.
 
     Raises:
         BadInput: as `class_folders`; an image has no class or an unknown one, or is there twice or missing.
     """
-    grouped = class_folders(val, root, frozenset({"images"}))
-    loose = images_in(val / "images", root) if os.path.isdir(val / "images") else []
+    grouped = class_folders(val, frozenset({"images"}))
+    loose = images_in(val / "images") if os.path.isdir(val / "images") else []
     annotations = val / "val_annotations.txt"
     table = read_annotations(annotations) if loose or os.path.isfile(annotations) else {}
     for path in loose:
         if os.path.basename(path) not in table:
-            raise BadInput(f"{path}: not in {annotations}; delete it or unpack the data set again")
+            raise BadInput(f"{path}: not in {annotations}; add its class there or delete it")
         grouped.setdefault(table[os.path.basename(path)], []).append(path)
     present = {os.path.basename(path) for paths in grouped.values() for path in paths}
     for name, wnid in table.items():
         if name not in present and wnid in wnids:
-            raise BadInput(f"{val / 'images' / name}: missing; unpack the data set again")
+            raise BadInput(f"{val / 'images' / name}: missing; put it there, or delete its line in "
+                           f"{annotations}")
     for wnid, paths in grouped.items():
         if paths and wnid not in wnids:
-            raise BadInput(f"{paths[0]}: its class {wnid} has no folder in {val.parent / 'train'}; unpack "
-                           "the data set again")
+            raise BadInput(f"{paths[0]}: its class {wnid} has no folder in {val.parent / 'train'}; add the "
+                           "class's training images or delete it")
     return {wnid: by_name(grouped.get(wnid, [])) for wnid in wnids}
 
 
@@ -146,16 +139,14 @@ def read_annotations(path: Path) -> dict[str, str]:
         BadInput: the file is missing, or a line is not an image name, a tab and a class.
     """
     if not os.path.isfile(path):
-        raise BadInput(f"{path}: missing, and it gives the classes of {path.parent / 'images'}; unpack the "
-                       "data set again")
+        raise BadInput(f"{path}: missing, and it gives the classes of {path.parent / 'images'}; put it there")
     table = {}
     for number, line in enumerate(read_bytes(path).decode("latin1").splitlines(), 1):
         name, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if (not IMAGE_NAME.fullmatch(name) or not CLASS_NAME.fullmatch(wnid)
                 or table.setdefault(name, wnid) != wnid):
-            raise BadInput(f"{path}: line {number} is not an image name, a tab and its one class; unpack the "
-                           "data set again")
+            raise BadInput(f"{path}: line {number} is not an image name, a tab and its one class; correct it")
     return table
 
 
@@ -163,67 +154,35 @@ def read_split(files: dict[str, list[str]], wnids: list[str], part: Path) -> Spl
     """The contents of the files of each class, in order.
 
     Raises:
-        BadInput: a class has no image; a file is unreadable or no JPEG image of 64x64 pixels.
+        BadInput: a class has no image; a file is unreadable, damaged or no JPEG image of 64x64 pixels.
     """
     for wnid, paths in files.items():
         if not paths:
-            raise BadInput(f"{part / wnid}: holds no .JPEG image; download {URL} and unpack it again")
+            raise BadInput(f"{part / wnid}: holds no .JPEG image; put the class's images there")
     names = [path for wnid in wnids for path in files[wnid]]
     labels = np.repeat(np.arange(len(wnids), dtype=np.int32), [len(files[wnid]) for wnid in wnids])
-    good_headers = set()
-    return Split([read_jpeg(name, good_headers) for name in names], labels, names)
+    with ThreadPoolExecutor() as pool:
+        return Split(list(pool.map(read_jpeg, names)), labels, names)
 
 
-def read_jpeg(path: str, good_headers: set[bytes]) -> bytes:
-    """The content of an image file of the data set.
-
-    MindSpore's decoder trusts a file: some damaged headers crash it. So Pillow decodes the first file of each
-    header; what follows a header known to be good can do no worse than a wrong pixel, unless it holds another
-    segment.
-
-    Args:
-        good_headers: of files that Pillow decoded, up to the image's data; added to.
+def read_jpeg(path: str) -> bytes:
+    """The content of an image file of the data set, which is decoded once to see that it is whole.
 
     Raises:
-        BadInput: it is unreadable or no whole JPEG image of 64x64 pixels.
+        BadInput: it is unreadable, damaged or no JPEG image of 64x64 pixels.
     """
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); unpack the data set again") from error
-    if len(content) > LARGEST or not content.startswith(b"\xff\xd8"):
-        raise BadInput(f"{path}: not a JPEG image; unpack the data set again")
-    if not content.endswith(b"\xff\xd9"):
-        raise BadInput(f"{path}: truncated; unpack the data set again")
-    start = scan_start(content)
-    one_scan = SEGMENT.search(content, start).start() == len(content) - 2
-    if one_scan and content[:start] in good_headers:
-        return content
-    try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            fits = image.size == (SIDE, SIDE) and image.mode in ("L", "RGB")
-            if fits:
-                image.load()
-    except Exception as error:  # a broken image can raise anything
-        raise BadInput(f"{path}: a damaged JPEG image; unpack the data set again") from error
-    if not fits:
-        raise BadInput(f"{path}: not an image of {SIDE}x{SIDE} pixels, grey or coloured; unpack the data set "
-                       "again")
-    if one_scan:
-        good_headers.add(content[:start])
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if len(content) > LARGEST:
+        raise BadInput(f"{path}: larger than {LARGEST >> 20} MB, so not an image of {SIDE}x{SIDE} pixels; "
+                       "put a whole file in its place")
+    height, width, _ = decode_jpeg(content, path).shape
+    if (height, width) != (SIDE, SIDE):
+        raise BadInput(f"{path}: {width}x{height} pixels, not {SIDE}x{SIDE}; resize it")
     return content
-
-
-def scan_start(content: bytes) -> int:
-    """Where a JPEG file's data after its first scan header start (ITU T.81, B.1, B.2); 0: there is none."""
-    at = 2
-    while at + 4 <= len(content) and content[at] == 0xFF:
-        end = at + 2 + int.from_bytes(content[at + 2:at + 4], "big")
-        if content[at + 1] == SCAN:
-            return end if end <= len(content) - 2 else 0
-        at = end
-    return 0
 
 
 def note_missing_classes(path: Path, wnids: list[str]) -> None:

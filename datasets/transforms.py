@@ -1,4 +1,6 @@
-"""What data sets do to images, uint8 (n, h, w, 3) to uint8 (n, side, side, 3), before normalisation.
+"""What data sets do to images, uint8 (n, h, w, 3) to uint8 (n, side, side, 3), before normalization.
+
+Resizing is Pillow's, bilinear and antialiased where it shrinks, as torchvision's transforms have it.
 
 A transform for training has two halves: `draw` takes all that is random for a batch from a generator,
 `__call__` does the work with it. So the work may be done in any thread and still depends on the seed alone.
@@ -7,9 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from mindspore.dataset import vision
+from PIL import Image
 
-BILINEAR = vision.Inter.LINEAR
+BILINEAR = Image.Resampling.BILINEAR
 TRIES = 10  # boxes that a random resized crop draws before it takes the central one, as torchvision does
 
 
@@ -73,19 +75,22 @@ class RandomResizedCrop:
         return np.stack([tops, lefts, heights, widths])
 
     def __call__(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        shrink, grow = (vision.Resize([side, side], BILINEAR) for side in (self.crop, self.side))
-        return np.stack([grow(shrink(np.ascontiguousarray(image[top:top + height, left:left + width])))
-                         for image, (top, left, height, width) in zip(images, drawn.T)])
+        return np.stack([self._one(image, *box) for image, box in zip(images, drawn.T.tolist())])
+
+    def _one(self, pixels: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+        part = Image.fromarray(pixels).crop((left, top, left + width, top + height))
+        part = part.resize((self.crop, self.crop), BILINEAR)
+        return np.asarray(part.resize((self.side, self.side), BILINEAR))
 
 
 @dataclass(frozen=True)
-class ResizeAndCentreCrop:
-    """The image resized to `resize` pixels on its short side, then its central `side` pixels square."""
+class ResizeAndCenterCrop:
+    """The square image resized to `resize` pixels, then its central `side` pixels square."""
     resize: int
     side: int
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        resize = vision.Resize(self.resize, BILINEAR)
-        resized = np.stack([resize(image) for image in images])
-        top, left = (round((length - self.side) / 2) for length in resized.shape[1:3])
-        return resized[:, top:top + self.side, left:left + self.side]
+        resized = np.stack([np.asarray(Image.fromarray(image).resize((self.resize, self.resize), BILINEAR))
+                            for image in images])
+        first = round((self.resize - self.side) / 2)
+        return resized[:, first:first + self.side, first:first + self.side]

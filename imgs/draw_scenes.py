@@ -5,7 +5,6 @@
 Prints the network's accuracy on the first test images as they are and under both attacks. Writes
 imgs/scenes.png.
 """
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,46 +12,47 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import runtime
 from datasets import open_dataset
 from datasets.images import Split
-from files import replacing
 from models import NETWORKS
+from models.checkpoint import load_network
 from robust import attacks
 from robust.corruptions import CORRUPTIONS
 from robust.project import ROOT
+from utils.device import random_stream, set_up
+from utils.files import replacing
+from utils.options import Parser, add_device_option, add_seed_option, positive, run_script
 
 SHOWN = 8  # images
 MAGNIFIED = 10
-GREY = 128
+GRAY = 128
 CELL, GAP, TEXT, MARGIN, SIZE = 64, 6, 250, 20, 15
 INK = "#222222"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = runtime.Parser(description=__doc__.splitlines()[0],
-                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__.splitlines()[0])
     parser.add_argument("--data", default=ROOT / "data", type=Path, help="folder that holds cifar-100-python")
     parser.add_argument("--ckpt", default=ROOT / "ckpt/CIFAR100/resnet20/best.pth", type=Path,
                         help="trained network")
     parser.add_argument("--arch", default="resnet20", choices=NETWORKS, help="network of --ckpt")
-    parser.add_argument("--device", default="auto", choices=runtime.DEVICES,
-                        help="auto: the best one present")
-    parser.add_argument("--images", default=1000, type=runtime.positive, help="test images that are attacked")
-    parser.add_argument("--batch_size", default=100, type=runtime.positive, help="images at one time")
-    parser.add_argument("--seed", default=42, type=runtime.seed_number, help="of noise and random starts")
+    add_device_option(parser)
+    parser.add_argument("--images", default=1000, type=positive, help="test images that are attacked")
+    parser.add_argument("--batch_size", default=100, type=positive, help="images at one time")
+    add_seed_option(parser, of="noise and random starts")
     parser.add_argument("--out", default=ROOT / "imgs/scenes.png", type=Path, help="the sheet")
     args = parser.parse_args(argv)
-    runtime.set_up(args.device, args.seed)
+    device = set_up(args.device, args.seed)
     data = open_dataset("CIFAR100", args.data)
-    network = attacks.load_network(args.arch, args.ckpt, data)
+    network = load_network(args.arch, args.ckpt, len(data.classes), data.source.small_images)
     images, labels = data.test.images[:args.images], data.test.labels[:args.images]
     attacked, accuracies = {}, {}
     for name in ("GSA", "PGD"):
-        batches = attacks.attacked_batches(network, data, Split(images, labels), name, attacks.Budget(),
-                                           args.seed, min(args.batch_size, len(labels)))
-        attacked[name], right = map(np.concatenate, zip(*batches))
-        accuracies |= dict(zip(("clean", name), 100 * right.mean(axis=0)))
+        attack = attacks.Attack(name, attacks.Budget(), args.arch, args.ckpt, device,
+                                min(args.batch_size, len(labels)), args.seed)
+        batches = attacks.attacked_batches(network, data, Split(images, labels), attack)
+        attacked[name], correct = map(np.concatenate, zip(*batches))
+        accuracies |= dict(zip(("clean", name), 100 * correct.mean(axis=0)))
     print(f"accuracy of {args.arch} on {len(labels)} test images: " + ", ".join(
         f"{name} {accuracy:.2f} %" for name, accuracy in accuracies.items()))
     shown = spread_over_classes(labels)
@@ -74,12 +74,12 @@ def draw_sheet(images: np.ndarray, attacked: dict[str, np.ndarray], captions: li
                seed: int) -> Image.Image:
     """Images, uint8 (n, 32, 32, 3), in rows: clean, corrupted, attacked, and what the attacks changed."""
     rows = {"clean": images}
-    for number, (name, corruption) in enumerate(CORRUPTIONS.items()):
-        rows[f"corruption: {name}"] = corruption(images, np.random.default_rng([seed, number]))
+    for name, corruption in CORRUPTIONS.items():
+        rows[f"corruption: {name}"] = corruption(images, random_stream(seed, name))
     for name, pixels in attacked.items():
-        difference = GREY + MAGNIFIED * (pixels.astype(int) - images)
+        difference = GRAY + MAGNIFIED * (pixels.astype(int) - images)
         rows[f"attack: {name}"] = pixels
-        rows[f"{name} - clean, x{MAGNIFIED} around grey"] = np.clip(difference, 0, 255).astype(np.uint8)
+        rows[f"{name} - clean, x{MAGNIFIED} around gray"] = np.clip(difference, 0, 255).astype(np.uint8)
     sheet = Image.new("RGB", (2 * MARGIN + TEXT + len(images) * (CELL + GAP) - GAP,
                               2 * MARGIN + len(rows) * (CELL + GAP) + 12), "white")
     pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(SIZE), ImageFont.load_default(10)
@@ -96,4 +96,4 @@ def draw_sheet(images: np.ndarray, attacked: dict[str, np.ndarray], captions: li
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

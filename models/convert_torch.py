@@ -12,13 +12,15 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import runtime
+from utils import options  # first: utils sets what MindSpore reads when it is loaded
 import mindspore as ms
 import numpy as np
 
 from datasets import SOURCES
-from files import BadInput, load_checkpoint, read_bytes, replacing, save_checkpoint
-from models import NETWORKS, create_model, load_weights, vgg
+from models import NETWORKS, create_model, vgg
+from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils.device import set_up
+from utils.files import BadInput, read_bytes, replacing
 
 Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
@@ -73,7 +75,14 @@ THEIRS_ONLY = {"efficientnet": {
 
 
 def torch_name(name: str, arch: str, small_images: bool) -> str:
-    """The name in the paper's release of a parameter of a network of NETWORKS."""
+    """The name in the paper's release of a parameter of a network of NETWORKS.
+
+    Raises:
+        BadInput: the network has no rules.
+    """
+    if arch not in RULES:
+        raise BadInput(f"--arch {arch}: has no names in PyTorch; add them to RULES in "
+                       "models/convert_torch.py")
     rules = RULES[arch] if small_images else IMAGENET_RULES.get(arch, RULES[arch])
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
@@ -87,7 +96,7 @@ def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images:
         path: named in the errors.
 
     Raises:
-        BadInput: the names or shapes are not those of `arch` in this form.
+        BadInput: the names or shapes are not those of this variant of `arch`.
     """
     hint = f"not a checkpoint of {arch} for {'32x32' if small_images else '64x64'} images"
     remedy = "name another --arch or --dataset"
@@ -122,7 +131,7 @@ def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
         path: named in the errors.
 
     Raises:
-        BadInput: the names or shapes are not those of `arch` in this form.
+        BadInput: the names or shapes are not those of this variant of `arch`.
     """
     last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
     network = create_model(arch, len(weights.get(last, [0])), small_images)
@@ -172,7 +181,7 @@ def write_torch(state: dict[str, np.ndarray], path: Path) -> None:
     """
     import torch
     with replacing(path) as temporary:
-        torch.save({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()},
+        torch.save({name: torch.tensor(values) for name, values in state.items()},
                    temporary)
 
 
@@ -192,14 +201,13 @@ def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> 
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = runtime.Parser(prog="convert_torch.py", description="Turn a PyTorch checkpoint of the paper's "
-                            "release into one of this project, or back.",
-                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = options.Parser("Turn a PyTorch checkpoint of the paper's release into one of this project, or "
+                            "back.", prog="convert_torch.py")
     parser.add_argument("old", type=Path, metavar="OLD.pth", help="checkpoint to read")
     parser.add_argument("new", type=Path, metavar="NEW.pth", help="checkpoint to write")
     parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
     parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set it was trained on: "
-                        "tells the network's form, not the number of classes, which is the file's own")
+                        "tells the network's variant, not the number of classes, which is the file's own")
     parser.add_argument("--to-torch", action="store_true", help="from this project's format to PyTorch's")
     args = parser.parse_args(argv)
     if args.new.exists() and args.old.exists() and args.new.samefile(args.old):
@@ -209,10 +217,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
-    runtime.set_up("CPU", 0)
+    set_up("CPU", 0)
     convert(args.old, args.new, args.arch, SOURCES[args.dataset].small_images, args.to_torch)
     print(f"{args.arch} for {args.dataset}, written to {args.new}")
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    options.run_script(main)

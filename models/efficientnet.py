@@ -1,13 +1,13 @@
 """EfficientNet-B0 (Tan, Le, "EfficientNet: Rethinking Model Scaling", ICML 2019), as in the paper's release.
 
-Its form for small images, for both data sets: stem and first stage of stride 1, so that 32x32 pixels become
+The CIFAR variant, for both data sets: stem and first stage of stride 1, so that 32x32 pixels become
 2x2, and no 1x1 convolution before the pooling. Blocks are never dropped at random: the release's rate for it
 stays 0.
 """
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, Dropout, SqueezeExcite, classifier, pool, start_uniform
+from models.layers import ConvBN, Dropout, SqueezeExcite, classifier, pool, init_uniform
 
 # expansion, channels, blocks, kernel, stride of the first block
 STAGES = ((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 40, 2, 5, 2), (6, 80, 3, 3, 2), (6, 112, 3, 5, 1),
@@ -47,7 +47,7 @@ class EfficientNetB0(nn.Cell):
                 channels = width
         self.blocks = nn.SequentialCell(blocks)
         self.classifier = nn.SequentialCell(Dropout(DROPOUT), classifier(channels, num_classes))
-        start_uniform(self)
+        init_uniform(self)
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """The last block's average over the image, (n, 320), before the dropout."""

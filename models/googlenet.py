@@ -1,6 +1,6 @@
 """GoogLeNet (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015) with batch normalisation.
 
-Its form for small images, for both data sets: a 3x3 stem of stride 1, two max-poolings, two 3x3 convolutions
+The CIFAR variant, for both data sets: a 3x3 stem of stride 1, two max-poolings, two 3x3 convolutions
 in place of each 5x5, no auxiliary heads, no dropout.
 """
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from collections import OrderedDict
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, classifier, pool, start_uniform
+from models.layers import ConvBN, classifier, pool, init_uniform
 
 # channels of the 1x1 branch, the 3x3 branch (reduced, out), the 5x5 branch (reduced, out), the pooled branch
 BLOCKS = {
@@ -67,7 +67,7 @@ class GoogLeNet(nn.Cell):
                 channels = one + three + five + pooled
         self.blocks = nn.SequentialCell(blocks)
         self.classifier = classifier(channels, num_classes)
-        start_uniform(self)
+        init_uniform(self)
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """The last block's average over the image, (n, 1024)."""

@@ -10,13 +10,13 @@ from mindspore.common.initializer import HeNormal, Initializer, Uniform, initial
 class ConvBN(nn.Cell):
     """Convolution, batch normalisation and, if any, an activation: (n, in, h, w) to (n, out, h', w').
 
-    Weights start as in the paper's release for ResNets: Kaiming normal over fan out for ReLU; scale 1, shift
-    0.
+    Weights are initialized as in the paper's release for ResNets: Kaiming normal over fan out for ReLU; scale
+    1, shift 0.
 
     Args:
         padding: pixels on each side; None for "same" at stride 1, i.e. kernel // 2.
-        groups: of channels that do not see one another; in_channels for a depthwise convolution. On a CPU
-            nn.Conv2d computes these with oneDNN's gemm forwards and in both backwards, no reference kernel.
+        groups: number of convolution groups; in_channels for a depthwise convolution. On a CPU
+            nn.Conv2d computes grouped ones with oneDNN's gemm, forwards and backwards, no reference kernel.
             Measured for depthwise ones of 3x3 and 5x5, time of a training step over nn.Conv2d's:
             block-diagonal convolutions of 2 to 16 channels 0.94 - 2.1, a dense one 2.0 - 2.5, sums of shifted
             slices 5.5 - 12.
@@ -99,7 +99,7 @@ class Dropout(nn.Cell):
     and of `state`, which each training step moves on. In evaluation the identity.
 
     Args:
-        rate: share of the values that become 0; the others are scaled by 1 / (1 - rate).
+        rate: fraction of the values that become 0; the others are scaled by 1 / (1 - rate).
     """
 
     def __init__(self, rate: float) -> None:
@@ -147,7 +147,7 @@ def pool(x: ms.Tensor, side: int = 1) -> ms.Tensor:
     return ops.mean(x.reshape(n, c, side, h // side, side, w // side), (3, 5)).reshape(n, -1)
 
 
-def start_uniform(network: nn.Cell) -> None:
+def init_uniform(network: nn.Cell) -> None:
     """Draw every convolution and linear layer as PyTorch does by default: uniform within 1 / sqrt(fan in)."""
     for _, cell in network.cells_and_names():
         if isinstance(cell, (nn.Conv2d, nn.Dense)):
@@ -156,11 +156,11 @@ def start_uniform(network: nn.Cell) -> None:
                 parameter.set_data(initializer(Uniform(bound), parameter.shape, parameter.dtype))
 
 
-def classifier(features: int, num_classes: int, start: Initializer | None = None) -> nn.Dense:
+def classifier(features: int, num_classes: int, init: Initializer | None = None) -> nn.Dense:
     """The last linear layer.
 
     Args:
-        start: of the weights; None: as the bias, PyTorch's default, uniform within 1 / sqrt(features).
+        init: of the weights; None: as the bias, PyTorch's default, uniform within 1 / sqrt(features).
     """
     bound = features ** -0.5
-    return nn.Dense(features, num_classes, weight_init=start or Uniform(bound), bias_init=Uniform(bound))
+    return nn.Dense(features, num_classes, weight_init=init or Uniform(bound), bias_init=Uniform(bound))

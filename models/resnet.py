@@ -63,7 +63,7 @@ class ResNet(nn.Cell):
 
     Args:
         depths: blocks in each stage.
-        small_images: True for the CIFAR form (3x3 stem, no pooling), False for the ImageNet form
+        small_images: True for the CIFAR variant (3x3 stem, no pooling), False for the ImageNet variant
             (7x7 stem of stride 2 and 3x3 max-pooling). Both pool adaptively before the classifier.
     """
 
@@ -85,7 +85,7 @@ class ResNet(nn.Cell):
                 channels = width * block.expansion
             stages.append(nn.SequentialCell(blocks))
         self.stages = nn.SequentialCell(stages)
-        # On Tiny ImageNet the paper starts it anew: Kaiming normal over fan in.
+        # The paper's init on Tiny ImageNet is Kaiming normal over fan in.
         self.classifier = classifier(channels, num_classes, None if small_images else HeNormal())
 
     def features(self, x: ms.Tensor) -> ms.Tensor:

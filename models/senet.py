@@ -6,7 +6,7 @@ form for both data sets: a 3x3 stem of stride 1 and adaptive pooling.
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, SqueezeExcite, classifier, pool, start_uniform
+from models.layers import ConvBN, SqueezeExcite, classifier, pool, init_uniform
 
 
 class PreActBlock(nn.Cell):
@@ -43,7 +43,7 @@ class SENet18(nn.Cell):
             channels = width
         self.stages = nn.SequentialCell(stages)
         self.classifier = classifier(channels, num_classes)
-        start_uniform(self)
+        init_uniform(self)
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """The last stage's average over the image, (n, 512)."""

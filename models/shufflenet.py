@@ -1,11 +1,11 @@
 """ShuffleNet V2 x1 (Ma, Zhang, Zheng, Sun, ECCV 2018), as in the paper's release.
 
-Its form for small images, for both data sets: a 3x3 stem of stride 1 and no max-pooling.
+The CIFAR variant, for both data sets: a 3x3 stem of stride 1 and no max-pooling.
 """
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, classifier, pool, start_uniform
+from models.layers import ConvBN, classifier, pool, init_uniform
 
 STAGES = ((116, 4), (232, 8), (464, 4))  # channels, blocks; the first block halves the image
 HEAD = 1024
@@ -69,7 +69,7 @@ class ShuffleNetV2(nn.Cell):
         self.stages = nn.SequentialCell(stages)
         self.head = ConvBN(channels, HEAD, 1, activation=ops.relu)
         self.classifier = classifier(HEAD * self.side ** 2, num_classes)
-        start_uniform(self)
+        init_uniform(self)
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """Averages of the last convolution's output, (n, 1024) for small images, (n, 4096) for others."""

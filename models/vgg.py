@@ -1,11 +1,11 @@
 """VGG-16 with batch normalisation (Simonyan, Zisserman, ICLR 2015), as in the paper's release.
 
-Its form for small images: one linear layer after the convolutions in place of ImageNet's three.
+The CIFAR variant: one linear layer after the convolutions in place of ImageNet's three.
 """
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, classifier, pool, start_uniform
+from models.layers import ConvBN, classifier, pool, init_uniform
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # a max-pooling after each
 
@@ -31,7 +31,7 @@ class VGG16(nn.Cell):
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
         self.layers = nn.SequentialCell(layers)
         self.classifier = classifier(channels * self.side ** 2, num_classes)
-        start_uniform(self)
+        init_uniform(self)
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """The last max-pooling's output, (n, 512) for small images, (n, 2048) for others."""

@@ -4,31 +4,26 @@ Writes to ../data/attack: cifar_train.npy, uint8 (50000, 32, 32, 3), and cifar.j
 the network's accuracy before and after. Stopped and started again, it goes on where it was.
 """
 import project  # first: it finds the project's own modules
-import runtime
 from datasets import open_dataset
-from robust import attacks, options
+from robust import attacks
+from utils.options import run_script
 
 FOLDER = "attack"  # in --data
 CKPT = project.ROOT / "ckpt/CIFAR100/resnet50/best.pth"
 
 # Which attack:
-# "PGD": ten steps against the image's label, from a random start.
-# "GSA": one step along the gradient's sign, against the label that the network predicts.
-# Both are written to the same files.
-ATTACK = "PGD"
+# "GSA": one step along the gradient's sign (FGSM), against the label that the network predicts.
+# "PGD": ten steps against the image's label, from a random start; that takes ten times as long.
+# Both are written to the same files, so that the last one counts.
+ATTACK = "GSA"
 
 
 def main() -> None:
-    parser = options.make_parser("Attack CIFAR-100's training images with a trained network.")
-    attacks.add_options(parser, ATTACK, CKPT)
-    args = parser.parse_args()
-    device = runtime.set_up(args.device, args.seed)
-    data = open_dataset("CIFAR100", args.data)
-    folder = args.data / FOLDER
-    attacks.attack_to_file(data, folder / "cifar_train.npy", folder / "cifar.json", args.attack,
-                           attacks.Budget(args.eps, args.alpha, args.steps), args.arch, args.ckpt, device,
-                           args.batch_size, args.seed)
+    folder, attack = attacks.parse_options("Attack CIFAR-100's training images with a trained network.",
+                                           ATTACK, CKPT)
+    attacks.attack_to_file(open_dataset("CIFAR100", folder), folder / FOLDER / "cifar_train.npy",
+                           folder / FOLDER / "cifar.json", attack)
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

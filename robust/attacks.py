@@ -1,12 +1,12 @@
 """Adversarial attacks of the paper's complex scenes, on whole training sets.
 
 An attack maps a gradient function of a network and a batch of images to a batch. Images are uint8 (n, h, w,
-3); eps and alpha are in pixel units, shares of the range from 0 to 1, so that 8/255 is eight grey levels.
+3); eps and alpha are in pixel units, on the range from 0 to 1, so that 8/255 is eight gray levels.
 """
-import json
 import math
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,23 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-import runtime
 from datasets import DataSet
 from datasets.images import Split
-from files import BadInput, BlockFile, load_checkpoint, locked, sha256
-from models import NETWORKS, create_model, load_weights
-from models.layers import fold_batchnorm
-from robust.options import share
-from robust.results import read_record, recording, save_blocks
+from models import NETWORKS
+from models.checkpoint import find_arch, load_network
+from robust.options import make_parser
+from robust.records import recording
+from utils.arrays import GrowingArrays
+from utils.device import random_stream, set_up
+from utils.files import BadInput, locked, read_json, sha256
+from utils.options import add_device_option, fraction, positive
+from utils.progress import progress_bar
 
 LEVELS = 255
 PREDICTED = -1  # instead of a label: the one that the network predicts
 BATCH_SIZE = 128
 
-# Images in grey levels, float32 (n, 3, h, w), and labels, int32 (n,), to the signs of the loss's gradient.
+# Images in gray levels, float32 (n, 3, h, w), and labels, int32 (n,), to the signs of the loss's gradient.
 GradientSign = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -43,6 +46,26 @@ class Budget:
     eps: float = 8 / 255
     alpha: float = 2 / 255
     steps: int = 10
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack on a data set by a trained network.
+
+    Args:
+        name: of ATTACKS.
+        arch, checkpoint: the network.
+        device: its name; results differ a little from one to another.
+        batch_size: images at one time.
+        seed: of random starts.
+    """
+    name: str
+    budget: Budget
+    arch: str
+    checkpoint: Path
+    device: str
+    batch_size: int = BATCH_SIZE
+    seed: int = 42
 
 
 def pgd(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, budget: Budget,
@@ -64,7 +87,7 @@ def pgd(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, bud
 
 def gsa(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, budget: Budget,
         generator: np.random.Generator) -> np.ndarray:
-    """One step of eps along the gradient's sign, against the label that the network predicts.
+    """FGSM: one step of eps along the gradient's sign, against the label that the network predicts.
 
     Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, Section 4. Neither labels
     nor generator matter.
@@ -84,23 +107,23 @@ def to_levels(images: np.ndarray) -> np.ndarray:
 
 
 def to_pixels(x: np.ndarray, images: np.ndarray, eps: float) -> np.ndarray:
-    """Grey levels (n, 3, h, w) rounded to uint8 (n, h, w, 3) within eps of the images.
+    """Gray levels (n, 3, h, w) truncated to uint8 (n, h, w, 3), as in the release, within eps of the images.
 
-    Towards them where the nearest whole number is farther away.
+    Towards them where the whole number below is farther away.
     """
     most = math.floor(eps * LEVELS + 1e-4)
     original = images.astype(np.int16)
-    pixels = np.rint(x.transpose(0, 2, 3, 1)).astype(np.int16)
+    pixels = np.floor(x.transpose(0, 2, 3, 1)).astype(np.int16)
     return np.clip(np.clip(pixels, original - most, original + most), 0, LEVELS).astype(np.uint8)
 
 
-class Normalised(nn.Cell):
-    """A network that takes grey levels from 0 to 255, (n, 3, h, w), and normalises them itself."""
+class Normalized(nn.Cell):
+    """A network that takes gray levels from 0 to 255, (n, 3, h, w), and normalizes them itself."""
 
     def __init__(self, network: nn.Cell, data: DataSet) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
-        mean, std = np.array(data.mean), np.array(data.std)
+        mean, std = np.array(data.source.mean), np.array(data.source.std)
         self.scale = ms.Tensor((1 / (LEVELS * std))[:, None, None], ms.float32)
         self.shift = ms.Tensor((-mean / std)[:, None, None], ms.float32)
 
@@ -117,10 +140,10 @@ def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
     Args:
         network: in evaluation mode.
     """
-    normalised = Normalised(network, data)
+    normalized = Normalized(network, data)
 
     def loss(images: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-        logits = normalised(images)
+        logits = normalized(images)
         labels = ops.select(labels < 0, ops.argmax(logits, 1).astype(ms.int32), labels)
         return ops.cross_entropy(logits, labels, reduction="sum")
 
@@ -135,106 +158,109 @@ def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
 
 def make_predict(network: nn.Cell, data: DataSet) -> Callable[[np.ndarray], np.ndarray]:
     """uint8 (n, h, w, 3) to the network's labels, int32 (n,), compiled."""
-    normalised = Normalised(network, data)
+    normalized = Normalized(network, data)
 
     @ms.jit
     def step(images: ms.Tensor) -> ms.Tensor:
-        return ops.argmax(normalised(images), 1).astype(ms.int32)
+        return ops.argmax(normalized(images), 1).astype(ms.int32)
 
     return lambda images: step(ms.Tensor(to_levels(images))).asnumpy()
 
 
-def load_network(arch: str, checkpoint: Path, data: DataSet) -> nn.Cell:
-    """A trained network in evaluation mode, its batch normalisations folded into its convolutions.
-
-    Raises:
-        BadInput: the checkpoint is missing or belongs to another network or data set.
-    """
-    network = create_model(arch, len(data.classes), data.small_images)
-    load_weights(network, load_checkpoint(checkpoint), str(checkpoint), arch)
-    fold_batchnorm(network)
-    return network.set_train(False)
-
-
-def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: str, budget: Budget, seed: int,
-                     batch_size: int, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: Attack,
+                     first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Attack a split of a data set batch by batch, from batch number `first` on.
 
-    A batch's random start depends on `seed` and the batch's number alone.
+    A batch's random start depends on the seed and the batch's number alone.
 
     Yields:
-        The attacked images, uint8 (n, h, w, 3), and whether the network labels each rightly before and after,
-        bool (n, 2).
+        The attacked images, uint8 (n, h, w, 3), and whether the network labels each correctly before and
+        after, bool (n, 2).
     """
     gradient_sign, predict = make_gradient_sign(network, data), make_predict(network, data)
-    n = len(split.labels)
-    for number in range(first, -(-n // batch_size)):
+    n, size = len(split.labels), attack.batch_size
+    for number in range(first, -(-n // size)):
         # The last one is filled up: one graph.
-        rows = np.arange(number * batch_size, (number + 1) * batch_size) % n
+        rows = np.arange(number * size, (number + 1) * size) % n
         clean, labels = split.pixels(rows), split.labels[rows]
-        attacked = ATTACKS[attack](gradient_sign, clean, labels, budget,
-                                   np.random.default_rng([seed, number]))
-        right = np.stack([predict(pixels) == labels for pixels in (clean, attacked)], axis=1)
-        count = min(batch_size, n - number * batch_size)
-        yield attacked[:count], right[:count]
+        attacked = ATTACKS[attack.name](gradient_sign, clean, labels, attack.budget,
+                                        random_stream(attack.seed, attack.name, number))
+        correct = np.stack([predict(pixels) == labels for pixels in (clean, attacked)], axis=1)
+        count = min(size, n - number * size)
+        yield attacked[:count], correct[:count]
 
 
-def add_options(parser: runtime.Parser, attack: str, checkpoint: Path) -> None:
-    """Add the options of an attack to those of `robust.options.make_parser`."""
+def parse_options(description: str, attack: str, checkpoint: Path) -> tuple[Path, Attack]:
+    """The folder of the data sets, and the attack, from the command line; sets the device up.
+
+    Args:
+        attack, checkpoint: defaults.
+    """
+    parser = make_parser(description)
     parser.add_argument("--attack", default=attack, choices=ATTACKS, help="attack type")
     parser.add_argument("--ckpt", default=checkpoint, type=Path,
                         help="checkpoint of a network trained on the data set")
-    parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of --ckpt")
-    parser.add_argument("--device", default="auto", choices=runtime.DEVICES,
-                        help="auto: the best one present")
-    parser.add_argument("--batch_size", default=BATCH_SIZE, type=runtime.positive, help="images at one time")
-    parser.add_argument("--eps", default=Budget.eps, type=share,
-                        help="the most that a pixel changes by; 8/255 is eight of 255 grey levels")
-    parser.add_argument("--alpha", default=Budget.alpha, type=share,
+    parser.add_argument("--arch", choices=NETWORKS, help="network of --ckpt; None: as args.json beside "
+                        "--ckpt says, else resnet50")
+    add_device_option(parser)
+    parser.add_argument("--batch_size", default=BATCH_SIZE, type=positive, help="images at one time")
+    parser.add_argument("--eps", default=Budget.eps, type=fraction,
+                        help="the most that a pixel changes by; 8/255 is eight of 255 gray levels")
+    parser.add_argument("--alpha", default=Budget.alpha, type=fraction,
                         help="what it changes by in a step of PGD")
-    parser.add_argument("--steps", default=Budget.steps, type=runtime.positive, help="steps of PGD")
+    parser.add_argument("--steps", default=Budget.steps, type=positive, help="steps of PGD")
+    args = parser.parse_args()
+    return args.data, Attack(args.attack, Budget(args.eps, args.alpha, args.steps),
+                             find_arch(args.arch, args.ckpt), args.ckpt, set_up(args.device, args.seed),
+                             args.batch_size, args.seed)
 
 
-def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: str, budget: Budget, arch: str,
-                   checkpoint: Path, device: str, batch_size: int, seed: int) -> None:
+def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack) -> None:
     """Attack a data set's training images into a .npy file, going on with an earlier run that was stopped.
 
     Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Does
     nothing where the file is there already.
 
     Raises:
-        BadInput: the checkpoint does not fit; eps is less than a grey level; files cannot be written, or an
+        BadInput: the checkpoint does not fit; eps is less than a gray level; files cannot be written, or an
             unfinished run has other settings.
     """
-    if budget.eps * LEVELS < 1 - 1e-4:
-        raise BadInput(f"--eps {budget.eps:g}: less than one grey level, so that no image would change; name "
-                       "1/255 or more")
-    key = {"dataset": data.name, "images": len(data.train.labels), "images_sha256": data.train.sha256(),
-           "arch": arch, "checkpoint_sha256": sha256(checkpoint), "attack": attack, "eps": budget.eps}
-    if attack == "PGD":
-        key |= {"alpha": budget.alpha, "steps": budget.steps, "seed": seed}
-    batch_size = min(batch_size, len(data.train.labels))
-    key |= {"batch_size": batch_size, "device": device, "mindspore": ms.__version__}
+    if attack.budget.eps * LEVELS < 1 - 1e-4:
+        raise BadInput(f"--eps {attack.budget.eps:g}: less than one gray level, so that no image would "
+                       "change; name 1/255 or more")
+    n = len(data.train.labels)
+    attack = replace(attack, batch_size=min(attack.batch_size, n))
+    key = attack_key(data, attack)
     with locked(path.parent):
-        record = read_record(record_path, "delete it")
+        record = read_json(record_path, "delete it")
         if all(record.get(name) == value for name, value in key.items()) and path.exists() and (
                 sha256(path) == record.get("sha256")):
             print(f"{path}: this attack is there already")
         else:
-            network = load_network(arch, checkpoint, data)
-            record = attack_training_set(network, data, attack, budget, seed, batch_size, path, record_path,
-                                         key)
-    print(f"{attack}: accuracy of {arch} on the {key['images']} training images "
+            network = load_network(attack.arch, attack.checkpoint, len(data.classes),
+                                   data.source.small_images)
+            record = attack_training_set(network, data, attack, path, record_path, key)
+    print(f"{attack.name}: accuracy of {attack.arch} on the {n} training images "
           f"{record['accuracy_before']:.2f} % before, {record['accuracy_after']:.2f} % after; {path}")
 
 
-def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Budget, seed: int,
-                        batch_size: int, path: Path, record_path: Path,
+def attack_key(data: DataSet, attack: Attack) -> dict[str, Any]:
+    """All that the attacked images depend on."""
+    key = {"dataset": data.name, "images": len(data.train.labels), "images_sha256": data.images_sha256,
+           "arch": attack.arch, "checkpoint_sha256": sha256(attack.checkpoint), "attack": attack.name,
+           "eps": attack.budget.eps, "batch_size": attack.batch_size, "device": attack.device,
+           "mindspore": ms.__version__}
+    if attack.name == "PGD":
+        key |= {"alpha": attack.budget.alpha, "steps": attack.budget.steps, "seed": attack.seed}
+    return key
+
+
+def attack_training_set(network: nn.Cell, data: DataSet, attack: Attack, path: Path, record_path: Path,
                         key: dict[str, Any]) -> dict[str, Any]:
     """Attack what an earlier run with the same key has not attacked, and write the images and the record.
 
-    Batches are kept in a hidden file beside `path` until all are there. A row of it is an image's bytes, and
-    whether the network labels it rightly before and after.
+    Images so far, and whether the network labels each correctly before and after, are kept in hidden files
+    beside `path` until all are there.
 
     Returns:
         The record: the key, the file's SHA-256 and the accuracies in percent.
@@ -242,56 +268,38 @@ def attack_training_set(network: nn.Cell, data: DataSet, attack: str, budget: Bu
     Raises:
         BadInput: files cannot be written, or an unfinished run has other settings.
     """
-    n, shape = len(data.train.labels), data.train.pixels([0]).shape[1:]
-    partial = path.with_name(f".{path.stem}.partial")
-    check_key(partial, key)
-    with BlockFile(partial, json.dumps(key)) as file, runtime.ProgressBar(attack, n, "image") as bar:
-        right = [block[:, -2:].copy() for block in file.read()]
-        done = sum(map(len, right))
-        if done:
-            print(f"going on after image {done} of {n}", flush=True)
-            bar.skip(done)
-
-        def state() -> str:
-            before, after = 100 * np.concatenate(right).mean(axis=0)
-            return f"accuracy {before:.2f} % before, {after:.2f} % after"
-
-        batches = attacked_batches(network, data, data.train, attack, budget, seed, batch_size, len(right))
+    n = len(data.train.labels)
+    paths = {name: path.with_name(f".{path.stem}.{name}.npy") for name in ("images", "correct")}
+    unfinished = path.with_name(f".{path.stem}.json")
+    check_key(unfinished, key)
+    with GrowingArrays(paths, unfinished, key) as arrays, progress_bar(attack.name, n, "image",
+                                                                       arrays.rows) as bar:
+        if arrays.rows:
+            print(f"going on after image {arrays.rows} of {n}", flush=True)
         try:
-            for pixels, rights in batches:
-                file.append(np.concatenate([pixels.reshape(len(pixels), -1), rights], axis=1))
-                right.append(rights)
-                bar.update(len(pixels), state)
+            for images, correct in attacked_batches(network, data, data.train, attack,
+                                                    -(-arrays.rows // attack.batch_size)):
+                arrays.append(images=images, correct=correct)
+                bar.update(len(images))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from there") from None
-        before, after = 100 * np.concatenate(right).mean(axis=0)
+        before, after = 100 * np.load(paths["correct"]).mean(axis=0)
         with recording(record_path, {**key, "accuracy_before": before, "accuracy_after": after}) as record:
-            save_blocks(path, (n, *shape), (block[:, :-2].reshape(-1, *shape) for block in file.read()))
+            os.replace(paths["images"], path)
             record["sha256"] = sha256(path)
-    partial.unlink()
+        arrays.remove()
     return record
 
 
-def check_key(partial: Path, key: dict[str, Any]) -> None:
-    """Make sure that an unfinished file, if there is one, was begun with the same settings.
+def check_key(path: Path, key: dict[str, Any]) -> None:
+    """Make sure that an unfinished attack, if there is one, was begun with the same settings.
 
     Raises:
         BadInput: it was not.
     """
-    if not partial.exists():
-        return
-    with open(partial, "rb") as file:
-        line = file.readline(2 ** 16)
-    if not line.endswith(b"\n") and len(line) < 2 ** 16:
-        return  # stopped while the first line was written: nothing is lost
-    try:
-        begun = json.loads(line)
-    except (ValueError, RecursionError):
-        begun = None
-    if not isinstance(begun, dict):
-        raise BadInput(f"{partial}: not the file of an unfinished attack; delete it to start anew")
-    differing = [name for name in {**begun, **key} if begun.get(name) != key.get(name)]
+    begun = read_json(path, "delete it to start anew")
+    differing = [name for name in {**begun, **key} if begun and begun.get(name) != key.get(name)]
     if differing:
-        raise BadInput(f"{partial}: an unfinished attack with " + ", ".join(
+        raise BadInput(f"{path}: an unfinished attack with " + ", ".join(
             f"{name} {begun.get(name)} (not {key.get(name)})" for name in differing)
             + "; finish it with those, or delete this file to start anew")

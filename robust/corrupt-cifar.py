@@ -6,16 +6,16 @@ of a list of labels; kinds.npy, which image got which corruption; corrupt.json, 
 import pickle
 
 import project  # first: it finds the project's own modules
-import runtime
 from datasets import open_dataset, scenes
 from datasets.images import Split
-from files import locked, replacing
-from robust import corruptions, options, results
+from robust import corruptions, options, records
+from utils.files import locked, replacing, write_array
+from utils.options import run_script
 
 # The folder in ../data that is written to.
 FOLDER = "cifar-100-corrupt"
 
-# Each of the five corruptions gets this share of the images.
+# Each of the five corruptions gets this fraction of the images.
 RATE = 0.06
 
 
@@ -23,8 +23,8 @@ def main() -> None:
     parser = options.make_parser("Corrupt CIFAR-100's training images.")
     parser.add_argument("--folder", default=FOLDER, help="folder in --data that is written to; "
                         f"CIFAR100C reads {scenes.CORRUPT}")
-    parser.add_argument("--rate", default=RATE, type=options.share_of_each,
-                        help="share of the images for each corruption")
+    parser.add_argument("--rate", default=RATE, type=options.fraction_of_each,
+                        help="fraction of the images for each corruption")
     args = parser.parse_args()
     train = open_dataset("CIFAR100", args.data).train
     kinds = corruptions.choose_kinds(len(train.labels), args.rate, args.seed)
@@ -32,15 +32,15 @@ def main() -> None:
     folder = args.data / args.folder
     record = {"seed": args.seed, "rate": args.rate, "images": len(images),
               "images_sha256": Split(images, train.labels).sha256()}
-    with locked(folder), results.recording(folder / "corrupt.json", record):
+    with locked(folder), records.recording(folder / "corrupt.json", record):
         for name, content in (("img.bin", images), ("targets.bin", train.labels.tolist())):
             with replacing(folder / name) as temporary, open(temporary, "wb") as file:
                 pickle.dump(content, file, protocol=4)
-        results.save_array(folder / "kinds.npy", kinds)
+        write_array(folder / "kinds.npy", kinds)
     print(f"{folder}: {corruptions.describe(kinds)}")
     if args.folder != scenes.CORRUPT:
         print(f"CIFAR100C reads {args.data / scenes.CORRUPT}: rename the folder to use it")
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

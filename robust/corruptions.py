@@ -2,11 +2,14 @@
 
 A corruption maps uint8 images (..., h, w, 3), one or a stack, and a generator to new ones of the same shape.
 Constants and formulas are those of the authors' release, without its faults: what is computed on [0, 1] is
-clipped and rounded back to 0..255, and motion blur keeps an image's brightness.
+clipped and rounded back to 0..255.
 """
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
+
+from utils.device import random_stream
 
 CLEAN = "clean"
 Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -27,23 +30,26 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
 # as OpenCV has them.
 BLUR_TAPS = (378, 432, 272, 341, 420, 348, 278, 400, 400, 278, 348, 420, 341, 272, 432)
 BLUR_ROWS = 2
-BLUR_CENTRE = 7
+BLUR_CENTER = 7
 
 
 def motion_blur(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
-    """Correlation with the kernel of 15 taps at 45 degrees, scaled to sum 1; the border is mirrored (101).
+    """Correlation with the kernel divided by 15, rounded; then each image is stretched to 0..255.
 
-    Agrees with OpenCV's `filter2D` on that kernel within one grey level.
+    The border is mirrored (101). A kernel of 15 taps at 45 degrees sums to less than 15 (interpolation), and
+    the stretch makes up for it: least value of the three channels to 0, greatest to 255; an image of one
+    value becomes black. OpenCV's `filter2D` and `normalize` with NORM_MINMAX, within three levels.
     """
     height, width = images.shape[-3:-1]
     lead = [(0, 0)] * (images.ndim - 3)
     padded = np.pad(images,
-                    [*lead, (0, BLUR_ROWS - 1), (BLUR_CENTRE, len(BLUR_TAPS) - 1 - BLUR_CENTRE), (0, 0)],
+                    [*lead, (0, BLUR_ROWS - 1), (BLUR_CENTER, len(BLUR_TAPS) - 1 - BLUR_CENTER), (0, 0)],
                     "reflect").astype(np.int32)
     rows = sum(padded[..., row:row + height, :, :] for row in range(BLUR_ROWS))
     total = sum(tap * rows[..., column:column + width, :] for column, tap in enumerate(BLUR_TAPS))
-    weight = BLUR_ROWS * sum(BLUR_TAPS)
-    return ((total + weight // 2) // weight).astype(np.uint8)
+    blurred = np.rint(total / (1024 * len(BLUR_TAPS)))
+    least = blurred.min((-3, -2, -1), keepdims=True)
+    return to_uint8((blurred - least) / np.maximum(np.ptp(blurred, (-3, -2, -1), keepdims=True), 1))
 
 
 FOG_BRIGHTNESS = 0.5  # A
@@ -65,21 +71,12 @@ REDUCTION = 4
 
 
 def low_resolution(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
-    """A quarter of the resolution, 32 to 8 or 64 to 16 pixels, and back: each 4 x 4 block becomes its mean.
-
-    The box filter both ways, as ImageNet-C's "pixelate" has it (Hendrycks and Dietterich, ICLR 2019).
-
-    Raises:
-        ValueError: a side is no multiple of 4.
-    """
+    """A quarter of the resolution, 32 to 8 or 64 to 16 pixels, and back, by Pillow's default filter."""
     height, width = images.shape[-3:-1]
-    if height % REDUCTION or width % REDUCTION:
-        raise ValueError(f"images of {height} x {width} pixels: both must be multiples of {REDUCTION}")
-    blocks = images.reshape(*images.shape[:-3], height // REDUCTION, REDUCTION,
-                            width // REDUCTION, REDUCTION, 3)
-    area = REDUCTION ** 2
-    means = (blocks.sum(axis=(-4, -2), dtype=np.int32) + area // 2) // area
-    return means.astype(np.uint8).repeat(REDUCTION, axis=-3).repeat(REDUCTION, axis=-2)
+    small = width // REDUCTION, height // REDUCTION
+    coarse = [np.asarray(Image.fromarray(image).resize(small).resize((width, height)))
+              for image in images.reshape(-1, height, width, 3)]
+    return np.stack(coarse).reshape(images.shape)
 
 
 RECTANGLE_START = 5
@@ -127,16 +124,15 @@ def choose_kinds(images: int, rate: float, seed: int) -> np.ndarray:
     """Which image gets which corruption: round(images * rate) of each kind, drawn without overlap.
 
     Args:
-        rate: share of the images for each of the five kinds; above 0.2, or where rounding would ask for more
-            images than there are, each kind gets a fifth of them, rounded down.
+        rate: fraction of the images for each of the five kinds; above 0.2, or where rounding would ask for
+            more images than there are, each kind gets a fifth of them, rounded down.
 
     Returns:
         Strings (images,): a name in CORRUPTIONS, or "clean".
-
     """
     each = min(round(images * rate), images // len(CORRUPTIONS))
     kinds = np.full(images, CLEAN, f"U{max(map(len, CORRUPTIONS))}")
-    order = np.random.default_rng(seed).permutation(images)
+    order = random_stream(seed, "corrupted images").permutation(images)
     for number, name in enumerate(CORRUPTIONS):
         kinds[order[number * each:(number + 1) * each]] = name
     return kinds
@@ -145,9 +141,9 @@ def choose_kinds(images: int, rate: float, seed: int) -> np.ndarray:
 def corrupt(images: np.ndarray, kinds: np.ndarray, seed: int) -> np.ndarray:
     """A copy of images, uint8 (n, h, w, 3), in which each is corrupted as `kinds` (n,) says."""
     corrupted = images.copy()
-    for number, (name, corruption) in enumerate(CORRUPTIONS.items()):
+    for name, corruption in CORRUPTIONS.items():
         chosen = np.flatnonzero(kinds == name)
-        corrupted[chosen] = corruption(images[chosen], np.random.default_rng([seed, number]))
+        corrupted[chosen] = corruption(images[chosen], random_stream(seed, name))
     return corrupted
 
 

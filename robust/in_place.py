@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import runtime
 from datasets.images import Split
 from datasets.scenes import FINISHED, NOTE
 from datasets.tiny import read_tiny
-from files import BadInput, locked, replacing
 from robust.corruptions import CLEAN, CORRUPTIONS, choose_kinds, describe
 from robust.options import TINY
-from robust.results import read_record, save_record
+from robust.records import save_record
+from utils.device import random_stream
+from utils.files import BadInput, locked, read_json, replacing
+from utils.progress import progress_bar
 
 IN_PROGRESS = "in progress"
 MARK = b"corrupted by robust/corrupt-tiny.py: "  # and the kind: a JPEG comment of every corrupted image
@@ -23,7 +24,7 @@ COPY_ANEW = f"delete the folder and copy {TINY} again with cp -r"
 
 
 def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
-    """Corrupt a share of the training images of a copy of Tiny ImageNet; its validation images stay clean.
+    """Corrupt a fraction of the training images of a copy of Tiny ImageNet; its validation images stay clean.
 
     A note in the folder, written first, says what is to be done. An image is replaced in one step and carries
     its corruption's name as a JPEG comment: one that has it is done, wherever an earlier run was stopped, and
@@ -31,7 +32,7 @@ def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
     gives the same files.
 
     Args:
-        rate: share of the images for each of the five corruptions.
+        rate: fraction of the images for each of the five corruptions.
 
     Raises:
         BadInput: it is not a copy, or corrupted already, or with other settings; files are missing or
@@ -42,12 +43,16 @@ def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
         raise BadInput(f"{folder}: is the original; copy it with cp -r {real} {real.parent / TINY}-corrupt "
                        "and corrupt that")
     with locked(folder):
-        note = read_record(folder / NOTE, COPY_ANEW)
+        note = read_json(folder / NOTE, COPY_ANEW)
         if note.get("state") == FINISHED:
             raise BadInput(f"{folder}: corrupted already, with --rate {note.get('rate')} --seed "
                            f"{note.get('seed')}; to corrupt it anew, {COPY_ANEW}")
         train, _, _ = read_tiny(folder)
         kinds = choose_kinds(len(train.labels), rate, seed)
+        for name in train.names:
+            if not Path(os.path.realpath(name)).is_relative_to(real):
+                raise BadInput(f"{name}: a link that leads out of the copy, so its target would be "
+                               f"corrupted; {COPY_ANEW}")
         paths = [os.path.relpath(name, folder) for name in train.names]
         plan = {"state": IN_PROGRESS, "seed": seed, "rate": rate, "images": len(paths),
                 "kinds": dict(zip(paths, kinds.tolist()))}
@@ -61,11 +66,11 @@ def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
                            f"missing; {COPY_ANEW}")
         save_record(folder / NOTE, plan)
         left = np.flatnonzero((kinds != CLEAN) & ~done)
-        with runtime.ProgressBar("corrupt", len(left), "image") as bar:
+        with progress_bar("corrupt", len(left), "image") as bar:
             for i in left:
                 with replacing(Path(train.names[i])) as temporary:
                     temporary.write_bytes(corrupted_jpeg(train, i, str(kinds[i]), seed))
-                bar.update(1)
+                bar.update()
         save_record(folder / NOTE,
                     {**plan, "state": FINISHED, "images_sha256": read_tiny(folder)[0].sha256()})
     print(f"{folder}: {describe(kinds)}")
@@ -87,7 +92,7 @@ def is_done(content: bytes, path: str, kind: str) -> bool:
 
 def corrupted_jpeg(split: Split, i: int, kind: str, seed: int) -> bytes:
     """An image of a split under a corruption, as a JPEG file that names it."""
-    pixels = CORRUPTIONS[kind](split.pixels([i])[0], np.random.default_rng([seed, i]))
+    pixels = CORRUPTIONS[kind](split.pixels([i])[0], random_stream(seed, "corruption", i))
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, **JPEG, comment=MARK + kind.encode())
     return file.getvalue()

@@ -1,26 +1,31 @@
-"""Which share of mislabelled or corrupted images each selection keeps, from saved files, in Markdown.
+"""Which fraction of each method's coreset is mislabelled or corrupted, in Markdown.
 
-    python selection.py --dataset CIFAR100N --ckpt ckpt/CIFAR100N/resnet50/best.pth --rate 0.2
-    python robust/kept-share.py --dataset CIFAR100N
+    python robust/kept-share.py --dataset CIFAR100N --ckpt ckpt/CIFAR100N/resnet50/best.pth
 
-Reads index/<dataset>.distances.npz, which selection.py wrote, and the marks and settings that the script
-which perturbed the data set wrote beside its files.
+Features and logits are those that selection.py keeps beside the checkpoint (or computed, where missing),
+training dynamics those beside it. Which images were perturbed stands beside the files of the script of
+robust/ that made the data set.
 """
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import project  # first: it finds the project's own modules
 import numpy as np
 
-import runtime
-from datasets.scenes import CORRUPT, read_array
-from files import BadInput
-from robust import options
+from datasets import open_dataset
+from datasets.scenes import CORRUPT
+from methods import METHODS
+from methods.choice import number_to_keep
+from methods.evidence import features_and_logits, read_dynamics
+from models import NETWORKS
+from models.checkpoint import find_arch
 from robust.corruptions import CLEAN
-from robust.results import read_record
-from selection import ids_to_drop, random_order
+from robust.options import make_parser
+from utils.arrays import read_array
+from utils.device import random_stream, set_up
+from utils.files import BadInput, locked, read_json
+from utils.options import add_device_option, fraction, positive, run_script
+from utils.runs import read_args
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,11 @@ class Marks:
         Raises:
             BadInput: files are missing or do not hold that.
         """
-        record = read_record(data / self.record, f"make it again with robust/{self.script}")
+        record = read_json(data / self.record, f"make it again with robust/{self.script}")
         if not record:
             raise BadInput(f"{data / self.record}: missing; make it with robust/{self.script}")
         if self.array:
-            marks = read_array(data / self.array, f"robust/{self.script}")
+            marks = read_array(data / self.array, f"make it with robust/{self.script}")
         else:
             kinds = record.get("kinds")
             marks = np.array(list(kinds.values()) if isinstance(kinds, dict) else [], str)
@@ -68,60 +73,60 @@ RATES = (0.2, 0.4, 0.6)
 
 
 def main() -> None:
-    parser = options.make_parser("What share of the mislabelled or corrupted images each selection keeps.")
+    parser = make_parser("Which fraction of each method's coreset is mislabelled or corrupted.")
     parser.add_argument("--dataset", default="CIFAR100N", choices=MARKS, help="data set of the selection")
-    parser.add_argument("--index", default=project.ROOT / "index", type=Path,
-                        help="folder that selection.py wrote to")
-    parser.add_argument("--rates", default=RATES, type=options.share, nargs="+",
-                        help="shares of the images to keep")
+    parser.add_argument("--ckpt", required=True, type=Path, help="checkpoint of a network trained on it")
+    parser.add_argument("--arch", choices=NETWORKS, help="network of --ckpt; None: as args.json says")
+    parser.add_argument("--image_size", type=positive, help="side of the images; None: as args.json says")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
+                        help="rows of the table")
+    parser.add_argument("--rates", default=RATES, type=fraction, nargs="+",
+                        help="fractions of the images to keep")
+    parser.add_argument("--save", default=project.ROOT / "index", type=Path,
+                        help="folder for the features where that of --ckpt cannot be written to")
+    add_device_option(parser)
     args = parser.parse_args()
-    marks = MARKS[args.dataset]
-    perturbed, record = marks.read(args.data)
-    distances = read_distances(args.index / f"{args.dataset}.distances.npz", args.dataset, record)
-    print(f"Share of the {perturbed.sum()} {marks.word} images among {args.dataset}'s {len(perturbed)} that "
-          "each selection keeps\n")
-    print("| images kept | " + " | ".join(f"{100 * rate:g} %" for rate in args.rates) + " |")
+    set_up(args.device, args.seed)
+    perturbed, record = MARKS[args.dataset].read(args.data)
+    folder = args.data / "tiny-imagenet-200-corrupt" if args.dataset == "tinyC" else args.data
+    folder = args.data / "tiny-imagenet-200" if args.dataset == "tinyN" else folder
+    image_size = args.image_size or read_args(args.ckpt.parent).get("image_size")
+    data = open_dataset(args.dataset, folder, image_size)
+    if data.images_sha256 != record.get("images_sha256"):
+        raise BadInput(f"{args.data / MARKS[args.dataset].record}: of other images or labels than {folder} "
+                       f"holds; make them again with robust/{MARKS[args.dataset].script}")
+    with locked(args.save):
+        evidence = features_and_logits(data, find_arch(args.arch, args.ckpt), args.ckpt, args.save)
+    if any("dynamics" in METHODS[name].needs for name in args.methods):
+        evidence["dynamics"] = read_dynamics(args.ckpt.parent / "dynamics.npy", args.ckpt, data)
+    word = MARKS[args.dataset].word
+    print(f"Of each coreset of {args.dataset} the fraction that is {word}; of all {len(perturbed)} images "
+          f"{100 * perturbed.mean():.1f} %\n")
+    print("| method | " + " | ".join(f"keep {100 * rate:g} %" for rate in args.rates) + " |")
     print("|---|" + "---|" * len(args.rates))
-    columns = [kept_shares(distances, perturbed, rate, args.seed) for rate in args.rates]
-    for method in columns[0]:
-        print(f"| {method} | " + " | ".join(f"{100 * column[method]:.1f} %" for column in columns) + " |")
+    for name in args.methods:
+        cells = [perturbed_fraction(name, data.train.labels, evidence, perturbed, rate, args.seed)
+                 for rate in args.rates]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def kept_shares(distances: np.ndarray, perturbed: np.ndarray, rate: float, seed: int) -> dict[str, float]:
-    """By selection, the share of the perturbed images that it keeps.
+def perturbed_fraction(name: str, labels: np.ndarray, evidence: dict[str, np.ndarray], perturbed: np.ndarray,
+                       rate: float, seed: int) -> str:
+    """The fraction of a method's coreset that is perturbed, in percent; "-" where it cannot keep as many.
 
     Args:
-        distances: of each image to its class centre, (n,).
+        evidence: features, logits and dynamics, as far as the method needs them.
         perturbed: which images are, bool (n,).
-        rate: share of the images to keep.
-        seed: of the random selection, as of `selection.py --method random`.
+        rate: fraction of the images to keep.
     """
-    order, ids = np.argsort(distances, kind="stable"), np.arange(len(distances))
-    kept = {"moderate": np.delete(ids, ids_to_drop(order, rate)),
-            "random": np.delete(ids, ids_to_drop(random_order(len(ids), seed), rate))}
-    kept["nearest to the centre"] = order[:len(kept["moderate"])]
-    return {name: perturbed[chosen].sum() / max(perturbed.sum(), 1) for name, chosen in kept.items()}
-
-
-def read_distances(path: Path, dataset: str, record: dict) -> np.ndarray:
-    """The distances of a data set's images to their class centres, float (n,).
-
-    Raises:
-        BadInput: the file is missing, damaged, or of other images than the settings in `record` belong to.
-    """
-    remedy = f"make it with selection.py --dataset {dataset}"
-    if not os.path.isfile(path):
-        raise BadInput(f"{path}: missing; {remedy}")
+    method = METHODS[name]
     try:
-        with np.load(path, allow_pickle=False) as file:
-            distances, key = file["distances"], json.loads(str(file["key"]))
-            images = key["images_sha256"]
-    except Exception as error:  # a broken file can raise anything
-        raise BadInput(f"{path}: does not hold distances; {remedy}") from error
-    if images != record.get("images_sha256") or distances.shape != (record["images"],):
-        raise BadInput(f"{path}: of other images or labels than the scripts in robust/ wrote last; {remedy}")
-    return distances
+        choice = method.choose(labels, number_to_keep(len(labels), rate), random_stream(seed, name),
+                               **{need: evidence[need] for need in method.needs})
+    except BadInput:
+        return "-"
+    return f"{100 * perturbed[choice.kept].mean():.1f} %"
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

@@ -5,18 +5,20 @@ import numpy as np
 
 from datasets import DataSet
 from datasets.images import Split
-from files import BadInput, locked
-from robust.results import recording, save_array, save_blocks
+from robust.records import recording
+from utils.arrays import write_blocks
+from utils.device import random_stream
+from utils.files import BadInput, locked, write_array
 
 BLOCK = 1000  # images decoded at one time
 
 
-def flip_labels(labels: np.ndarray, classes: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric label noise: each label becomes, with probability `share`, a uniformly drawn other one.
+def flip_labels(labels: np.ndarray, classes: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric label noise: each label becomes, with probability `rate`, a uniformly drawn other one.
 
     Args:
         labels: (n,), from 0 to classes - 1.
-        share: from 0 to 1; the paper's are 0.2 and 0.35.
+        rate: from 0 to 1; the paper's are 0.2 and 0.35.
 
     Returns:
         The labels, int64 (n,), and which were changed, bool (n,).
@@ -26,15 +28,15 @@ def flip_labels(labels: np.ndarray, classes: int, share: float, seed: int) -> tu
     """
     if classes < 2:
         raise BadInput(f"{classes} class: there is no other label; use a data set of 2 classes or more")
-    generator = np.random.default_rng(seed)
-    changed = generator.random(len(labels)) < share
+    generator = random_stream(seed, "label noise")
+    changed = generator.random(len(labels)) < rate
     shift = generator.integers(1, classes, len(labels))
     return np.where(changed, (labels + shift) % classes, labels).astype(np.int64), changed
 
 
-def mislabel_to_files(data: DataSet, share: float, seed: int, labels_path: Path, changed_path: Path,
+def mislabel_to_files(data: DataSet, rate: float, seed: int, labels_path: Path, changed_path: Path,
                       record_path: Path, images_path: Path | None = None) -> None:
-    """Write a data set's training labels with noise, which were changed, and the settings; print the share.
+    """Write a data set's training labels with noise, which were changed, and the settings; print how many.
 
     Args:
         images_path: for the images too, uint8 (n, h, w, 3), a block in memory at one time; None: not needed.
@@ -43,16 +45,16 @@ def mislabel_to_files(data: DataSet, share: float, seed: int, labels_path: Path,
         BadInput: files cannot be written; an image cannot be decoded.
     """
     train, n = data.train, len(data.train.labels)
-    noisy, changed = flip_labels(train.labels, len(data.classes), share, seed)
-    settings = {"share": share, "seed": seed, "images": n}
+    noisy, changed = flip_labels(train.labels, len(data.classes), rate, seed)
+    settings = {"rate": rate, "seed": seed, "images": n}
     with locked(record_path.parent), recording(record_path, settings) as record:
         images = train.images
         if images_path:
             blocks = (train.pixels(range(start, min(start + BLOCK, n))) for start in range(0, n, BLOCK))
-            save_blocks(images_path, (n, *train.pixels([0]).shape[1:]), blocks)
+            write_blocks(images_path, blocks)
             images = np.load(images_path, mmap_mode="r")
-        save_array(labels_path, noisy)
-        save_array(changed_path, changed)
+        write_array(labels_path, noisy)
+        write_array(changed_path, changed)
         record |= {"changed": int(changed.sum()),
                    "images_sha256": Split(images, noisy.astype(np.int32)).sha256()}
     print(f"{labels_path}: {changed.sum()} of {n} labels changed, {100 * changed.mean():.2f} %")

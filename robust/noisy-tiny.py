@@ -1,24 +1,23 @@
 """Mislabel Tiny ImageNet's training images, for the data set tinyN: `python noisy-tiny.py`
-
 Writes tiny_img.npy, tiny_target.npy, tiny_changed.npy and tiny.json to ../data/noisy.
 """
 import project  # first: it finds the project's own modules
-import runtime
 from robust import labels, options
+from utils.options import fraction, run_script
 
-SHARE = 0.2  # the probability with which an image gets another label
+RATE = 0.2  # the probability with which an image gets another label
 
 
 def main() -> None:
     parser = options.make_parser("Mislabel Tiny ImageNet's training images.")
-    parser.add_argument("--share", default=SHARE, type=options.share, help="probability of another label")
+    parser.add_argument("--rate", "--share", default=RATE, type=fraction, help="probability of another label")
     args = parser.parse_args()
     data, above = options.open_tiny(args.data)
     folder = above / "noisy"
-    labels.mislabel_to_files(data, args.share, args.seed, labels_path=folder / "tiny_target.npy",
+    labels.mislabel_to_files(data, args.rate, args.seed, labels_path=folder / "tiny_target.npy",
                              changed_path=folder / "tiny_changed.npy", record_path=folder / "tiny.json",
                              images_path=folder / "tiny_img.npy")
 
 
 if __name__ == "__main__":
-    runtime.run_script(main)
+    run_script(main)

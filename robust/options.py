@@ -1,52 +1,35 @@
 """Options that the scripts of this folder share, and where their data lie."""
 import argparse
-import math
 from pathlib import Path
 
-import runtime
 from datasets import DataSet, open_dataset
-from files import BadInput
 from robust.corruptions import CORRUPTIONS
 from robust.project import ROOT
+from utils.files import BadInput
+from utils.options import Parser, add_seed_option, fraction
 
 TINY = "tiny-imagenet-200"
 
 
-def make_parser(description: str) -> runtime.Parser:
+def make_parser(description: str) -> Parser:
     """A parser with the options that all six scripts have: --data and --seed."""
-    parser = runtime.Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description)
     parser.add_argument("--data", default=ROOT / "data", type=Path,
                         help="folder that holds the data set's own folder")
-    parser.add_argument("--seed", default=42, type=runtime.seed_number, help="of everything random")
+    add_seed_option(parser, of="everything random")
     return parser
 
 
-def share(text: str) -> float:
-    """An option's number from 0 to 1, as 0.03 or as 8/255.
+def fraction_of_each(text: str) -> float:
+    """An option's fraction of the images for each corruption: at most 1 / number of corruptions.
 
     Raises:
         argparse.ArgumentTypeError: it is not one.
     """
-    above, _, below = text.partition("/")
-    try:
-        value = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1, such as 0.03 or 8/255")
-    return value
-
-
-def share_of_each(text: str) -> float:
-    """An option's share of the images for each corruption: from 0 to one in as many as there are corruptions.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not one.
-    """
-    value, largest = share(text), 1 / len(CORRUPTIONS)
+    value, largest = fraction(text), 1 / len(CORRUPTIONS)
     if value > largest:
         raise argparse.ArgumentTypeError(f"{text}: each of the {len(CORRUPTIONS)} corruptions gets this "
-                                         f"share of the images; name a number from 0 to {largest:g}")
+                                         f"fraction of the images; name a number from 0 to {largest:g}")
     return value
 
 

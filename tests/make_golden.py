@@ -1,7 +1,20 @@
-"""Write tests/golden/*.npz with PyTorch: `python tests/make_golden.py` in an environment that has torch.
+"""Write tests/golden/*.npz by PyTorch and torchvision, but for those of make_golden_scenes.py.
 
-The networks are those of torch_networks.py, with weights made from their parameters' names.
+`python tests/make_golden.py` writes all, `python tests/make_golden.py resnet50-64 selection` these two. It
+needs torch==2.14.1 and torchvision==0.29.1 for Python 3.11, in an environment of its own:
+
+    python3.11 -m venv /tmp/golden-env
+    /tmp/golden-env/bin/pip install torch==2.14.1 torchvision==0.29.1 opencv-python-headless pillow "numpy<2"
+
+The networks are those of torch_networks.py, with weights made from their parameters' names:
+
+    ARCH.npz       on 32x32 images: logits, features, a step of SGD; written anew in torch_networks.py
+    ARCH-64.npz    on 64x64 images: logits, features; ResNets are torchvision's, the others as above
+    selection.npz  the ids that the release's formula drops at each rate, from resnet20's features
 """
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,25 +64,26 @@ def one_step(network: nn.Module) -> dict[str, np.ndarray]:
             "size": np.array([np.abs(values).max() for values in state.values()])}
 
 
+def on_small_images(arch: str) -> dict[str, np.ndarray]:
+    network = seeded(arch, small_images=True)
+    return forward(network, make_batch(16)[0]) | one_step(network)
+
+
+def on_large_images(arch: str) -> dict[str, np.ndarray]:
+    network = seeded(arch, small_images=False)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {"parameters": np.array(parameters), **forward(network, make_batch(4, 64)[0])}
+
+
 def release_order(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Ids by distance to the coordinate-wise median, as the notes give the release's formula."""
-    centres = {c: np.median(features[labels == c], axis=0) for c in np.unique(labels)}
-    distance = np.array([np.linalg.norm(f.astype(float) - centres[c]) for f, c in zip(features, labels)])
+    centers = {c: np.median(features[labels == c], axis=0) for c in np.unique(labels)}
+    distance = np.array([np.linalg.norm(f.astype(float) - centers[c]) for f, c in zip(features, labels)])
     return np.argsort(distance, kind="stable")
 
 
-def main() -> None:
-    GOLDEN.mkdir(exist_ok=True)
-    torch.set_num_threads(1)  # on a busy machine its threads wait for one another
-    for arch in NETWORKS:
-        network = seeded(arch, small_images=True)
-        golden = forward(network, make_batch(16)[0]) | one_step(network)
-        np.savez_compressed(GOLDEN / f"{arch}.npz", **golden)
-        if arch != "resnet20":  # it has one form
-            network = seeded(arch, small_images=False)
-            parameters = sum(parameter.numel() for parameter in network.parameters())
-            np.savez_compressed(GOLDEN / f"{arch}-64.npz", parameters=parameters,
-                                **forward(network, make_batch(4, 64)[0]))
+def selected() -> dict[str, np.ndarray]:
+    """Ids to drop of 200 images, by rate."""
     network = seeded("resnet20", small_images=True)
     images, _ = make_batch(200)
     labels = np.arange(200) % 7
@@ -79,8 +93,27 @@ def main() -> None:
     for rate in RATES:
         low, high = round(200 * (0.5 - rate / 2)), round(200 * (0.5 + rate / 2))
         drops[f"{rate}"] = np.sort(np.concatenate([order[:low], order[high:]]))
-    np.savez_compressed(GOLDEN / "selection.npz", **drops)
+    return drops
+
+
+FILES: dict[str, Callable[[], dict[str, np.ndarray]]] = {
+    **{arch: partial(on_small_images, arch) for arch in NETWORKS},
+    # resnet20 has one form
+    **{f"{arch}-64": partial(on_large_images, arch) for arch in NETWORKS if arch != "resnet20"},
+    "selection": selected,
+}
+
+
+def write(files: dict[str, Callable[[], dict[str, np.ndarray]]], names: list[str]) -> None:
+    """Write the named files, all when none is named."""
+    unknown = set(names) - set(files)
+    if unknown:
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(files)}")
+    GOLDEN.mkdir(exist_ok=True)
+    torch.set_num_threads(1)  # on a busy machine its threads wait for one another
+    for name in names or files:
+        np.savez_compressed(GOLDEN / f"{name}.npz", **files[name]())
 
 
 if __name__ == "__main__":
-    main()
+    write(FILES, sys.argv[1:])

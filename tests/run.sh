@@ -2,6 +2,6 @@
 # Set up .venv and run the tests, two files at a time; arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source ./environment.sh
+source utils/environment.sh
 environment requirements.txt tests/requirements.txt
 exec "$PYTHON" -m pytest -q -n 2 --dist loadfile -m "not fuzz" tests "$@"

@@ -1,8 +1,8 @@
-"""The networks in PyTorch, written anew for the golden files, with the release's parameter names.
+"""The networks in PyTorch for the golden files, with the release's parameter names.
 
-After He et al. (2016), Hu et al. (2018), Tan and Le (2019), Simonyan and Zisserman (2015), Ma et al. (2018),
-Szegedy et al. (2015), and the shapes of the release's state dicts; torchvision's names and layout for ResNets
-on Tiny ImageNet.
+ResNets for Tiny ImageNet are torchvision's own. The others are written anew after He et al. (2016), Hu et al.
+(2018), Tan and Le (2019), Simonyan and Zisserman (2015), Ma et al. (2018), Szegedy et al. (2015), and the
+shapes of the release's state dicts; they need torch alone.
 """
 from collections.abc import Callable
 
@@ -27,11 +27,11 @@ class Unit(nn.Module):
 
 
 class Residual(Unit):
-    """A ResNet's block; `name` is the shortcut's."""
+    """A ResNet's block: of three convolutions, the middle one 3x3, or of two."""
 
-    def __init__(self, i: int, width: int, stride: int, name: str, kernels: tuple[int, ...]) -> None:
+    def __init__(self, i: int, width: int, stride: int, kernels: tuple[int, ...]) -> None:
         super().__init__()
-        self.name, self.count = name, len(kernels)
+        self.count = len(kernels)
         o = width * (4 if self.count == 3 else 1)
         inputs, outputs = (i, width, width), (width, width, o)
         for k, kernel in enumerate(kernels):
@@ -39,50 +39,47 @@ class Residual(Unit):
             self.add(k + 1, inputs[k], outputs[k] if k + 1 < self.count else o, kernel,
                      stride if has_stride else 1)
         projected = stride > 1 or i != o
-        layers = (conv(i, o, 1, stride), nn.BatchNorm2d(o)) if projected else ()
-        self.add_module(name, nn.Sequential(*layers))
+        self.shortcut = nn.Sequential(*((conv(i, o, 1, stride), nn.BatchNorm2d(o)) if projected else ()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x
         for k in range(1, self.count):
             y = F.relu(self.run(k, y))
-        return F.relu(self.run(self.count, y) + getattr(self, self.name)(x))
+        return F.relu(self.run(self.count, y) + self.shortcut(x))
 
 
 class ResNet(Unit):
-    def __init__(self, kernels: tuple[int, ...], depths: tuple[int, ...], classes: int = 100,
-                 small: bool = True) -> None:
+    def __init__(self, kernels: tuple[int, ...], depths: tuple[int, ...], classes: int = 100) -> None:
         super().__init__()
-        self.small, self.last = small, "linear" if small else "fc"
-        self.add(1, 3, 64, *((3,) if small else (7, 2)))
+        self.add(1, 3, 64, 3)
         i = 64
         for stage, depth in enumerate(depths):
             blocks = []
             for k in range(depth):
-                blocks.append(Residual(i, 64 << stage, 2 if stage and not k else 1,
-                                       "shortcut" if small else "downsample", kernels))
+                blocks.append(Residual(i, 64 << stage, 2 if stage and not k else 1, kernels))
                 i = (64 << stage) * (4 if len(kernels) == 3 else 1)
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.add_module(self.last, nn.Linear(i, classes))
+        self.linear = nn.Linear(i, classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.run(1, x))
-        if not self.small:
-            x = F.max_pool2d(x, 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(F.relu(self.run(1, x))))))
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return getattr(self, self.last)(self.features(x))
+        return self.linear(self.features(x))
 
 
-class Base(nn.Module):
-    """The release keeps torchvision's network in an attribute `base`."""
+class TorchvisionResNet(nn.Module):
+    """torchvision's network in an attribute `base`, where the release keeps it."""
 
-    def __init__(self, base: nn.Module) -> None:
+    def __init__(self, arch: str, classes: int = 100) -> None:
         super().__init__()
-        self.base = base
-        self.features = base.features
+        from torchvision import models  # here, since no other network needs it
+        self.base = getattr(models, arch)(num_classes=classes)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        *layers, _ = self.base.children()  # all but fc, in the order they run
+        return nn.Sequential(*layers)(x).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.base(x)
@@ -317,18 +314,18 @@ class GoogLeNet(nn.Module):
         return self.linear(self.features(x))
 
 
-def resnet(kernels: tuple[int, ...], depths: tuple[int, ...]) -> Callable[[bool], nn.Module]:
-    return lambda small: ResNet(kernels, depths) if small else Base(ResNet(kernels, depths, small=False))
+def resnet(arch: str, kernels: tuple[int, ...], depths: tuple[int, ...]) -> Callable[[bool], nn.Module]:
+    return lambda small: ResNet(kernels, depths) if small else TorchvisionResNet(arch)
 
 
 # each: True for the form for 32x32 images, False for that for 64x64 ones; 100 classes
 NETWORKS = {
     "efficientnet": lambda small: EfficientNetB0(),
     "googlenet": lambda small: GoogLeNet(),
-    "resnet18": resnet((3, 3), (2, 2, 2, 2)),
+    "resnet18": resnet("resnet18", (3, 3), (2, 2, 2, 2)),
     "resnet20": lambda small: ResNet20(),
-    "resnet34": resnet((3, 3), (3, 4, 6, 3)),
-    "resnet50": resnet((1, 3, 1), (3, 4, 6, 3)),
+    "resnet34": resnet("resnet34", (3, 3), (3, 4, 6, 3)),
+    "resnet50": resnet("resnet50", (1, 3, 1), (3, 4, 6, 3)),
     "senet18": lambda small: SENet18(),
     "shufflenet": lambda small: ShuffleNetV2(small=small),
     "vgg16": lambda small: VGG16(small=small),

@@ -1,7 +1,7 @@
-# Sourced by demo.sh and tests/run.sh: makes .venv beside this file and installs the requirements files named.
+# Sourced by demo.sh and tests/run.sh: makes .venv in the project's folder and installs the requirements files named.
 environment() {  # environment REQUIREMENTS...
     local root stamp candidate python=""
-    root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     for candidate in python3.11 python3.12 python3.10 python3 python; do
         if "$candidate" -c 'import sys, venv, ensurepip
 sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then

@@ -1,0 +1,208 @@
+"""Checkpoints: written, read, put into a network; with what a resumed run needs."""
+import binascii
+import logging
+import os
+import re
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+from mindspore.train.checkpoint_pb2 import Checkpoint
+
+from models import NETWORKS, create_model
+from models.layers import fold_batchnorm
+from utils.files import BadInput, one_line, read_bytes, replacing
+from utils.runs import read_args
+
+STATE = "resume."  # begins the names of what a checkpoint holds beside the network's own parameters
+CRC_MARK, CRC_BYTES = b"crc_num", 10  # end a MindSpore checkpoint: the mark, then the CRC-32 of all before it
+# How files of torch.save begin: a zip, or, before PyTorch 1.6, a pickle of its magic number.
+TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10, "little"))
+
+
+def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | None = None) -> None:
+    """Write a network's parameters in MindSpore's checkpoint format, under any name.
+
+    Args:
+        state: what else the file shall hold, by name, as load_state gives it back.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    extra = {STATE + name: value for name, value in (state or {}).items()}
+    with replacing(path) as temporary:
+        # mindspore.save_checkpoint insists on the suffix.
+        named = temporary.with_name(temporary.name + ".ckpt")
+        logging.disable()  # MindSpore logs what it raises
+        try:
+            ms.save_checkpoint(network, str(named), crc_check=True, append_dict=extra)
+            os.chmod(named, 0o644)
+            os.replace(named, temporary)
+        except RuntimeError as error:
+            raise BadInput(f"{path}: cannot be written ({one_line(error)})") from error
+        finally:
+            logging.disable(logging.NOTSET)
+            for left in (named, named.with_suffix(".tmp")):
+                left.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
+    """The network's parameters in a checkpoint of MindSpore's format, by name; read-only arrays.
+
+    Raises:
+        BadInput: it is missing, damaged, or in another format.
+    """
+    return load_state(path)[0]
+
+
+def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """As load_checkpoint, and what else save_checkpoint put into the file.
+
+    Not mindspore.load_checkpoint: where a file gives a tensor more bytes than its shape has room for, it
+    writes beyond the tensor's memory.
+
+    Raises:
+        BadInput: it is missing, damaged, or in another format.
+    """
+    content = read_bytes(path)
+    if content.startswith(TORCH_STARTS):
+        raise BadInput(f"{path}: a PyTorch checkpoint; turn it into one of this project with "
+                       f"python -m models.convert_torch {path} NEW.pth --arch ARCH --dataset DATASET")
+    try:
+        mark = len(content) - len(CRC_MARK) - CRC_BYTES
+        if content[mark:-CRC_BYTES] == CRC_MARK:
+            crc = int.from_bytes(content[-CRC_BYTES:], "big")
+            content = content[:mark]
+            if binascii.crc32(content) != crc:
+                raise ValueError("the checksum differs")
+        parts, forms = {}, {}
+        # A large tensor comes in several values of one name.
+        for value in Checkpoint.FromString(content).value:
+            parts.setdefault(value.tag, []).append(value.tensor.tensor_content)
+            forms[value.tag] = value.tensor.tensor_type.lower(), list(value.tensor.dims)
+        if not parts:
+            raise ValueError("it holds no parameters")
+        values = {name: _tensor(b"".join(parts[name]), *form) for name, form in forms.items()}
+    except Exception as error:
+        raise BadInput(f"{path}: not a whole MindSpore checkpoint ({one_line(error)}); train it again or "
+                       "name another") from error
+    weights = {name: value for name, value in values.items() if not name.startswith(STATE)}
+    return weights, {name.removeprefix(STATE): value
+                     for name, value in values.items() if name not in weights}
+
+
+def _tensor(content: bytes, dtype: str, shape: list[int]) -> np.ndarray:
+    """An array from a checkpoint's fields; MindSpore writes the shape of a scalar as [] or [0]."""
+    if not re.fullmatch("bool|u?int(8|16|32|64)|float(16|32|64)", dtype):
+        raise ValueError(f"tensors of type {dtype!r} are not allowed")
+    return np.frombuffer(content, dtype).reshape([] if shape == [0] else shape)
+
+
+def load_weights(network: nn.Cell, weights: dict[str, np.ndarray], path: str, arch: str) -> None:
+    """Put a checkpoint's weights into a network.
+
+    Args:
+        path, arch: named in the error.
+
+    Raises:
+        BadInput: they belong to another network or to another number of classes, or are not finite numbers.
+    """
+    own = dict(network.parameters_and_names())
+    for name, parameter in own.items():
+        if name not in weights or weights[name].shape != parameter.shape:
+            if name.startswith("classifier.") and weights.get(name) is not None and (
+                    weights[name].shape[1:] == parameter.shape[1:]):
+                raise BadInput(f"{path}: trained for {len(weights[name])} classes, the data set has "
+                               f"{len(parameter)}; name a checkpoint of this data set")
+            raise BadInput(f"{path}: not a checkpoint of {arch} ({name} is missing or has another shape); "
+                           "name another --arch or --ckpt")
+    extra = weights.keys() - own.keys()
+    if extra:
+        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(extra)} is not a part of it); "
+                       "name another --arch or --ckpt")
+    for name in own:
+        if not np.isfinite(weights[name]).all():
+            raise BadInput(f"{path}: {name} holds numbers that are not finite; train it again or name "
+                           "another --ckpt")
+    for name, parameter in own.items():
+        parameter.set_data(ms.Tensor(weights[name], parameter.dtype))
+
+
+def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bool) -> nn.Cell:
+    """A trained network for inference: its batch normalizations are folded into its convolutions.
+
+    Raises:
+        BadInput: the checkpoint is missing, damaged, or of another network or number of classes.
+    """
+    network = create_model(arch, num_classes, small_images)
+    load_weights(network, load_checkpoint(checkpoint), str(checkpoint), arch)
+    fold_batchnorm(network)
+    return network
+
+
+def save_run(path: Path, network: nn.Cell, optimizer: nn.SGD, run: str, finished: int, best: float) -> None:
+    """Write a checkpoint that a run can be resumed from.
+
+    Order and transforms of an epoch follow from --seed and its number, so there is no other random state.
+
+    Args:
+        run: identity of the run.
+        finished: epochs.
+        best: test accuracy so far, in percent.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    save_checkpoint(network, path, {
+        "run": text_tensor(run), "epoch": ms.Tensor(finished, ms.int64), "best": ms.Tensor(best, ms.float64),
+        **{f"optimizer.{parameter.name}": parameter.value() for parameter in optimizer_state(optimizer)}})
+
+
+def load_run(path: Path, network: nn.Cell, optimizer: nn.SGD) -> tuple[int, float]:
+    """Put what save_run wrote into a network and its optimizer; return epochs finished and best accuracy.
+
+    Raises:
+        BadInput: the file is missing, damaged, or of another run.
+    """
+    weights, state = load_state(path)
+    load_weights(network, weights, str(path), type(network).__name__)
+    try:
+        for parameter in optimizer_state(optimizer):
+            value = state[f"optimizer.{parameter.name}"]
+            if value.shape != parameter.shape:
+                raise ValueError(f"{parameter.name} has another shape")
+            parameter.set_data(ms.Tensor(value, parameter.dtype))
+        return int(state["epoch"]), float(state["best"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: holds no state to resume from ({error}); start again without "
+                       "--resume") from error
+
+
+def optimizer_state(optimizer: nn.SGD) -> list[ms.Parameter]:
+    """The optimizer's own parameters: momentum, step counts, learning rate."""
+    trained = {parameter.name for parameter in optimizer.parameters}
+    return [parameter for parameter in optimizer.get_parameters() if parameter.name not in trained]
+
+
+def text_tensor(text: str) -> ms.Tensor:
+    """A checkpoint holds numbers only: the text's bytes."""
+    return ms.Tensor(np.frombuffer(text.encode(), np.uint8).copy())
+
+
+def run_of(path: Path) -> str:
+    """The identity of the run that wrote a checkpoint; empty where it holds none.
+
+    Raises:
+        BadInput: it is missing, damaged, or in another format.
+    """
+    return load_state(path)[1].get("run", np.empty(0, np.uint8)).tobytes().decode("ascii", "replace")
+
+
+def find_arch(arch: str | None, checkpoint: Path) -> str:
+    """The network of a checkpoint: `arch` where it is given, else the one in args.json beside it.
+
+    Where there is no args.json that tells, resnet50, the release's default.
+    """
+    arch = arch or read_args(checkpoint.parent).get("arch")
+    return arch if arch in NETWORKS else "resnet50"

@@ -1,0 +1,458 @@
+"""Selection methods: each on data whose right answer can be seen, and all on awkward data at every rate."""
+import inspect
+import math
+import statistics
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+import methods
+from methods import METHODS, Choice, Method, distances, dynamics, gradients, matching, pieces
+from methods.choice import keep_highest, keep_lowest, middle, number_to_keep
+from methods.dynamics import mean_over_epochs
+from utils.files import BadInput
+
+RATES = (0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+
+
+def seeded(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def column(*values: float) -> np.ndarray:
+    """Features of one dimension."""
+    return np.array(values, np.float32)[:, None]
+
+
+def record(**rows: list | np.ndarray) -> np.ndarray:
+    """Dynamics (epochs, 3, n) of probability, margin and error, each (epochs, n); those not given are 0."""
+    zeros = np.zeros(np.shape(next(iter(rows.values()))))
+    return np.stack([rows.get(name, zeros) for name in ("probability", "margin", "error")],
+                    axis=1).astype(np.float16)
+
+
+# Ranks
+
+@pytest.mark.parametrize("rate", [.1, .2, .3, .4, .5, .6, .7, .8, .9, 1])
+def test_ranks_are_the_releases(rate: float) -> None:
+    for n in (*range(1, 3001), 50_000, 100_000, 1_281_167):
+        first, last = round(n * (0.5 - rate / 2)), round(n * (0.5 + rate / 2))
+        number = number_to_keep(n, rate)
+        assert number == last - first
+        if number:
+            ranks = middle(np.arange(n), number)
+            assert (ranks[0], ranks[-1], len(ranks)) == (first, last - 1, number)
+
+
+def test_highest_and_lowest() -> None:
+    score = np.array([3., 1, 2, 9, 0])
+    assert keep_highest(score, 2, seeded()).kept.tolist() == [0, 3]
+    assert keep_lowest(score, 3, seeded()).kept.tolist() == [1, 2, 4]
+
+
+@pytest.mark.parametrize("keep", [keep_highest, keep_lowest])
+def test_ties_are_drawn_from_all_classes(keep: Callable[..., Choice]) -> None:
+    """Of 1,000 images in order of their class, all of one score, 200 are kept."""
+    kept = keep(np.zeros(1000), 200, seeded()).kept
+    assert np.bincount(kept // 100, minlength=10).min() >= 8
+    assert kept.tolist() != keep(np.zeros(1000), 200, seeded(1)).kept.tolist()
+
+
+# Distances
+
+def test_moderate_keeps_the_middle_and_ties_go_by_id() -> None:
+    """Distances to the median, 4, are 4 1 0 1 96, which ranks the ids 2 1 3 0 4."""
+    features, labels = column(0, 3, 4, 5, 100), np.zeros(5, int)
+    choice = distances.moderate(labels, 1, seeded(), features=features)
+    assert choice.kept.tolist() == [3]
+    assert choice.score.tolist() == [4, 1, 0, 1, 96]
+    assert distances.moderate(labels, 2, seeded(), features=features).kept.tolist() == [0, 3]
+    assert distances.moderate(labels, 3, seeded(), features=features).kept.tolist() == [0, 1, 3]
+    # To the mean, 22.4, they are 22.4 19.4 18.4 17.4 77.6.
+    assert distances.moderate(labels, 1, seeded(), features=features, center="mean").kept.tolist() == [1]
+
+
+def test_herding_keeps_the_nearest_of_all_classes() -> None:
+    features = column(0, 100, 8, 101, 16, 102)  # the classes' centers are 8 and 101
+    choice = distances.herding(np.array([5, 9, 5, 9, 5, 9]), 4, seeded(), features=features)
+    assert choice.kept.tolist() == [1, 2, 3, 5]
+    assert choice.score.tolist() == [8, 1, 0, 0, 8, 1]
+
+
+@pytest.mark.parametrize("name, center", [("median", np.median), ("mean", np.mean)])
+@pytest.mark.parametrize("block", [1, 2 ** 23])
+@pytest.mark.parametrize("by_class", [False, True])
+def test_distances_to_centers(name: str, center: Callable, block: int, by_class: bool,
+                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", block)
+    generator = seeded()
+    features = generator.normal(size=(61, 9)).astype(np.float32)
+    labels = generator.choice([0, 3, 4, 1000], 61)  # gaps, and
+    labels[7] = 77  # a class of one image
+    if by_class:
+        labels.sort()
+    plain = [np.linalg.norm(f.astype(float) - center(features[labels == c], axis=0))
+             for f, c in zip(features, labels)]
+    assert np.allclose(distances.distances_to_centers(features, labels, name), plain, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", [1, 2 ** 23])
+def test_selfsup_keeps_the_far_ones(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups, each a square of side 2 with one image at distance 5 on either side of its center."""
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", block)
+    group = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1], [-5, 0], [5, 0]], np.float32)
+    features = np.concatenate([group, group + 1000])
+    labels = np.arange(12) % 2  # only their number matters
+    for seed in range(5):
+        choice = distances.selfsup(labels, 4, seeded(seed), features=features)
+        assert choice.kept.tolist() == [4, 5, 10, 11]
+        assert np.allclose(choice.score, 2 * [*[math.sqrt(2)] * 4, 5, 5])
+
+
+def test_kmeans_uses_centroids_that_lost_their_images() -> None:
+    """Most starts lie on the same point twice; three centroids for three points leave no distance."""
+    features = column(*[0] * 10, 100, 101)
+    for seed in range(20):
+        assert distances.distances_to_centroids(features, 3, seeded(seed)).tolist() == [0] * 12
+
+
+def test_kmeans_of_fewer_points_than_centroids() -> None:
+    assert distances.distances_to_centroids(column(1, 1, 2, 2), 3, seeded()).tolist() == [0] * 4
+
+
+# Gradients
+
+def test_grand_is_the_gradient_of_the_last_layer() -> None:
+    generator = seeded()
+    features, weight, bias = (generator.normal(size=size).astype(np.float32) for size in [(6, 5), (4, 5), 4])
+    labels = np.array([0, 3, 1, 1, 2, 0])
+    logits = features @ weight.T + bias
+
+    def loss(weight: ms.Tensor, bias: ms.Tensor, feature: ms.Tensor, label: ms.Tensor) -> ms.Tensor:
+        return ms.ops.cross_entropy(ms.ops.matmul(feature, weight.T) + bias, label)
+
+    gradient = ms.grad(loss, grad_position=(0, 1))
+    expected = []
+    for feature, label in zip(features, labels):
+        parts = gradient(ms.Tensor(weight), ms.Tensor(bias), ms.Tensor(feature[None]),
+                         ms.Tensor([int(label)], ms.int32))
+        expected.append(math.sqrt(sum((part.asnumpy().astype(float) ** 2).sum() for part in parts)))
+    choice = gradients.grand(labels, 2, seeded(), features=features, logits=logits)
+    assert np.allclose(choice.score, expected, rtol=1e-5)
+    assert choice.kept.tolist() == sorted(np.argsort(expected)[-2:])
+    far = gradients.grand(labels, 2, seeded(), features=features, logits=logits + np.float32(2000))
+    assert np.allclose(far.score, expected, rtol=1e-3)
+
+
+# Dynamics of three epochs, counted by hand
+
+def test_forgetting() -> None:
+    """+-+, +++, never right, -+-, a margin of 0 is not right, +--."""
+    margin = [[.5, .5, -.1, -.5, .5, .1],
+              [-.5, .5, -.1, .5, 0, -.1],
+              [.5, .5, -.1, -.5, .5, -.1]]
+    choice = dynamics.forgetting(np.zeros(6), 5, seeded(), dynamics=record(margin=margin))
+    assert choice.score.tolist() == [1, 0, 3, 1, 1, 1]
+    assert choice.kept.tolist() == [0, 2, 3, 4, 5]
+    assert dynamics.forgetting(np.zeros(6), 1, seeded(), dynamics=record(margin=margin)).kept.tolist() == [2]
+
+
+def test_forgetting_counts_every_time() -> None:
+    margin = [[1], [-1], [1], [-1], [-1], [1], [0]]
+    assert dynamics.forgetting(np.zeros(1), 1, seeded(), dynamics=record(margin=margin)).score.tolist() == [3]
+
+
+def test_el2n(capsys: pytest.CaptureFixture[str]) -> None:
+    run = record(error=[[1, .25, .5], [.5, .25, 1], [0, 1, 0]])
+    choice = dynamics.el2n(np.zeros(3), 2, seeded(), dynamics=run, el2n_epochs=2)
+    assert choice.score.tolist() == [.75, .25, .75]
+    assert choice.kept.tolist() == [0, 2]
+    assert capsys.readouterr().out == ""
+    assert dynamics.el2n(np.zeros(3), 2, seeded(), dynamics=run).score.tolist() == [.5, .5, .5]
+    assert capsys.readouterr().out == "el2n: the run has 3 epochs, el2n_epochs 10 becomes 3\n"
+
+
+def test_area_under_the_margin_is_of_all_epochs() -> None:
+    run = record(margin=[[.5, -1, 0], [.25, -.5, 0], [.75, 0, .75]])
+    assert dynamics.ccs(np.zeros(3), 1, seeded(), dynamics=run).score.tolist() == [.5, -.5, .25]
+
+
+STRATA = record(margin=[[0] * 1 + [.51] * 5 + [1] * 14])  # images in the strata 0, 25 and 49 of 50
+
+
+@pytest.mark.parametrize("number, budgets", [(9, [1, 4, 4]), (17, [1, 5, 11]), (2, [0, 1, 1]),
+                                             (20, [1, 5, 14])])
+def test_ccs_shares_out_from_the_smallest_stratum_up(number: int, budgets: list[int]) -> None:
+    """Of 9: min(1, 9 // 3), then min(5, 8 // 2), then the 4 that are left."""
+    kept = dynamics.ccs(np.zeros(20), number, seeded(), dynamics=STRATA, hard_cutoff=0).kept
+    assert np.histogram(kept, [0, 1, 6, 20])[0].tolist() == budgets
+
+
+def test_ccs_draws_in_a_stratum_at_random() -> None:
+    drawn = [dynamics.ccs(np.zeros(20), 9, seeded(seed), dynamics=STRATA, hard_cutoff=0).kept.tolist()
+             for seed in range(30)]
+    assert {i for kept in drawn for i in kept} == set(range(20))
+
+
+def test_ccs_drops_the_lowest_margins_first() -> None:
+    run = record(margin=[[-.5, .5, -1, .25, -.75, 1, .75, .1, .2, .3]])
+    kept = dynamics.ccs(np.zeros(10), 7, seeded(), dynamics=run, hard_cutoff=0.3).kept
+    assert kept.tolist() == [1, 3, 5, 6, 7, 8, 9]
+    with pytest.raises(BadInput, match="--hard_cutoff 0.3: leaves 7 of 10 images, 8 are to be kept"):
+        dynamics.ccs(np.zeros(10), 8, seeded(), dynamics=run, hard_cutoff=0.3)
+    with pytest.raises(BadInput, match="leaves 0 of 10"):
+        dynamics.ccs(np.zeros(10), 1, seeded(), dynamics=run, hard_cutoff=1)
+
+
+@pytest.mark.parametrize("margin", [[-1, -.9, -.5], [.25, .25, .25]])
+def test_ccs_keeps_the_highest_margin_whatever_its_sign(margin: list[float]) -> None:
+    kept = dynamics.ccs(np.zeros(3), 3, seeded(), dynamics=record(margin=[margin]), hard_cutoff=0).kept
+    assert kept.tolist() == [0, 1, 2]
+
+
+def test_dyn_unc_and_dual_are_means_over_windows(capsys: pytest.CaptureFixture[str]) -> None:
+    run = record(probability=seeded().random((35, 7)))
+    images = run[:, 0].T.astype(float).tolist()
+
+    def windows(image: list[float]) -> list[list[float]]:
+        return [image[first:first + 10] for first in range(len(image) - 9)]
+
+    uncertainty = [statistics.fmean(map(statistics.pstdev, windows(image))) for image in images]
+    choice = dynamics.dyn_unc(np.zeros(7), 3, seeded(), dynamics=run)
+    assert np.allclose(choice.score, uncertainty, rtol=1e-12)
+    assert choice.kept.tolist() == sorted(np.argsort(uncertainty)[-3:])
+    score = [statistics.fmean(statistics.pstdev(w) * (1 - statistics.fmean(w)) for w in windows(image[:30]))
+             for image in images]
+    assert np.allclose(dynamics.dual(np.zeros(7), 3, seeded(), dynamics=run).score, score, rtol=1e-12)
+    assert capsys.readouterr().out == ""
+
+
+def test_short_runs_shorten_windows(capsys: pytest.CaptureFixture[str]) -> None:
+    """p = 0 .5 1 and .5 .5 .5 have deviations sqrt(1/6) and 0."""
+    run = record(probability=[[0, .5], [.5, .5], [1, .5]])
+    choice = dynamics.dyn_unc(np.zeros(2), 1, seeded(), dynamics=run)
+    assert np.allclose(choice.score, [math.sqrt(1 / 6), 0])
+    assert choice.kept.tolist() == [0]
+    assert np.allclose(dynamics.dual(np.zeros(2), 1, seeded(), dynamics=run).score, [math.sqrt(1 / 24), 0])
+    assert capsys.readouterr().out == ("dyn-unc: the run has 3 epochs, window 10 becomes 3\n"
+                                       "dual: the run has 3 epochs, T 30 becomes 3, J 10 becomes 3\n")
+
+
+def test_dual_draws_by_score_times_beta_density() -> None:
+    """One of four images, 4,000 times: each as often as its weight says, to five deviations.
+
+    The first has the highest score; its mean, 1/2, gives b = 15 (1 - 1/2) (1 - (3/4)^4).
+    """
+    probability = np.array([[.25, .5, .75, .5], [.5, .75, .625, .75], [.75, 1, .5, .75]])
+    mean, deviation = probability.mean(axis=0), probability.std(axis=0)
+    b = 7.5 * (1 - .75 ** 4)
+    expected = deviation * (1 - mean) * mean ** (15 - b) * (1 - mean) ** (b - 1)
+    expected /= expected.sum()
+    generator, draws, run = seeded(), 4000, record(probability=probability)
+    counts = np.bincount([dynamics.dual(np.zeros(4), 1, generator, dynamics=run).kept[0]
+                          for _ in range(draws)], minlength=4)
+    assert (np.abs(counts - draws * expected) < 5 * np.sqrt(draws * expected * (1 - expected))).all()
+    assert expected.min() > .1
+
+
+def test_dual_takes_images_of_weight_0_last(capsys: pytest.CaptureFixture[str]) -> None:
+    """Three images whose probability changes, and others that are always 0, .5 or 1."""
+    probability = np.array([[.1, .2, .3, 0, .5, 1, .5, 1], [.2, .3, .9, 0, .5, 1, .5, 1]])
+    run = record(probability=probability)
+    drawn = [dynamics.dual(np.zeros(8), 5, seeded(seed), dynamics=run).kept.tolist() for seed in range(20)]
+    assert all(kept[:3] == [0, 1, 2] for kept in drawn)
+    assert {i for kept in drawn for i in kept} == set(range(8))
+    assert "dual: of the 5 images kept 2 have weight 0 and are drawn uniformly\n" in capsys.readouterr().out
+
+
+# Matching
+
+def median_of(points: list) -> np.ndarray:
+    points = np.array(points, float)
+    gram = points @ points.T
+    weights = matching.geometric_median(gram.__matmul__, np.diag(gram))
+    assert weights.sum() == pytest.approx(1)
+    return weights @ points
+
+
+@pytest.mark.parametrize("points, median", [
+    ([(0, 0), (4, -1), (8, 0), (1, 2)], (3, 0)),  # of a convex quadrilateral: where its diagonals cross
+    ([(0, 0), (5, 1), (-5, 1)], (0, 0)),  # of a triangle with an angle above 120 degrees: that corner
+    ([(2, 1)] * 5 + [(90, 7), (-50, 3), (0, 60)], (2, 1)),  # where more than half of them lie
+    ([(0,), (1,), (2,), (3,), (9,)], (2,)),  # on a line: the middle one; the mean is another one of them
+    ([(3, 4)] * 3, (3, 4)), ([(0, 0)], (0, 0))])
+def test_geometric_median(points: list, median: tuple) -> None:
+    assert np.allclose(median_of(points), median, atol=1e-3)
+
+
+def picks_by_definition(points: np.ndarray, number: int) -> list[int]:
+    """Algorithm 1 as it is written."""
+    median = points.mean(axis=0)
+    for _ in range(2000):
+        weights = 1 / np.linalg.norm(points - median, axis=1)
+        median = weights @ points / weights.sum()
+    theta, picks = median.copy(), []
+    for _ in range(number):
+        picks.append(max(set(range(len(points))) - set(picks), key=lambda i: theta @ points[i]))
+        theta += median - points[picks[-1]]
+    return picks
+
+
+@pytest.mark.parametrize("gram_bytes", [0, matching.GRAM_BYTES])
+@pytest.mark.parametrize("unit", [False, True])
+def test_gm_picks_by_its_definition(gram_bytes: int, unit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "GRAM_BYTES", gram_bytes)
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", 1000)
+    features = seeded().gamma(1, size=(80, 6)).astype(np.float32)
+    points = features.astype(float)
+    if unit:
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    expected = picks_by_definition(points, 30)
+    assert matching.match(features, 30, unit).tolist() == expected
+    choice = matching.gm(np.zeros(80, int), 10, seeded(), features=features, gm_scope="global",
+                         gm_length="unit" if unit else "as-is")
+    assert choice.kept.tolist() == sorted(expected[:10])
+
+
+def test_gm_of_a_class_is_that_of_its_images_alone() -> None:
+    features = seeded().normal(size=(30, 4)).astype(np.float32) + 1
+    labels = np.arange(30) % 3 * 7
+    kept = matching.gm(labels, 12, seeded(), features=features).kept
+    for label in (0, 7, 14):
+        members = np.flatnonzero(labels == label)
+        alone = matching.gm(labels[members], 4, seeded(), features=features[members]).kept
+        assert kept[np.isin(kept, members)].tolist() == members[alone].tolist()
+
+
+def test_gm_keeps_each_class_in_proportion() -> None:
+    """Of 5 + 3 + 2 images 5 are kept: 2.5 + 1.5 + 1, and one of two equal remainders by the seed."""
+    features, labels = seeded().normal(size=(10, 3)).astype(np.float32), np.repeat([4, 8, 9], [5, 3, 2])
+    counts = {tuple(np.unique(labels[matching.gm(labels, 5, seeded(seed), features=features).kept],
+                              return_counts=True)[1]) for seed in range(20)}
+    assert counts == {(3, 1, 1), (2, 2, 1)}
+
+
+def test_gm_of_features_without_length() -> None:
+    features = np.zeros((4, 3), np.float32)
+    assert matching.gm(np.zeros(4, int), 4, seeded(), features=features).kept.tolist() == [0, 1, 2, 3]
+
+
+# Every method
+
+N = 67
+LABELS = seeded(1).choice([0, 3, 4, 11], N)  # gaps, and
+LABELS[5] = 8  # a class of one image
+EVIDENCE = {"features": seeded(2).gamma(1, size=(N, 5)).astype(np.float32),
+            "logits": seeded(3).normal(size=(N, 12)).astype(np.float32),
+            "dynamics": seeded(4).random((3, 3, N)).astype(np.float16)}
+
+
+def run(name: str, number: int, seed: int = 0, evidence: dict = EVIDENCE, labels: np.ndarray = LABELS,
+        **settings: object) -> Choice:
+    method = METHODS[name]
+    return method.choose(labels, number, seeded(seed), **{need: evidence[need] for need in method.needs},
+                         **settings)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_keeps_the_number_asked_for(name: str) -> None:
+    settings = {"hard_cutoff": 0} if name == "ccs" else {}  # for 100 %
+    for number in (1, *(number_to_keep(N, rate) for rate in RATES)):
+        choice = run(name, number, **settings)
+        assert choice.kept.dtype == np.int64
+        assert (np.diff(choice.kept) > 0).all() and choice.kept[0] >= 0 and choice.kept[-1] < N
+        assert len(choice.kept) == number
+        assert (choice.score is not None) == bool(METHODS[name].score)
+        if choice.score is not None:
+            assert choice.score.shape == (N,) and choice.score.dtype == float
+            assert np.isfinite(choice.score).all()
+
+
+def test_the_default_cut_off_leaves_enough_at_the_papers_rates_but_100_percent() -> None:
+    for n in range(5, 200):
+        margin = record(margin=[seeded(n).random(n)])
+        for rate in RATES[:-1]:
+            number = number_to_keep(n, rate)
+            if number:
+                assert len(dynamics.ccs(np.zeros(n), number, seeded(), dynamics=margin).kept) == number
+    with pytest.raises(BadInput):
+        run("ccs", N)
+
+
+@pytest.mark.parametrize("name, settings", [("gm", {"gm_scope": "global"}), ("gm", {"gm_length": "as-is"}),
+                                            ("moderate", {"center": "mean"}), ("herding", {"center": "mean"}),
+                                            ("el2n", {"el2n_epochs": 1}), ("ccs", {"hard_cutoff": 0.5})])
+def test_settings_change_the_coreset(name: str, settings: dict) -> None:
+    other = run(name, 20, **settings).kept
+    assert len(other) == 20
+    assert other.tolist() != run(name, 20).kept.tolist()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_seed_one_coreset(name: str) -> None:
+    assert run(name, 20).kept.tolist() == run(name, 20).kept.tolist()
+    differ = run(name, 20).kept.tolist() != run(name, 20, seed=1).kept.tolist()
+    assert differ == (name in ("random", "forgetting", "selfsup", "ccs", "dual"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_memory_maps_give_the_same(name: str, tmp_path: Path) -> None:
+    maps = {}
+    for need, array in EVIDENCE.items():
+        np.save(tmp_path / f"{need}.npy", array)
+        maps[need] = np.load(tmp_path / f"{need}.npy", mmap_mode="r")
+    mapped, plain = run(name, 20, evidence=maps), run(name, 20)
+    assert mapped.kept.tolist() == plain.kept.tolist()
+    assert type(mapped.kept) is np.ndarray
+    if plain.score is not None:
+        assert type(mapped.score) is np.ndarray and (mapped.score == plain.score).all()
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
+def test_memory_is_a_part_of_what_it_reads(name: str, by_class: bool,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty classes, blocks of 64 KiB: neither all features nor all dynamics are copied."""
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", 2 ** 16)
+    n = 4000
+    evidence = {"features": np.ones((n, 512), np.float32), "logits": np.ones((n, 20), np.float32),
+                "dynamics": np.ones((200, 3, n), np.float16)}
+    evidence["features"] += seeded().random(n, np.float32)[:, None]
+    labels = np.arange(n) % 20
+    if by_class:
+        labels.sort()
+    tracemalloc.start()
+    try:
+        run(name, n // 5, evidence=evidence, labels=labels)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < sum(evidence[need].nbytes for need in METHODS[name].needs) / 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_table_says_what_the_function_takes(name: str) -> None:
+    method = METHODS[name]
+    parameters = inspect.signature(method.choose).parameters.values()
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["labels", "number", "generator"]
+    assert {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} == {
+        **dict.fromkeys(method.needs, inspect.Parameter.empty),
+        **{key: setting.default for key, setting in method.settings.items()}}
+    for setting in method.settings.values():
+        assert setting.parse(str(setting.default)) == setting.default
+        assert not setting.choices or setting.default in setting.choices
+
+
+def test_readmes_example_of_a_new_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    def least_confident(labels, number, generator, *, dynamics):
+        """Keep the images whose label had the lowest mean probability over the training run."""
+        return keep_lowest(mean_over_epochs(dynamics, 0), number, generator)
+
+    monkeypatch.setitem(methods.METHODS, "least-confident", Method(least_confident, needs=("dynamics",)))
+    probability = [[.5, .1, .9, .2], [.5, .3, .1, .2]]
+    choice = run("least-confident", 2, evidence={"dynamics": record(probability=probability)})
+    assert choice.kept.tolist() == [1, 3]

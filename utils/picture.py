@@ -1,0 +1,76 @@
+"""The picture by which a person judges a selection."""
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+WIDTH, MARGIN, HEIGHT = 880, 20, 220
+CELL, COLUMNS = 64, 12
+ROW_HEIGHT = 26 + CELL + 18
+BINS = 120
+INK, KEPT, DROPPED = "#222222", "#2f7ebc", "#c9ced6"
+Images = Callable[[np.ndarray], np.ndarray]  # ids (k,) to their images, uint8 (k, h, w, 3)
+
+
+def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: np.ndarray, n: int,
+                   images: Images | None, captions: Sequence[str]) -> Image.Image:
+    """Histogram of the score with the kept images in color, and rows of images.
+
+    The rows show the images of lowest, middle and highest score; without a score, images kept and dropped.
+
+    Args:
+        score: (n,), or None.
+        score_name: what it is.
+        kept: ids of the coreset.
+        images: None: there are none to show.
+        captions: what is written below each image, by id.
+    """
+    rows = image_rows(score, kept, n) if images else {}
+    histogram_height = HEIGHT + 40 if score is not None else 0
+    sheet = Image.new("RGB", (WIDTH, 60 + histogram_height + len(rows) * ROW_HEIGHT + MARGIN), "white")
+    pen = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(15), ImageFont.load_default(10)
+    pen.text((MARGIN, 14), title, INK, font)
+    if score is not None:
+        draw_histogram(pen, score, score_name, score[kept], 50, small)
+    top = 50 + histogram_height
+    for heading, ids in rows.items():
+        pen.text((MARGIN, top), heading, INK, font)
+        for column, (i, pixels) in enumerate(zip(ids, images(ids))):
+            left = MARGIN + column * (CELL + 6)
+            sheet.paste(Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.NEAREST),
+                        (left, top + 24))
+            pen.text((left, top + 26 + CELL), captions[i].replace("_", " ")[:12], INK, small)
+        top += ROW_HEIGHT
+    return sheet
+
+
+def image_rows(score: np.ndarray | None, kept: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """The ids of the images to show, by heading."""
+    if score is None:
+        dropped = np.delete(np.arange(n), kept)
+        return {name: ids[np.linspace(0, len(ids) - 1, min(COLUMNS, len(ids)), dtype=int)]
+                for name, ids in (("kept", kept), ("dropped", dropped)) if len(ids)}
+    order = np.argsort(score, kind="stable")
+    middle = max(0, n // 2 - COLUMNS // 2)
+    return {"lowest": order[:COLUMNS], "in the middle": order[middle:middle + COLUMNS],
+            "highest": order[-COLUMNS:][::-1]}
+
+
+def draw_histogram(pen: ImageDraw.ImageDraw, score: np.ndarray, name: str, kept: np.ndarray, top: int,
+                   font: ImageFont.ImageFont) -> None:
+    """Bars of the number of images by score; the kept ones in color."""
+    counts, edges = np.histogram(score, BINS)
+    kept_counts, _ = np.histogram(kept, edges)
+    scale = HEIGHT / max(counts.max(), 1)
+    step = (WIDTH - 2 * MARGIN) / BINS
+    base = top + HEIGHT
+    for i, (count, inside) in enumerate(zip(counts, kept_counts)):
+        left, right = MARGIN + i * step, MARGIN + (i + 1) * step - 1
+        pen.rectangle((left, base - count * scale, right, base), fill=DROPPED)
+        if inside:
+            pen.rectangle((left, base - inside * scale, right, base), fill=KEPT)
+    pen.text((MARGIN, base + 4), f"{edges[0]:.3g}", INK, font)
+    pen.text((WIDTH - MARGIN, base + 4), f"{edges[-1]:.3g}", INK, font, anchor="ra")
+    pen.text((WIDTH / 2, base + 4), f"{name}; kept (blue): {kept.min():.4g} to {kept.max():.4g}", INK, font,
+             anchor="ma")

@@ -1,0 +1,91 @@
+"""Progress bars, and what a pass over batches has come to."""
+import io
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+MINUTE = 60
+
+
+class Lines(io.TextIOBase):
+    """Standard output for a bar that is no terminal's: its states become lines."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            print(text.strip(), flush=True)
+        return len(text)
+
+
+def progress_bar(title: str, total: int, unit: str, done: int = 0) -> tqdm:
+    """A tqdm bar: on a terminal as tqdm draws it, else (a log file, a batch job) a line a minute.
+
+    Its `update(n)` is true where it has been shown anew.
+
+    Args:
+        done: units that an earlier run has done.
+    """
+    if sys.stderr.isatty():
+        return tqdm(total=total, initial=done, desc=title, unit=unit, leave=False)
+    return tqdm(total=total, initial=done, desc=title, unit=unit, leave=False, file=Lines(), ncols=100,
+                delay=MINUTE, mininterval=MINUTE, maxinterval=MINUTE)
+
+
+@dataclass
+class Metrics:
+    """Loss, accuracy and speed of a pass over batches.
+
+    Losses and counts stay on the device until they are asked for: fetching one waits for its step.
+    """
+    started: float = field(default_factory=time.perf_counter)
+    images: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    steps: int = 0
+    diverged_at: int = 0  # the first step whose loss is not a finite number; 0: none
+    seconds: float = 0.0
+    untimed_seconds: float = 0.0
+    untimed_images: int = 0
+    pending: list = field(default_factory=list)
+
+    def fetch(self) -> None:
+        """Add up what the steps so far have left on the device."""
+        for loss, correct, count in self.pending:
+            value = float(loss.asnumpy())
+            self.steps += 1
+            if not math.isfinite(value) and not self.diverged_at:
+                self.diverged_at = self.steps
+            self.loss_sum += value * count
+            self.correct += int(correct.asnumpy())
+            self.images += count
+        self.pending.clear()
+        self.seconds = time.perf_counter() - self.started
+
+    def leave_untimed(self, seconds: float, images: int) -> None:
+        """Leave a step that may have compiled out of the speed."""
+        self.untimed_seconds += seconds
+        self.untimed_images += images
+
+    def describe(self) -> str:
+        """The pass so far in a few words."""
+        self.fetch()
+        return f"loss {self.loss:.3f}, accuracy {self.accuracy:.2f} %, {self.images_per_second:.1f} img/s"
+
+    @property
+    def loss(self) -> float:
+        """Mean over the images."""
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * self.correct / max(self.images, 1)
+
+    @property
+    def images_per_second(self) -> float:
+        """Without the first step of each batch size, which may compile, unless there were no others."""
+        if self.images > self.untimed_images:
+            return (self.images - self.untimed_images) / (self.seconds - self.untimed_seconds)
+        return self.images / max(self.seconds, 1e-9)
