@@ -22,7 +22,7 @@ from mindspore import nn, ops
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.index import coreset_name, read_index
 from datasets.pipeline import PADDING, Batch, EvaluationBatches, TrainingBatches
-from models import NETWORKS, create_model
+from models import NETWORKS, check_image_size, create_model
 from models.checkpoint import load_run, save_checkpoint, save_run, text_tensor
 from utils import options
 from utils.device import set_up, versions
@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     device = set_up(args.device, args.seed)
     data = open_dataset(args.dataset, args.data, args.image_size)
+    check_image_size(args.arch, data.train.image_shape[0])
     folder = args.model_dir / args.dataset / args.arch
     keep, manifest = np.arange(len(data.train.labels)), None
     if args.prune:

@@ -8,13 +8,13 @@ from datasets.images import Split
 SIDE = 16
 CLASSES = 10
 TRAIN, TEST = 3000, 1000
-EASY, MISLABELLED = 0.2, 0.4  # shares of the training images; the rest is typical
+EASY, MISLABELLED = 0.2, 0.4  # fractions of the training images; the rest is typical
 
 
 def make_toy(_: Path) -> tuple[Split, Split, list[str]]:
     """Training split, test split and the class names; the same ones every time.
 
-    A class is a coloured texture. A typical image shows it moved, faded, mixed with another texture and
+    A class is a colored texture. A typical image shows it moved, faded, mixed with another texture and
     noisy; an easy one is mixed and noisy by half as much; a mislabelled one is typical but carries another
     class's label. Test images are typical and rightly labelled.
     """

@@ -68,8 +68,8 @@ METHODS = {
                   "gm_length": Setting("unit", str, "features as they are or scaled to length 1",
                                        ("as-is", "unit"))}),
     "ccs": Method(dynamics.ccs, ("dynamics",),
-                  {"hard_cutoff": Setting(0.2, fraction, "fraction of the images that is dropped first: those "
-                                          "of lowest margin, likely mislabelled")},
+                  {"hard_cutoff": Setting(0.2, fraction, "fraction of the images that is dropped first: "
+                                          "those of lowest margin, likely mislabelled")},
                   "area under the margin"),
     "dual": Method(dynamics.dual, ("dynamics",), score="DUAL score"),
     "dyn-unc": Method(dynamics.dyn_unc, ("dynamics",), score="dynamic uncertainty"),

@@ -20,21 +20,21 @@ DUAL_EPOCHS, DUAL_C = 30, 4
 
 def forgetting(labels: np.ndarray, number: int, generator: np.random.Generator, *,
                dynamics: np.ndarray) -> Choice:
-    """Keep the images that went from right to wrong in the most epochs.
+    """Keep the images whose prediction went from correct to wrong in the most epochs.
 
-    Toneva et al., An Empirical Study of Example Forgetting, ICLR 2019. Right: a margin above 0. An image that
-    was never right counts as forgotten most, with as many events as there are epochs, as in that paper and
-    its code: it is among the hardest. The code of CCS, DeepCore and DUAL counts events alone, which puts it
-    at 0 among the easiest.
+    Toneva et al., An Empirical Study of Example Forgetting, ICLR 2019. Correct: a margin above 0. An image
+    that was never learned counts as forgotten most, with as many events as there are epochs, as in that paper
+    and its code: it is among the hardest. The code of CCS, DeepCore and DUAL counts events alone, which puts
+    it at 0 among the easiest.
     """
     events = np.zeros(len(labels))
-    ever, before = np.zeros((2, len(labels)), bool)
+    learned, before = np.zeros((2, len(labels)), bool)
     for margin in dynamics[:, MARGIN]:
-        right = margin > 0
-        events += before & ~right
-        ever |= right
-        before = right
-    return keep_highest(np.where(ever, events, len(dynamics)), number, generator)
+        correct = margin > 0
+        events += before & ~correct
+        learned |= correct
+        before = correct
+    return keep_highest(np.where(learned, events, len(dynamics)), number, generator)
 
 
 def el2n(labels: np.ndarray, number: int, generator: np.random.Generator, *, dynamics: np.ndarray,
@@ -108,9 +108,9 @@ def dual(labels: np.ndarray, number: int, generator: np.random.Generator, *, dyn
     Uncertainty, ICML 2025. Score: mean over the windows of J = WINDOW epochs in the first T = DUAL_EPOCHS of
     std(p_y) (1 - mean p_y); shorter runs shorten both. Images are drawn without replacement with weights
     score x Beta density of the mean p_y over T, with parameters 16 - b and b, b = 15 (1 - mu) (1 - q^DUAL_C),
-    q the share dropped and mu the mean p_y of the image with the highest score, as in the paper; the authors'
-    code takes the mean of ten images, and of the whole run. Images of weight 0 (p_y never changed, or always
-    1) come last, in random order, and a line says how many of them are kept.
+    q the fraction dropped and mu the mean p_y of the image with the highest score, as in the paper; the
+    authors' code takes the mean of ten images, and of the whole run. Images of weight 0 (p_y never changed,
+    or always 1) come last, in random order, and a line says how many of them are kept.
     """
     epochs, length = at_most(len(dynamics), "dual", T=DUAL_EPOCHS, J=WINDOW)
     probability = dynamics[:epochs, PROBABILITY]

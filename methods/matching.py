@@ -8,7 +8,7 @@ from methods.choice import Choice, keep_highest
 
 GRAM_BYTES = 256 * 2 ** 20  # of the inner products of a class's images
 WEISZFELD_STEPS = 100
-WEISZFELD_TOLERANCE = 1e-12  # share by which a step shortens the sum of distances at the end
+WEISZFELD_TOLERANCE = 1e-12  # fraction by which a step shortens the sum of distances at the end
 COINCIDING = 1e-6  # distance, in lengths of the longest feature
 
 

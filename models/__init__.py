@@ -4,6 +4,7 @@ from mindspore import nn
 
 from models import efficientnet, googlenet, resnet, senet, shufflenet, vgg
 
+SMALLEST = {"vgg16": 32}  # side in pixels that a network needs; of others 8 is enough
 NETWORKS = {
     "efficientnet": efficientnet.efficientnet,
     "googlenet": googlenet.googlenet,
@@ -30,3 +31,14 @@ def create_model(arch: str, num_classes: int, small_images: bool) -> nn.Cell:
     if arch not in NETWORKS:
         raise BadInput(f"--arch {arch}: unknown; known are {', '.join(NETWORKS)}")
     return NETWORKS[arch](num_classes, small_images)
+
+
+def check_image_size(arch: str, side: int) -> None:
+    """Make sure that a network can take images of that side, in pixels.
+
+    Raises:
+        BadInput: its poolings would leave nothing of them.
+    """
+    if side < SMALLEST.get(arch, 0):
+        raise BadInput(f"--arch {arch}: needs images of {SMALLEST[arch]} pixels or more, these have {side}; "
+                       "name another --arch or --image_size")

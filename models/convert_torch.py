@@ -26,7 +26,7 @@ Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 
 def _vgg_layer(match: re.Match) -> str:
-    """PyTorch counts convolution, batch normalisation and ReLU apart; a max-pooling is one layer in both."""
+    """PyTorch counts convolution, batch normalization and ReLU apart; a max-pooling is one layer in both."""
     layer, position = int(match[1]), 0
     ends = np.cumsum([len(stage) + 1 for stage in vgg.STAGES]) - 1
     for earlier in range(layer):

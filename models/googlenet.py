@@ -1,4 +1,4 @@
-"""GoogLeNet (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015) with batch normalisation.
+"""GoogLeNet (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015) with batch normalization.
 
 The CIFAR variant, for both data sets: a 3x3 stem of stride 1, two max-poolings, two 3x3 convolutions
 in place of each 5x5, no auxiliary heads, no dropout.

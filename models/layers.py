@@ -1,4 +1,4 @@
-"""Layers that networks share: convolution with batch normalisation, its folding for inference, dropout."""
+"""Layers that networks share: convolution with batch normalization, its folding for inference, dropout."""
 from collections.abc import Callable
 
 import mindspore as ms
@@ -8,7 +8,7 @@ from mindspore.common.initializer import HeNormal, Initializer, Uniform, initial
 
 
 class ConvBN(nn.Cell):
-    """Convolution, batch normalisation and, if any, an activation: (n, in, h, w) to (n, out, h', w').
+    """Convolution, batch normalization and, if any, an activation: (n, in, h, w) to (n, out, h', w').
 
     Weights are initialized as in the paper's release for ResNets: Kaiming normal over fan out for ReLU; scale
     1, shift 0.
@@ -39,7 +39,7 @@ class ConvBN(nn.Cell):
         return x if self.activation is None else self.activation(x)
 
     def fold(self) -> None:
-        """Put the batch normalisation's running statistics into the convolution: same output in evaluation.
+        """Put the batch normalization's running statistics into the convolution: same output in evaluation.
 
         gamma * (w x + b - mean) / sqrt(var + eps) + beta  =  (w s) x + (b - mean) s + beta,
         with s = gamma / sqrt(var + eps).

@@ -1,4 +1,4 @@
-"""VGG-16 with batch normalisation (Simonyan, Zisserman, ICLR 2015), as in the paper's release.
+"""VGG-16 with batch normalization (Simonyan, Zisserman, ICLR 2015), as in the paper's release.
 
 The CIFAR variant: one linear layer after the convolutions in place of ImageNet's three.
 """

@@ -21,7 +21,7 @@ def to_unit(images: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(values: np.ndarray) -> np.ndarray:
-    """Values on [0, 1] as grey levels, clipped and rounded."""
+    """Values on [0, 1] as gray levels, clipped and rounded."""
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 

@@ -26,6 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BATCH = 128
+STEPS = 20  # of a round with and without training dynamics
 NETWORK_BATCH = 32  # of every network in turn
 
 
@@ -36,8 +37,8 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def mindspore_round(task: str) -> Callable[[], None]:
-    import runtime
-    runtime.set_up("CPU", 0)
+    from utils.device import set_up
+    set_up("CPU", 0)
     return mindspore_batch(task, "resnet50", BATCH)
 
 
@@ -128,8 +129,8 @@ def compare(task: str, rounds: int) -> None:
 
 def network_speed(arch: str, rounds: int) -> None:
     """Print images per second of a network; run in a process of its own."""
-    import runtime
-    runtime.set_up("CPU", 0)
+    from utils.device import set_up
+    set_up("CPU", 0)
     speeds = {}
     for task in ("training", "extraction"):
         run = mindspore_batch(task, arch, NETWORK_BATCH)
@@ -172,13 +173,13 @@ def reference_kernels(trace: str) -> list[str]:
 
 
 def pipeline(rounds: int) -> None:
-    """Print images per second of CIFAR-100's crop, flip and normalise."""
+    """Print images per second of CIFAR-100's crop, flip and normalize."""
     images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
     time_pipeline("CIFAR100", images, BATCH, rounds)
 
 
 def tiny_pipeline(rounds: int) -> None:
-    """Print images per second of Tiny ImageNet's JPEG decoding, crop, resizes, flip and normalise."""
+    """Print images per second of Tiny ImageNet's JPEG decoding, crop, resizes, flip and normalize."""
     from PIL import Image
     generator = np.random.default_rng(0)
     images = []
@@ -195,10 +196,8 @@ def time_pipeline(name: str, images: np.ndarray | list[bytes], batch_size: int, 
     from datasets import SOURCES, DataSet
     from datasets.images import Split
     from datasets.pipeline import TrainingBatches
-    source = SOURCES[name]
     split = Split(images, np.zeros(len(images), np.int32))
-    data = DataSet(name, split, split, ["0"], source.mean, source.std, source.small_images, source.recipe,
-                   source.train_transform)
+    data = DataSet(name, split, split, ["0"], SOURCES[name], "")
     batches = TrainingBatches(data, np.arange(len(images)), batch_size, seed=0)
     speeds = []
     for number in range(rounds):
@@ -231,36 +230,75 @@ def start(_: int) -> None:
           f"{before + step:.1f} s", flush=True)
 
 
+def dynamics(rounds: int) -> None:
+    """Print what recording training dynamics adds to resnet20's steps: rounds with and without it in turn."""
+    from utils.device import set_up
+    set_up("CPU", 0)
+    import train
+    from models import create_model
+    from utils.runs import Dynamics
+    images, labels = images_and_labels()
+    batch = [(np.arange(BATCH), images, labels)]
+    seconds = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as folder:
+        record = Dynamics(Path(folder, "dynamics.npy"), 50_000, 0)
+        steps = {}
+        for on in seconds:
+            network = create_model("resnet20", 100, small_images=True).set_train(True)
+            steps[on] = train.make_train_step(network, train.make_optimizer(network, 5e-4, 0.1), dynamics=on)
+            train.run_batches(steps[on], iter(batch), 1, "warm-up", record if on else None)
+        for _ in range(rounds):
+            for on, step in steps.items():
+                begun = time.perf_counter()
+                train.run_batches(step, iter(batch * STEPS), STEPS, "", record if on else None)
+                if on:
+                    record.finish_epoch()
+                seconds[on].append(time.perf_counter() - begun)
+    ratios = [on / off for off, on in zip(seconds[False], seconds[True])]
+    print(f"resnet20, batch {BATCH}, {STEPS} steps: {statistics.median(seconds[False]):.2f} s without "
+          f"training dynamics, {statistics.median(seconds[True]):.2f} s with them; "
+          f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
+
+
 def release_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The release's formula in straightforward NumPy."""
-    centres = np.stack([np.median(features[labels == c], axis=0) for c in np.unique(labels)])
-    return np.linalg.norm(features.astype(np.float64) - centres.astype(np.float64)[labels], axis=1)
+    centers = np.stack([np.median(features[labels == c], axis=0) for c in np.unique(labels)])
+    return np.linalg.norm(features.astype(np.float64) - centers.astype(np.float64)[labels], axis=1)
 
 
-def distances(rounds: int) -> None:
-    """Print seconds and extra memory of distances and selection at CIFAR-100's size."""
-    from selection import distances_to_centres, ids_to_drop
+def methods(rounds: int) -> None:
+    """Print seconds and extra memory of every method at CIFAR-100's size, beside moderate in plain NumPy."""
     generator = np.random.default_rng(0)
-    features = generator.standard_normal((50_000, 2048), np.float32)
     labels = generator.permutation(np.arange(50_000) % 100)
-    kept = {}
-    for name, function in (("selection.py", distances_to_centres), ("plain NumPy", release_distances)):
-        seconds = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            order = np.argsort(function(features, labels), kind="stable")
-            kept[name] = ids_to_drop(order, 0.2)
-            seconds.append(time.perf_counter() - start)
-        tracemalloc.start()
-        function(features, labels)
-        peak = tracemalloc.get_traced_memory()[1] / 1e6
-        tracemalloc.stop()
-        print(f"distances and selection, 50,000 x 2,048, {name}: {statistics.median(seconds):.2f} s, "
-              f"{peak:.0f} MB beside the features", flush=True)
-    print(f"same ids: {set(kept['selection.py']) == set(kept['plain NumPy'])}")
+    with tempfile.TemporaryDirectory() as folder:
+        evidence = {"features": generator.standard_normal((50_000, 2048), np.float32),
+                    "logits": generator.standard_normal((50_000, 100), np.float32),
+                    "dynamics": generator.random((200, 3, 50_000), np.float32).astype(np.float16)}
+        for name, array in evidence.items():
+            np.save(Path(folder, f"{name}.npy"), array)
+        del evidence, array
+        mapped = {path.stem: np.load(path, mmap_mode="r") for path in Path(folder).iterdir()}
+        from methods import METHODS
+        choices = {name: lambda method=method: method.choose(
+            labels, 10_000, np.random.default_rng(0), **{need: mapped[need] for need in method.needs})
+            for name, method in METHODS.items()}
+        choices["moderate in plain NumPy"] = lambda: np.argsort(release_distances(mapped["features"], labels))
+        for name, choose in choices.items():
+            seconds = []
+            for _ in range(rounds):
+                begun = time.perf_counter()
+                choose()
+                seconds.append(time.perf_counter() - begun)
+            tracemalloc.start()
+            choose()
+            peak = tracemalloc.get_traced_memory()[1] / 1e6
+            tracemalloc.stop()
+            print(f"{name}, 50,000 x 2,048, 100 classes, 200 epochs: {statistics.median(seconds):.2f} s, "
+                  f"{peak:.0f} MB beside the memory-mapped files", flush=True)
 
 
-TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "distances": distances, "start": start,
+TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "methods": methods, "dynamics": dynamics,
+         "start": start,
          "training": lambda rounds: compare("training", rounds),
          "extraction": lambda rounds: compare("extraction", rounds), "networks": networks}
 
