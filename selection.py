@@ -161,7 +161,7 @@ def not_default(args: argparse.Namespace, settings: dict[str, Any]) -> list[str]
     """What a coreset run's folder names beside method and rate."""
     method = METHODS[args.method]
     given = [f"{name}-{value}" for name, value in settings.items() if value != method.settings[name].default]
-    return given + ([f"seed-{args.seed}"] if method.seeded and args.seed != 42 else [])
+    return given + ([f"seed-{args.seed}"] if method.seeded and args.seed != options.SEED else [])
 
 
 def describe(task: Task, choice: Choice) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from utils.device import DEVICES
 from utils.files import BadInput
 
 
+SEED = 42
+
+
 class Parser(argparse.ArgumentParser):
     """An option parser whose help shows defaults and whose errors are one line."""
 
@@ -39,7 +42,7 @@ def add_device_option(group: argparse._ActionsContainer) -> None:
 
 def add_seed_option(group: argparse._ActionsContainer, of: str) -> None:
     """Add --seed; `of` says what it is the seed of."""
-    group.add_argument("--seed", default=42, type=seed_number, help=f"of {of}")
+    group.add_argument("--seed", default=SEED, type=seed_number, help=f"of {of}")
 
 
 def boolean(text: str) -> bool:

@@ -1,0 +1,263 @@
+"""Compare selection methods: base runs, selections and coreset runs over seeds, then one table.
+
+    python compare.py --dataset CIFAR100N --methods random moderate herding --rates 0.2 0.3 --seeds 1 2 3 \
+        --arch resnet20 --image_size 16 --base_epoch 40 --epoch 150 --batch_size 64 --out results/CIFAR100N
+
+May be stopped and started again at any moment; methods, rates and seeds can be added later. Writes runs.csv,
+table.md, table.csv and plot.png to --out.
+"""
+import argparse
+import csv
+import platform
+import shlex
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
+
+from datasets import SOURCES, open_dataset
+from datasets.index import coreset_name, read_manifest
+from methods import METHODS
+from methods.choice import number_to_keep
+from models import NETWORKS
+from utils import options
+from utils.device import versions
+from utils.files import BadInput, locked, read_json, replacing, sha256, write_json
+from utils.processes import Processes, make_places
+from utils.progress import progress_bar
+from utils.runs import read_args
+from utils.tables import SUMMARY, WHOLE, draw_plot, published_rows, read_runs, summary, tables, write_csv
+
+ROOT = Path(__file__).resolve().parent
+COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
+           "last_accuracy", "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")
+# What all runs of a folder have in common.
+FIXED = ("dataset", "image_size", "arch", "epoch", "base_epoch", "batch_size", "lr")
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = options.Parser("Compare selection methods over rates and seeds.")
+    data = parser.add_argument_group("data and training, as of train.py")
+    options.add_data_options(data, SOURCES)
+    data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
+    data.add_argument("--epoch", default=200, type=options.positive, help="epochs of a coreset run")
+    data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run; None: --epoch")
+    data.add_argument("--batch_size", default=128, type=options.positive, help="images a step")
+    data.add_argument("--lr", default=0.1, type=options.above_zero, help="learning rate at the start")
+    options.add_device_option(data)
+    compared = parser.add_argument_group("what is compared")
+    compared.add_argument("--methods", nargs="+", default=["random", "moderate"], choices=METHODS,
+                          metavar="METHOD", help=f"of {', '.join(METHODS)}")
+    compared.add_argument("--rates", nargs="+", default=[0.2], type=options.fraction, metavar="RATE",
+                          help="fractions of the images to keep")
+    compared.add_argument("--seeds", nargs="+", default=[1, 2, 3, 4, 5], type=options.seed_number,
+                          metavar="SEED", help="each trains a base network of its own")
+    compared.add_argument("--equal", default="epochs", choices=("epochs", "steps"), help="epochs: a coreset "
+                          "run has --epoch epochs (the paper's protocol); steps: as many steps as the base")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", required=True, type=Path, help="folder of the results")
+    output.add_argument("--jobs", default=1, type=options.positive, help="runs at one time, each with its "
+                        "part of the CPU's cores")
+    output.add_argument("--devices", nargs="+", default=[], metavar="CARD",
+                        help="numbers of GPUs or NPUs, each for one run at a time, in place of --jobs")
+    output.add_argument("--dry_run", action="store_true", help="print the commands only")
+    output.add_argument("--paper", action="store_true", help="add the published figures to table.md")
+    args = parser.parse_args(argv)
+    if 0 in args.rates:
+        parser.error("--rates 0: keeps no image; name fractions above 0")
+    args.base_epoch = args.base_epoch or args.epoch
+    return args
+
+
+@dataclass(frozen=True)
+class Run:
+    """A base run (method WHOLE, rate 1), or a selection and its coreset run.
+
+    Args:
+        commands: in order, each a script of this project and its options.
+        folder: of the base run, or the one in which the coreset run makes its own.
+        index: of the coreset; None for a base run.
+    """
+    method: str
+    rate: float
+    seed: int
+    equal: str
+    commands: tuple[tuple[str, ...], ...]
+    folder: Path
+    index: Path | None = None
+
+    @property
+    def key(self) -> tuple[str, float, int, str]:
+        return self.method, self.rate, self.seed, self.equal
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.rate:g}, seed {self.seed}, equal {self.equal}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_options(argv)
+    runs = plan(args)
+    if args.dry_run:
+        for run in runs:
+            print(*(shlex.join(["python", *command]) for command in run.commands), sep="\n")
+        return
+    with locked(args.out):
+        check_settings(args)
+        failures = execute(runs, args)
+        rows = read_runs(args.out / "runs.csv", COLUMNS)
+        paper = published_rows(ROOT / "imgs/published.csv", args.dataset) if args.paper else []
+        with replacing(args.out / "table.md") as temporary:
+            temporary.write_text(tables(rows, paper))
+        write_csv(args.out / "table.csv", summary(rows), SUMMARY)
+        with replacing(args.out / "plot.png") as temporary:
+            draw_plot(rows, args.dataset).save(temporary, format="PNG")
+    print((args.out / "table.md").read_text())
+    for run, why in failures.items():
+        print(f"compare.py: failed: {run}: {why}", file=sys.stderr)
+    sys.exit(1 if failures else 0)
+
+
+def plan(args: argparse.Namespace) -> list[Run]:
+    """All runs: of each seed the base run, then its coresets."""
+    common = ["--dataset", args.dataset, "--data", str(args.data)]
+    common += ["--image_size", str(args.image_size)] if args.image_size else []
+    train = ["train.py", *common, "--arch", args.arch, "--batch_size", str(args.batch_size), "--lr",
+             f"{args.lr:g}", "--device", args.device, "--resume"]
+    n = len(open_dataset(args.dataset, args.data).train.labels) if args.equal == "steps" else 0
+
+    def steps(images: int) -> int:
+        return -(-images // args.batch_size)
+
+    runs = []
+    for seed in args.seeds:
+        base_dir, own = args.out / f"seed-{seed}", ["--seed", str(seed)]
+        base = base_dir / args.dataset / args.arch
+        runs.append(Run(WHOLE, 1.0, seed, "epochs", ((*train, *own, "--epoch", str(args.base_epoch),
+                                                      "--model_dir", str(base_dir)),), base))
+        model_dir = base_dir if args.equal == "epochs" else base_dir / "equal-steps"
+        for rate in args.rates:
+            for method in args.methods:
+                save = args.out / "index" / f"seed-{seed}" / f"rate-{rate:g}"
+                name = args.dataset if method == "moderate" else f"{args.dataset}-{method}"
+                select = ("selection.py", *common, *own, "--ckpt", str(base / "best.pth"), "--device",
+                          args.device, "--method", method, "--rate", f"{rate:g}", "--save", str(save))
+                epochs = args.epoch
+                if args.equal == "steps":
+                    epochs = round(args.base_epoch * steps(n) / steps(number_to_keep(n, rate)))
+                runs.append(Run(method, rate, seed, args.equal, (select, (
+                    *train, *own, "--epoch", str(epochs), "--model_dir", str(model_dir), "--prune",
+                    str(save / f"{name}.bin"))), model_dir / args.dataset / args.arch,
+                                save / f"{name}.bin"))
+    return runs
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Write what all runs of the folder have in common, or compare it with what stands there.
+
+    Raises:
+        BadInput: it differs.
+    """
+    path = args.out / "settings.json"
+    settings = {name: getattr(args, name) for name in FIXED}
+    earlier = read_json(path, "name another --out")
+    for name, value in settings.items():
+        if earlier and earlier.get(name) != value:
+            raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; give that, or name "
+                           "another --out")
+    write_json(path, settings)
+
+
+def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
+    """Do the runs that runs.csv does not hold yet; return which failed and why.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the runs' processes have been ended.
+    """
+    path = args.out / "runs.csv"
+    rows = read_runs(path, COLUMNS)
+    done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
+    left = [run for run in runs if run.key not in done]
+    places = make_places(args.jobs, args.devices)
+    processes, lock = Processes(places), threading.Lock()
+    bases: dict[int, Future] = {}
+    failures = {}
+
+    def do(run: Run) -> None:
+        base = bases.get(run.seed)
+        if run.index and base and base.result():
+            return fail(run, "its base run failed")
+        for command in run.commands:
+            print(shlex.join(["python", *command]), flush=True)
+            output = args.out / "output" / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
+            output.parent.mkdir(exist_ok=True)
+            status = processes.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
+            if status:
+                return fail(run, last_line(output) if status > 0 else f"ended by signal {-status}")
+        with lock:
+            rows.append(describe(run))
+            write_csv(path, rows, COLUMNS)
+        return ""
+
+    def fail(run: Run, why: str) -> str:
+        failures[run] = why
+        return why
+
+    with ThreadPoolExecutor(len(places)) as pool, progress_bar("runs", len(runs), "run", len(runs) - len(left)
+                                                               ) as bar:
+        futures = []
+        for run in left:  # in this order no thread waits for a base run that has not begun
+            future = pool.submit(do, run)
+            future.add_done_callback(lambda _: bar.update())
+            futures.append(future)
+            if not run.index:
+                bases[run.seed] = future
+        try:
+            for future in futures:
+                future.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.stop()
+            raise KeyboardInterrupt("the same command goes on from there") from None
+    return failures
+
+
+def last_line(path: Path) -> str:
+    """The last line of a file of output."""
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """A finished run's row of runs.csv."""
+    folder = run.folder
+    if run.index:
+        folder /= coreset_name(run.index, read_manifest(run.index.with_suffix(".json")), 0)
+    described, log = read_args(folder), list(csv.DictReader(open(folder / "log.csv", newline="")))
+    tested = [float(row["test_acc"]) for row in log if row["test_acc"]]
+    per_epoch = -(-described["images"] // described["batch_size"])
+    seconds = sum(float(row[name] or 0) for row in log for name in ("train_seconds", "test_seconds"))
+    return {"method": run.method, "rate": f"{run.rate:g}", "seed": run.seed, "images": described["images"],
+            "epochs": len(log), "steps": len(log) * per_epoch, "equal": run.equal,
+            "train_accuracy": log[-1]["train_acc"], "best_accuracy": f"{max(tested):.6g}",
+            "last_accuracy": log[-1]["test_acc"], "seconds": f"{seconds:.1f}", "cpu": cpu_model(),
+            "command": " && ".join(shlex.join(["python", *command]) for command in run.commands),
+            "versions": " ".join(f"{name} {version}" for name, version in versions().items()),
+            "index_sha256": sha256(run.index) if run.index else "",
+            "checkpoint_sha256": sha256(folder / "last.pth")}
+
+
+def cpu_model() -> str:
+    """The CPU's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    options.run_script(main)

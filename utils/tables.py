@@ -1,0 +1,233 @@
+"""Tables and a plot of runs of several methods, rates and seeds."""
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils.files import BadInput, read_bytes, replacing
+
+WHOLE = "whole set"
+# The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
+         2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
+         2.045, 2.042)
+# Okabe and Ito's colors, which color-blind readers tell apart.
+COLORS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C00", "#7F3C8D",
+          "#666666", "#A0522D")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 800, 480, 70, 200, 50, 60
+INK, RULE = "#222222", "#dddddd"
+PUBLISHED = {"CIFAR100": "CIFAR-100", "tiny": "Tiny-ImageNet", "CIFAR100N": "CIFAR-100, 20 % label noise",
+             "CIFAR100C": "CIFAR-100, 20 % corrupted", "tinyN": "Tiny-ImageNet, 20 % label noise",
+             "tinyC": "Tiny-ImageNet, 20 % corrupted"}
+Row = dict[str, Any]
+
+
+def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
+    """The rows of a runs.csv; [] where there is none.
+
+    Raises:
+        BadInput: it has other columns.
+    """
+    if not path.exists():
+        return []
+    rows = list(csv.DictReader(read_bytes(path).decode("utf8", "replace").splitlines()))
+    if any(tuple(row) != tuple(columns) or None in row.values() for row in rows):
+        raise BadInput(f"{path}: not a file of compare.py; name another --out")
+    return rows
+
+
+def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
+    """Write rows as a CSV file in one step.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def by_cell(rows: Iterable[Row], column: str) -> dict[tuple[str, float], dict[int, float]]:
+    """A column's numbers by method and rate, and in each by seed."""
+    cells = {}
+    for row in rows:
+        cells.setdefault((row["method"], float(row["rate"])), {})[int(row["seed"])] = float(row[column])
+    return cells
+
+
+def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (of n - 1); that of a single value is NaN."""
+    values = np.array(list(values))
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float]:
+    """Mean of paired differences and half the width of its 95 % interval by Student's t.
+
+    t s / sqrt(n) with n - 1 degrees of freedom, s the sample standard deviation; NaN for a single pair.
+    """
+    mean, deviation = mean_and_deviation(differences)
+    degrees = len(differences) - 1
+    t = T_975[min(degrees, len(T_975)) - 1] if degrees else float("nan")
+    return mean, t * deviation / np.sqrt(len(differences))
+
+
+def plus_minus(mean: float, width: float) -> str:
+    return f"{mean:.2f}" + ("" if np.isnan(width) else f" ± {width:.2f}")
+
+
+def tables(rows: list[Row], paper: list[list[str]]) -> str:
+    """table.md: last epoch's accuracy, best epoch's, differences to random, hours; the published figures.
+
+    Args:
+        rows: of runs.csv.
+        paper: published figures, a header and rows; []: none.
+    """
+    parts = []
+    for equal in sorted({row["equal"] for row in rows if row["method"] != WHOLE} or {"epochs"}):
+        some = [row for row in rows if row["method"] == WHOLE or row["equal"] == equal]
+        parts += [f"## Equal {equal}\n",
+                  "Test accuracy after the last epoch, %: mean ± standard deviation (number of runs)\n",
+                  accuracy_table(some, "last_accuracy"),
+                  "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
+                  "noise that is early stopping by an oracle\n", accuracy_table(some, "best_accuracy"),
+                  "Last epoch's accuracy less that of random of the same seed: mean and 95 % interval of the "
+                  "mean (number of pairs)\n", difference_table(some)]
+    hours = sum(float(row["seconds"]) for row in rows) / 3600
+    base = sum(float(row["seconds"]) for row in rows if row["method"] == WHOLE) / 3600
+    parts.append(f"{hours:.2f} hours of training and testing, {base:.2f} of them base runs.\n")
+    if paper:
+        parts += ["## Published, ResNet-50\n", markdown(paper)]
+    return "\n".join(parts)
+
+
+SUMMARY = ("method", "rate", "equal", "runs", "last_mean", "last_deviation", "best_mean", "best_deviation")
+
+
+def summary(rows: list[Row]) -> list[Row]:
+    """The rows of table.csv: mean and standard deviation of each method, rate and protocol."""
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["rate"], row["equal"]), []).append(row)
+    found = []
+    for key, group in groups.items():
+        values = [mean_and_deviation(float(row[name]) for row in group)
+                  for name in ("last_accuracy", "best_accuracy")]
+        found.append(dict(zip(SUMMARY, (*key, len(group), *(f"{value:.4g}" for pair in values
+                                                              for value in pair)))))
+    return found
+
+
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """A header and rows as a Markdown table."""
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]]) + "\n"
+
+
+def accuracy_table(rows: list[Row], column: str) -> str:
+    """Methods by rates, the whole set first, the best mean of each rate in bold."""
+    cells = by_cell(rows, column)
+    methods, rates = names_and_rates(rows)
+    best = {rate: max((mean_and_deviation(cells[name, rate].values())[0] for name in methods
+                       if (name, rate) in cells), default=0) for rate in rates}
+    table = [["method", *(f"keep {100 * rate:g} %" for rate in rates)]]
+    if (WHOLE, 1.0) in cells:
+        values = cells[WHOLE, 1.0].values()
+        text = f"{plus_minus(*mean_and_deviation(values))} ({len(values)})"
+        table.append([f"{WHOLE}: {text}", *[""] * len(rates)])
+    for name in methods:
+        table.append([name])
+        for rate in rates:
+            values = cells.get((name, rate), {}).values()
+            text = "-"
+            if values:
+                mean, deviation = mean_and_deviation(values)
+                text = plus_minus(mean, deviation)
+                text = f"**{text}** ({len(values)})" if mean == best[rate] else f"{text} ({len(values)})"
+            table[-1].append(text)
+    return markdown(table)
+
+
+def difference_table(rows: list[Row]) -> str:
+    """Methods by rates: paired differences to random, seed by seed."""
+    cells = by_cell(rows, "last_accuracy")
+    methods, rates = names_and_rates(rows)
+    table = [["method", *(f"keep {100 * rate:g} %" for rate in rates)]]
+    for name in methods:
+        if name == "random":
+            continue
+        table.append([name])
+        for rate in rates:
+            own, random = cells.get((name, rate), {}), cells.get(("random", rate), {})
+            pairs = [own[seed] - random[seed] for seed in sorted(own.keys() & random.keys())]
+            text = "-"
+            if pairs:
+                mean, half_width = interval(pairs)
+                text = ("+" if mean > 0 else "") + f"{plus_minus(mean, half_width)} ({len(pairs)})"
+            table[-1].append(text)
+    return markdown(table)
+
+
+def names_and_rates(rows: list[Row]) -> tuple[list[str], list[float]]:
+    """The methods in the order of their first run, random first, and the rates, ascending."""
+    some = [row for row in rows if row["method"] != WHOLE]
+    methods = sorted(dict.fromkeys(row["method"] for row in some), key=lambda name: name != "random")
+    return methods, sorted({float(row["rate"]) for row in some})
+
+
+def published_rows(path: Path, dataset: str) -> list[list[str]]:
+    """A header and the rows of a data set in published.csv; [] where it has none."""
+    with open(path, newline="", encoding="utf8") as file:
+        found = [row for row in csv.DictReader(file) if row.pop("data set") == PUBLISHED.get(dataset)]
+    return [[name if name == "method" else f"keep {name} %" for name in found[0]],
+            *([value or "-" for value in row.values()] for row in found)] if found else []
+
+
+def draw_plot(rows: list[Row], title: str) -> Image.Image:
+    """Last epoch's accuracy against rate: a line a method, bars of one standard deviation, the whole set."""
+    cells = by_cell(rows, "last_accuracy")
+    methods, rates = names_and_rates(rows)
+    points = {name: [(rate, *mean_and_deviation(cells[name, rate].values())) for rate in rates
+                     if (name, rate) in cells] for name in methods}
+    whole = mean_and_deviation(cells[WHOLE, 1.0].values())[0] if (WHOLE, 1.0) in cells else None
+    ends = [mean + sign * np.nan_to_num(width) for line in points.values() for _, mean, width in line
+            for sign in (-1, 1)] + ([whole] if whole is not None else [])
+    low, high = np.floor(min(ends) / 5) * 5, np.ceil(max(ends) / 5) * 5 or 5
+    high = high if high > low else low + 5
+    spread = rates[-1] - rates[0] or 0.2
+    first, last = rates[0] - 0.1 * spread, rates[-1] + 0.1 * spread
+    sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(16), ImageFont.load_default(13)
+
+    def x(rate: float) -> float:
+        return LEFT + (rate - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+
+    def y(accuracy: float) -> float:
+        return HEIGHT - BOTTOM - (accuracy - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    pen.text((LEFT, 14), f"{title}: test accuracy after the last epoch, %", INK, font)
+    for tick in np.linspace(low, high, 6):
+        pen.line((LEFT, y(tick), WIDTH - RIGHT, y(tick)), RULE)
+        pen.text((LEFT - 8, y(tick)), f"{tick:g}", INK, small, anchor="rm")
+    for rate in rates:
+        pen.text((x(rate), HEIGHT - BOTTOM + 8), f"{100 * rate:g} %", INK, small, anchor="ma")
+    pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24), "images kept", INK, small, anchor="ma")
+    if whole is not None:
+        pen.line((LEFT, y(whole), WIDTH - RIGHT, y(whole)), INK, 1)
+        pen.text((LEFT + 6, y(whole) - 3), f"{WHOLE} {whole:.1f}", INK, small, anchor="lb")
+    for number, (name, line) in enumerate(points.items()):
+        color, shift = COLORS[number % len(COLORS)], 4 * (number - (len(points) - 1) / 2)
+        places = [(x(rate) + shift, y(mean)) for rate, mean, _ in line]
+        pen.line(places, color, 3)
+        for (left, top), (_, mean, width) in zip(places, line):
+            if not np.isnan(width):
+                pen.line((left, y(mean - width), left, y(mean + width)), color, 2)
+            pen.ellipse((left - 4, top - 4, left + 4, top + 4), color)
+        top = TOP + 60 + 22 * number
+        pen.rectangle((WIDTH - RIGHT + 12, top - 6, WIDTH - RIGHT + 24, top + 6), color)
+        pen.text((WIDTH - RIGHT + 32, top), name, INK, small, anchor="lm")
+    return sheet
