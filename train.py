@@ -2,7 +2,7 @@
 
     python train.py --dataset CIFAR100 --data data
     python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin
-    python train.py --dataset CIFAR100 --data data --resume      (goes on where a stopped run was)
+    python train.py --dataset CIFAR100 --data data --resume      (resumes an interrupted run)
     python train.py --dataset tiny --data data/tiny-imagenet-200 --epoch 90 --batch_size 256
 
 Writes best.pth, last.pth, args.json, log.csv and, for the whole set, dynamics.npy to
@@ -237,7 +237,7 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
     """Run a step over one pass of batches; stop where the loss is no longer a finite number."""
     metrics = Metrics()
     sizes = set()
-    with progress_bar(title, steps, "step") as bar:
+    with progress_bar(title, steps, "step", state=metrics.describe) as bar:
         for ids, images, labels in batches:
             before = time.perf_counter()
             count = int((labels != PADDING).sum())
@@ -249,8 +249,7 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
                 sizes.add(len(labels))
                 metrics.fetch()
                 metrics.leave_untimed(time.perf_counter() - before, count)
-            if bar.update():
-                bar.set_postfix_str(metrics.describe())
+            bar.update()
             if metrics.diverged_at:
                 break
     metrics.fetch()

@@ -69,9 +69,10 @@ def read_manifest(path: Path) -> dict:
         BadInput: the file is no manifest.
     """
     manifest = read_json(path, "make it again with selection.py")
-    if manifest and not (isinstance(manifest.get("method"), str)
-                         and isinstance(manifest.get("rate"), (int, float))
-                         and NAME.fullmatch(coreset_name(path, manifest, 0))):
+    if path.exists() and not (isinstance(manifest.get("method"), str)
+                              and isinstance(manifest.get("rate"), (int, float))
+                              and isinstance(manifest.get("not_default", []), list)
+                              and NAME.fullmatch(coreset_name(path, manifest, 0))):
         raise BadInput(f"{path}: not a manifest; make it again with selection.py")
     return manifest
 
@@ -79,7 +80,7 @@ def read_manifest(path: Path) -> dict:
 def coreset_name(index: Path, manifest: dict, kept: int) -> str:
     """A coreset run's folder.
 
-    coreset-<method>-<rate>, followed by what is not the method's default, such as -mean or -seed1;
+    coreset-<method>-<rate>, followed by what is not the default, such as -center-mean or -seed-1;
     coreset-<file>-<images> for a plain index, which has no manifest.
     """
     if not manifest:

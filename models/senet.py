@@ -10,7 +10,7 @@ from models.layers import ConvBN, SqueezeExcite, classifier, pool, init_uniform
 
 
 class PreActBlock(nn.Cell):
-    """Normalise, activate before both 3x3 convolutions, then excite; (n, in, h, w) to (n, width, h', w')."""
+    """Normalize, activate before both 3x3 convolutions, then excite; (n, in, h, w) to (n, width, h', w')."""
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()

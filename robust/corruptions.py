@@ -16,7 +16,7 @@ Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def to_unit(images: np.ndarray) -> np.ndarray:
-    """Grey levels as float32 on [0, 1]."""
+    """Gray levels as float32 on [0, 1]."""
     return np.divide(images, 255, dtype=np.float32)
 
 

@@ -99,15 +99,15 @@ def main() -> None:
         evidence = features_and_logits(data, find_arch(args.arch, args.ckpt), args.ckpt, args.save)
     if any("dynamics" in METHODS[name].needs for name in args.methods):
         evidence["dynamics"] = read_dynamics(args.ckpt.parent / "dynamics.npy", args.ckpt, data)
+    table = {name: [perturbed_fraction(name, data.train.labels, evidence, perturbed, rate, args.seed)
+                    for rate in args.rates] for name in args.methods}
     word = MARKS[args.dataset].word
     print(f"Of each coreset of {args.dataset} the fraction that is {word}; of all {len(perturbed)} images "
           f"{100 * perturbed.mean():.1f} %\n")
     print("| method | " + " | ".join(f"keep {100 * rate:g} %" for rate in args.rates) + " |")
     print("|---|" + "---|" * len(args.rates))
-    for name in args.methods:
-        cells = [perturbed_fraction(name, data.train.labels, evidence, perturbed, rate, args.seed)
-                 for rate in args.rates]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    for name, cells in table.items():
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def perturbed_fraction(name: str, labels: np.ndarray, evidence: dict[str, np.ndarray], perturbed: np.ndarray,

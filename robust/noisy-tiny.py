@@ -1,4 +1,5 @@
 """Mislabel Tiny ImageNet's training images, for the data set tinyN: `python noisy-tiny.py`
+
 Writes tiny_img.npy, tiny_target.npy, tiny_changed.npy and tiny.json to ../data/noisy.
 """
 import project  # first: it finds the project's own modules

@@ -12,7 +12,7 @@ TINY = "tiny-imagenet-200"
 
 
 def make_parser(description: str) -> Parser:
-    """A parser with the options that all six scripts have: --data and --seed."""
+    """A parser with the options that all scripts of this folder have: --data and --seed."""
     parser = Parser(description)
     parser.add_argument("--data", default=ROOT / "data", type=Path,
                         help="folder that holds the data set's own folder")

@@ -3,7 +3,9 @@ import io
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,18 +21,30 @@ class Lines(io.TextIOBase):
         return len(text)
 
 
-def progress_bar(title: str, total: int, unit: str, done: int = 0) -> tqdm:
-    """A tqdm bar: on a terminal as tqdm draws it, else (a log file, a batch job) a line a minute.
+class Bar(tqdm):
+    """tqdm with words that are asked for when it is shown."""
+    state: Callable[[], str] | None = None
 
-    Its `update(n)` is true where it has been shown anew.
+    def display(self, *args: Any, **kwargs: Any) -> bool | None:
+        self.postfix = self.state() if self.state else None
+        return super().display(*args, **kwargs)
+
+
+def progress_bar(title: str, total: int, unit: str, done: int = 0,
+                 state: Callable[[], str] | None = None) -> tqdm:
+    """A bar: on a terminal as tqdm draws it, else (a log file, a batch job) a line a minute.
 
     Args:
         done: units that an earlier run has done.
+        state: gives a few words for the bar's end.
     """
-    if sys.stderr.isatty():
-        return tqdm(total=total, initial=done, desc=title, unit=unit, leave=False)
-    return tqdm(total=total, initial=done, desc=title, unit=unit, leave=False, file=Lines(), ncols=100,
-                delay=MINUTE, mininterval=MINUTE, maxinterval=MINUTE)
+    settings = {"mininterval": 1}
+    if not sys.stderr.isatty():
+        settings = {"file": Lines(), "ncols": 100, "delay": MINUTE, "mininterval": MINUTE,
+                    "maxinterval": MINUTE}
+    bar = Bar(total=total, initial=done, desc=title, unit=unit, leave=False, **settings)
+    bar.state = state
+    return bar
 
 
 @dataclass
