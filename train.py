@@ -135,15 +135,14 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
             row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds}
         rows.append(row)
         runs.write_log(folder / "log.csv", rows)
-        if record:
-            record.finish_epoch()
+        origin = f"{run} {record.finish_epoch()}" if record else run
         is_best = row["test_acc"] != "" and row["test_acc"] > best
         if is_best:
             best = row["test_acc"]
         if save:
             if is_best:
-                save_checkpoint(network, folder / "best.pth", {"run": text_tensor(run)})
-            save_run(folder / "last.pth", network, optimizer, run, epoch + 1, best)
+                save_checkpoint(network, folder / "best.pth", {"run": text_tensor(origin)})
+            save_run(folder / "last.pth", network, optimizer, origin, epoch + 1, best)
         print(summary(title, row), flush=True)
     return best
 

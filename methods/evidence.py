@@ -1,4 +1,5 @@
 """What methods choose by, computed once and kept: features and logits of a checkpoint, training dynamics."""
+import hashlib
 from pathlib import Path
 
 import mindspore as ms
@@ -92,6 +93,8 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict) -> dict[s
 
     n = len(data.train.labels)
     with GrowingArrays(kept_paths(stem), key_path(stem), key) as arrays:
+        if arrays.rows >= n:  # read_kept has refused them
+            arrays.keep(0)
         if arrays.rows:
             print(f"going on after image {arrays.rows} of {n}", flush=True)
         with progress_bar("features", n, "image", arrays.rows) as bar:
@@ -130,7 +133,10 @@ def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndar
     args = read_args(path.parent)
     if args.get("images_sha256") != data.images_sha256:
         raise BadInput(f"{path}: args.json beside it is missing or of other images than --data's; {command}")
-    if checkpoint is not None and run_of(checkpoint) != identity(args):
+    run = identity(args)
+    # As train.py writes them, with and without dynamics.
+    origins = run, *(f"{run} {hashlib.sha256(np.ascontiguousarray(epoch)).hexdigest()}" for epoch in dynamics)
+    if checkpoint is not None and run_of(checkpoint) not in origins:
         raise BadInput(f"{path}: of another run than {checkpoint}; name both of one run")
     return dynamics
 

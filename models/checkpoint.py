@@ -147,7 +147,7 @@ def save_run(path: Path, network: nn.Cell, optimizer: nn.SGD, run: str, finished
     Order and transforms of an epoch follow from --seed and its number, so there is no other random state.
 
     Args:
-        run: identity of the run.
+        run: identity of the run and SHA-256 of the epoch's training dynamics.
         finished: epochs.
         best: test accuracy so far, in percent.
 
@@ -191,7 +191,7 @@ def text_tensor(text: str) -> ms.Tensor:
 
 
 def run_of(path: Path) -> str:
-    """The identity of the run that wrote a checkpoint; empty where it holds none.
+    """What a checkpoint says of the run that wrote it, as train.py put it there; empty where it says nothing.
 
     Raises:
         BadInput: it is missing, damaged, or in another format.

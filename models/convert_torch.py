@@ -134,6 +134,7 @@ def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
         BadInput: the names or shapes are not those of this variant of `arch`.
     """
     last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
+    torch_name(last, arch, small_images)  # first: a network without rules has a classifier of any name
     network = create_model(arch, len(weights.get(last, [0])), small_images)
     load_weights(network, weights, path, arch)
     state = dict(THEIRS_ONLY.get(arch, {}))

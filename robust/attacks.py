@@ -20,7 +20,7 @@ from models import NETWORKS
 from models.checkpoint import find_arch, load_network
 from robust.options import make_parser
 from robust.records import recording
-from utils.arrays import GrowingArrays
+from utils.arrays import GrowingArrays, read_key
 from utils.device import random_stream, set_up
 from utils.files import BadInput, locked, read_json, sha256
 from utils.options import add_device_option, fraction, positive
@@ -235,6 +235,10 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack)
         record = read_json(record_path, "delete it")
         if all(record.get(name) == value for name, value in key.items()) and path.exists() and (
                 sha256(path) == record.get("sha256")):
+            left = unfinished_files(path)
+            if read_key(left["key"]) == key:  # a kill at the very end has left them
+                for hidden in left.values():
+                    hidden.unlink(missing_ok=True)
             print(f"{path}: this attack is there already")
         else:
             network = load_network(attack.arch, attack.checkpoint, len(data.classes),
@@ -242,6 +246,12 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack)
             record = attack_training_set(network, data, attack, path, record_path, key)
     print(f"{attack.name}: accuracy of {attack.arch} on the {n} training images "
           f"{record['accuracy_before']:.2f} % before, {record['accuracy_after']:.2f} % after; {path}")
+
+
+def unfinished_files(path: Path) -> dict[str, Path]:
+    """The hidden files of an unfinished attack: images so far, which are labeled correctly, and its key."""
+    return {name: path.with_name(f".{path.stem}{ending}") for name, ending in
+            (("images", ".images.npy"), ("correct", ".correct.npy"), ("key", ".json"))}
 
 
 def attack_key(data: DataSet, attack: Attack) -> dict[str, Any]:
@@ -269,11 +279,11 @@ def attack_training_set(network: nn.Cell, data: DataSet, attack: Attack, path: P
         BadInput: files cannot be written, or an unfinished run has other settings.
     """
     n = len(data.train.labels)
-    paths = {name: path.with_name(f".{path.stem}.{name}.npy") for name in ("images", "correct")}
-    unfinished = path.with_name(f".{path.stem}.json")
-    check_key(unfinished, key)
-    with GrowingArrays(paths, unfinished, key) as arrays, progress_bar(attack.name, n, "image",
-                                                                       arrays.rows) as bar:
+    paths = unfinished_files(path)
+    key_path = paths.pop("key")
+    check_key(key_path, key)
+    with GrowingArrays(paths, key_path, key) as arrays, progress_bar(attack.name, n, "image",
+                                                                     arrays.rows) as bar:
         if arrays.rows:
             print(f"going on after image {arrays.rows} of {n}", flush=True)
         try:

@@ -1,18 +1,22 @@
-"""Small data sets in their official layouts, and the scripts through a shell."""
+"""Small data sets in their official layouts, and the scripts run as by a shell."""
 import pickle
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
+from utils.device import set_up  # before MindSpore
 import numpy as np
 import pytest
 from PIL import Image
 
-import runtime
+from datasets import SOURCES, DataSet
+from datasets.images import Split
+from forks import ROOT, Forks
+from two_layers import NAME
 
-ROOT = Path(__file__).resolve().parent.parent
 CLASSES, TRAIN, TEST = 5, 200, 50
+SMALL = ("--arch", NAME, "--batch_size", 100)  # one graph for training and one for tests
+TRAINED = (*SMALL, "--epoch", 3)  # options of the run `trained`
 TINY_WNIDS, TINY_TRAIN, TINY_VAL = ("n00000009", "n00000012", "n00000101"), 16, 4  # images a class
 
 
@@ -23,7 +27,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def device() -> None:
-    runtime.set_up("CPU", 0)
+    set_up("CPU", 0)
+
+
+def random_data(n: int, classes: int) -> DataSet:
+    """Random images of 16x16 pixels, the same ones for training and for tests."""
+    generator = np.random.default_rng(0)
+    split = Split(generator.integers(0, 256, (n, 16, 16, 3), np.uint8),
+                  generator.integers(0, classes, n, np.int32))
+    return DataSet("random", split, split, [str(i) for i in range(classes)], SOURCES["toy"], "")
 
 
 def write_cifar(root: Path) -> Path:
@@ -49,7 +61,7 @@ def write_tiny(root: Path) -> Path:
     lines = []
     (folder / "val/images").mkdir(parents=True)
     for label, wnid in enumerate(TINY_WNIDS):
-        colour = generator.integers(60, 190, 3)
+        color = generator.integers(60, 190, 3)
         (folder / "train" / wnid / "images").mkdir(parents=True)
         (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("a box\n")
         names = [folder / f"train/{wnid}/images/{wnid}_{i}.JPEG" for i in range(TINY_TRAIN)]
@@ -58,7 +70,7 @@ def write_tiny(root: Path) -> Path:
             names.append(folder / "val/images" / name)
             lines.append(f"{name}\t{wnid}\t0\t0\t63\t63\n")
         for i, path in enumerate(names):
-            small = np.clip(colour + generator.normal(0, 40, (9, 9, 3)), 0, 255).astype(np.uint8)
+            small = np.clip(color + generator.normal(0, 40, (9, 9, 3)), 0, 255).astype(np.uint8)
             image = Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC)
             image.convert("L" if i % 10 == 3 else "RGB").save(path, format="JPEG")
     (folder / "val/val_annotations.txt").write_text("".join(lines))
@@ -78,9 +90,24 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def script() -> Callable[..., subprocess.CompletedProcess]:
+def forks() -> Iterator[Forks]:
+    with Forks() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def script(forks: Forks) -> Callable[..., CompletedProcess]:
     """script("train.py", folder, "--epoch", 1): run it in a working folder, its output as text."""
-    def run(name: str, folder: Path, *options: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / name), *map(str, options)]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    def run(name: str, folder: Path, *options: object) -> CompletedProcess:
+        done = forks.start(folder, name, *options).finish()
+        return CompletedProcess(done.request["command"], done.returncode, done.out, done.err)
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, cifar: Path, script) -> Path:
+    """The folder of a run of three epochs on the whole set; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    result = script("train.py", folder, "--data", cifar, *TRAINED)
+    assert result.returncode == 0, result.stderr
+    return folder / "ckpt/CIFAR100" / NAME

@@ -1,4 +1,4 @@
-"""The loader, the transforms, the recipe, the index files."""
+"""CIFAR-100's reader, the batches, smaller images, the recipe, index files, pickles."""
 import os
 import pickle
 from pathlib import Path
@@ -8,27 +8,34 @@ import pytest
 
 from conftest import TRAIN, write_cifar
 from datasets import SOURCES, open_dataset
-from datasets.index import read_index, write_index
+from datasets.images import BLOCK, Split
+from datasets.index import coreset_name, read_index, write_index
 from datasets.pipeline import EvaluationBatches, TrainingBatches
-from files import BadInput, unpickle
+from datasets.transforms import PadAndCrop
+from utils.files import BadInput
+from utils.pickles import unpickle
 
 
 def test_cifar100_recipe_is_the_papers() -> None:
     recipe = SOURCES["CIFAR100"].recipe
     rates = [recipe.learning_rate(0.1, epoch, 200) for epoch in range(200)]
-    expected = [0.1] * 60 + [0.02] * 60 + [0.004] * 40 + [0.0008] * 40
-    assert rates == pytest.approx(expected)
-    assert recipe.weight_decay == 5e-4
+    assert rates == pytest.approx([0.1] * 60 + [0.02] * 60 + [0.004] * 40 + [0.0008] * 40)
+    assert (recipe.weight_decay, recipe.clip_norm) == (5e-4, None)
 
 
-def test_milestones_keep_their_share_of_a_shorter_run() -> None:
+def test_milestones_keep_their_fraction_of_a_shorter_run() -> None:
     rates = [SOURCES["CIFAR100"].recipe.learning_rate(0.1, epoch, 10) for epoch in range(10)]
     assert rates == pytest.approx([0.1] * 3 + [0.02] * 3 + [0.004] * 2 + [0.0008] * 2)
 
 
-def test_cifar_layout(cifar: Path, capsys: pytest.CaptureFixture) -> None:
-    data = open_dataset("CIFAR100", cifar)
+def test_a_set_that_is_not_the_official_one_is_used_with_a_line(cifar: Path,
+                                                               capsys: pytest.CaptureFixture) -> None:
+    open_dataset("CIFAR100", cifar)
     assert "not the official release" in capsys.readouterr().out
+
+
+def test_cifar_layout(cifar: Path) -> None:
+    data = open_dataset("CIFAR100", cifar)
     assert data.train.images.shape == (TRAIN, 32, 32, 3) and data.train.images.dtype == np.uint8
     raw = pickle.loads((cifar / "cifar-100-python" / "train").read_bytes())
     assert data.train.images[3, 2, 1, 0] == raw["data"][3, 2 * 32 + 1]
@@ -57,25 +64,70 @@ def test_missing_folder_names_the_download(tmp_path: Path) -> None:
         open_dataset("CIFAR100", tmp_path)
 
 
+def test_links_are_followed(cifar: Path, tmp_path: Path) -> None:
+    (tmp_path / "cifar-100-python").symlink_to(cifar / "cifar-100-python")
+    assert open_dataset("CIFAR100", tmp_path).images_sha256 == open_dataset("CIFAR100", cifar).images_sha256
+
+
 def test_toy_is_the_same_every_time() -> None:
     first, second = open_dataset("toy", Path()), open_dataset("toy", Path())
-    assert first.train.sha256() == second.train.sha256()
-    assert len(set(np.bincount(first.test.labels))) == 1
+    assert (first.train.sha256(), first.test.sha256()) == (second.train.sha256(), second.test.sha256())
 
 
-def test_evaluation_batches_normalise_in_order_and_fill_up(cifar: Path) -> None:
+def test_toys_test_images_are_as_many_of_each_class() -> None:
+    assert np.bincount(open_dataset("toy", Path()).test.labels).tolist() == [100] * 10
+
+
+def test_a_smaller_image_is_the_rounded_average_of_boxes() -> None:
+    red = [[0, 1, 10, 20], [1, 1, 30, 41], [255, 255, 0, 0], [255, 254, 0, 1]]
+    green = [[4, 4, 0, 0], [4, 4, 0, 0], [0, 0, 8, 8], [0, 0, 8, 8]]
+    image = np.stack([red, green, np.zeros((4, 4))], axis=-1).astype(np.uint8)
+    small = Split(image[None], np.array([3], np.int32)).shrunk(2)
+    assert small.images[0, ..., 0].tolist() == [[1, 25], [255, 0]]
+    assert small.images[0, ..., 1].tolist() == [[4, 0], [0, 8]]
+    assert not small.images[..., 2].any() and small.images.dtype == np.uint8 and small.labels.tolist() == [3]
+
+
+def test_many_images_are_made_smaller() -> None:
+    n = 2 * BLOCK + 1
+    levels = np.arange(n) % 251
+    images = np.broadcast_to(levels[:, None, None, None], (n, 2, 2, 3)).astype(np.uint8)
+    assert (Split(images, levels).shrunk(2).images[:, 0, 0, 0] == levels).all()
+
+
+@pytest.mark.parametrize("side, padding", [(32, 4), (16, 2), (8, 1)])
+def test_smaller_images_are_cropped_after_as_much_less_padding(cifar: Path, side: int, padding: int) -> None:
+    data = open_dataset("CIFAR100", cifar, side)
+    assert data.train.image_shape == data.test.image_shape == (side, side, 3)
+    assert data.source.train_transform == PadAndCrop(padding)
+
+
+@pytest.mark.parametrize("side", [16, 8])
+def test_an_index_serves_all_sizes(cifar: Path, side: int) -> None:
+    own, small = open_dataset("CIFAR100", cifar), open_dataset("CIFAR100", cifar, side)
+    assert small.images_sha256 == own.images_sha256 == own.train.sha256() != small.train.sha256()
+
+
+@pytest.mark.parametrize("name, side, sizes", [("CIFAR100", 20, "32 or 16 or 8"), ("tiny", 32, "64"),
+                                               ("toy", 8, "16")])
+def test_other_sizes_are_refused(name: str, side: int, sizes: str) -> None:
+    with pytest.raises(BadInput, match=f"--image_size {side}: images of {name} can have {sizes} pixels"):
+        open_dataset(name, Path("nowhere"), side)
+
+
+def test_evaluation_batches_normalize_in_order_and_fill_up(cifar: Path) -> None:
     data = open_dataset("CIFAR100", cifar)
     batches = list(EvaluationBatches(data, data.test, 32))
     assert [len(labels) for _, _, labels in batches] == [32, 32]
     index = np.concatenate([batch[0] for batch in batches])
     assert index.tolist() == list(range(50)) + [-1] * 14
     image = batches[1][1][3]
-    expected = (data.test.images[35] / 255 - np.array(data.mean)) / np.array(data.std)
-    assert np.abs(image.transpose(1, 2, 0) - expected).max() < 1e-5
+    pixels = image.transpose(1, 2, 0) * np.array(data.source.std) + np.array(data.source.mean)
+    assert np.abs(pixels * 255 - data.test.images[35]).max() < 1e-3
     assert batches[1][2].tolist() == data.test.labels[32:].tolist() + [-1] * 14
 
 
-def test_training_batches_crop_flip_and_cover_each_image_once(cifar: Path) -> None:
+def test_an_epoch_has_each_image_once(cifar: Path) -> None:
     data = open_dataset("CIFAR100", cifar)
     keep = np.arange(10, 110)
     batches = TrainingBatches(data, keep, 32, seed=1)
@@ -83,10 +135,16 @@ def test_training_batches_crop_flip_and_cover_each_image_once(cifar: Path) -> No
     assert [len(labels) for _, _, labels in epoch] == [32, 32, 32, 4] and len(batches) == 4
     index = np.concatenate([batch[0] for batch in epoch])
     assert sorted(index) == keep.tolist() and index.tolist() != keep.tolist()
+
+
+def test_training_images_are_cropped_and_flipped(cifar: Path) -> None:
+    """Each is a crop of the padded image at one of 9 x 9 places, mirrored or not."""
+    data = open_dataset("CIFAR100", cifar)
+    batch = next(TrainingBatches(data, np.arange(TRAIN), 64, seed=1).epoch(0))
     padded = np.pad(data.train.images, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    mean, std = np.array(data.mean), np.array(data.std)
+    mean, std = np.array(data.source.mean), np.array(data.source.std)
     found = set()
-    for i, image, label in zip(epoch[0][0], epoch[0][1], epoch[0][2]):
+    for i, image, label in zip(*batch):
         pixels = np.rint((image.transpose(1, 2, 0) * std + mean) * 255).astype(int)
         crops = [(top, left, flip) for top in range(9) for left in range(9) for flip in (1, -1)
                  if (padded[i, top:top + 32, left:left + 32][:, ::flip] == pixels).all()]
@@ -97,11 +155,18 @@ def test_training_batches_crop_flip_and_cover_each_image_once(cifar: Path) -> No
 
 def test_epochs_depend_on_seed_and_number_alone(cifar: Path) -> None:
     data = open_dataset("CIFAR100", cifar)
-    first, again, other = (next(TrainingBatches(data, np.arange(50), 50, seed).epoch(3))
-                           for seed in (1, 1, 2))
-    assert all((a == b).all() for a, b in zip(first, again))
-    assert (first[0] != other[0]).any()
-    assert (next(TrainingBatches(data, np.arange(50), 50, 1).epoch(4))[0] != first[0]).any()
+
+    def order(seed: int, *numbers: int) -> list[int]:
+        batches = TrainingBatches(data, np.arange(50), 50, seed)
+        return [next(batches.epoch(number))[0].tolist() for number in numbers][-1]
+
+    assert order(1, 3) == order(1, 0, 3)
+    assert order(1, 3) != order(1, 4) and order(1, 3) != order(2, 3)
+
+
+def test_an_unknown_set_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(BadInput, match="--dataset MNIST: unknown; known are CIFAR100, tiny, toy, CIFAR100C"):
+        open_dataset("MNIST", Path())
 
 
 SHA = 64 * "0"
@@ -159,12 +224,25 @@ def test_a_manifest_of_another_index_is_refused(tmp_path: Path) -> None:
         read_index(tmp_path / "toy.bin", "toy", 100, SHA)
 
 
-@pytest.mark.parametrize("content", ["no JSON", "[]", "{}", '{"method": "../..", "rate": 1}', "[" * 100_000])
+@pytest.mark.parametrize("content", [
+    "no JSON", "[]", "{}", '{"method": "../..", "rate": 1}', "[" * 100_000,
+    '{"method": "moderate", "rate": 1, "not_default": 3}',
+    '{"method": "moderate", "rate": 1, "not_default": ["/.."]}'])
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     (tmp_path / "toy.json").write_text(content)
     with pytest.raises(BadInput, match="toy.json: not"):
         read_index(tmp_path / "toy.bin", "toy", 100, SHA)
+
+
+@pytest.mark.parametrize("manifest, name", [
+    ({}, "coreset-toy-40"),
+    (MANIFEST, "coreset-moderate-0.97"),
+    ({**MANIFEST, "not_default": ["center-mean"]}, "coreset-moderate-0.97-center-mean"),
+    ({**MANIFEST, "not_default": ["seed-1"]}, "coreset-moderate-0.97-seed-1"),
+])
+def test_a_coreset_runs_folder_names_what_is_not_default(manifest: dict, name: str) -> None:
+    assert coreset_name(Path("index/toy.bin"), manifest, 40) == name
 
 
 class Payload:

@@ -2,6 +2,7 @@
 
 Each input must be read or refused with BadInput, soon. Anything else, a hang among it, fails.
 """
+import io
 import pickle
 import random
 import signal
@@ -13,8 +14,11 @@ import pytest
 
 from datasets.index import read_index
 from datasets.tiny import read_annotations
-from files import BadInput, load_checkpoint, save_checkpoint, unpickle
 from models import create_model
+from models.checkpoint import load_checkpoint, save_checkpoint
+from utils.arrays import GrowingArray, read_array
+from utils.files import BadInput
+from utils.pickles import unpickle
 
 INPUTS = 100_000
 SECONDS = 10  # that one input may take
@@ -105,6 +109,34 @@ def test_the_annotation_reader(tmp_path: Path) -> None:
     lines = "".join(f"val_{i}.JPEG\tn0{i}443527\t0\t32\t44\t62\n" for i in range(4)).encode()
     survive(in_file(tmp_path / "val_annotations.txt", read_annotations),
             [lines, lines.replace(b"\n", b"\r\n")], b"\t\n\r./\\n0_\x00\xff")
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+ARRAYS = [npy(np.zeros((3, 3, 5), np.float16)), npy(np.arange(7)), npy(np.eye(4, dtype=np.float32).T)]
+
+
+@pytest.mark.fuzz
+def test_the_array_reader(tmp_path: Path) -> None:
+    survive(in_file(tmp_path / "x.npy", lambda path: read_array(path, "remedy").tobytes()), ARRAYS,
+            b"(),'{}: <>|fiuOVU0123456789")
+
+
+@pytest.mark.fuzz
+def test_growing_arrays(tmp_path: Path) -> None:
+    """What is no array is begun anew; another shape or type is refused."""
+    row = np.zeros((1, 3, 5), np.float16)
+
+    def grow(path: Path) -> None:
+        with GrowingArray(path) as array:
+            array.append(row)
+        assert np.load(path)[-1:].tobytes() == row.tobytes()
+
+    survive(in_file(tmp_path / "x.npy", grow), ARRAYS, b"(),'{}: <>|fiuOVU0123456789")
 
 
 @pytest.mark.fuzz

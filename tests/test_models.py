@@ -1,5 +1,11 @@
 """Networks against PyTorch's results on the same weights and images (tests/make_golden.py)."""
+import functools
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -7,18 +13,21 @@ import pytest
 
 import train
 from conftest import ROOT
-from datasets import DataSet, Recipe, Split
-from datasets.transforms import PadAndCrop
-from files import BadInput
-from models import NETWORKS, create_model, load_weights
-from models.convert_torch import torch_name
+from datasets import SOURCES, DataSet, Recipe, Split
+from models import NETWORKS, SMALLEST, check_image_size, create_model
+from models.checkpoint import load_weights, optimizer_state
+from models.convert_torch import RULES, torch_name
 from models.layers import ConvBN, Dropout, fold_batchnorm
+from two_layers import TwoLayers
+from utils.device import set_up
+from utils.files import BadInput
 from weights import make_batch, make_weight, sample
 
-ARCHS = ("efficientnet", "googlenet", "resnet18", "resnet20", "resnet34", "resnet50", "senet18", "shufflenet",
-         "vgg16")
-# resnet20 has one form.
-FORMS = [(arch, 32) for arch in ARCHS] + [(arch, 64) for arch in ARCHS if arch != "resnet20"]
+GOLDEN = ROOT / "tests/golden"
+SIDES = (32, 64)
+SMALL = [arch for arch in RULES if (GOLDEN / f"{arch}.npz").exists()]
+LARGE = [arch for arch in RULES if (GOLDEN / f"{arch}-64.npz").exists()]
+FORMS = [(arch, 32) for arch in SMALL] + [(arch, 64) for arch in LARGE]
 # Largest error after a step, over the parameter's largest value, where it is not 1e-4. Of the networks these
 # two alone max-pool after ReLUs; where the two largest inputs are within rounding of one another, the
 # gradient goes another way.
@@ -38,37 +47,89 @@ SIZES = {
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(ROOT / "tests" / "golden" / f"{name}.npz") as file:
+    with np.load(GOLDEN / f"{name}.npz") as file:
         return dict(file)
+
+
+def in_child(function: Callable, *arguments: Any) -> Any:
+    """A function's result, from a process of its own: MindSpore keeps the memory of all that it compiles."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mindspore"])
+    with ProcessPoolExecutor(1, context, set_up, ("CPU", 0)) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def seeded(arch: str, small_images: bool = True) -> ms.nn.Cell:
     network = create_model(arch, 100, small_images)
+    set_weights(network, arch, small_images)
+    return network
+
+
+def set_weights(network: ms.nn.Cell, arch: str, small_images: bool) -> None:
+    """The golden files' weights, or for a network that PyTorch's release does not have, others."""
     for name, parameter in network.parameters_and_names():
         if parameter.dtype == ms.float32:  # dropout's state is int32
-            parameter.set_data(ms.Tensor(make_weight(torch_name(name, arch, small_images), parameter.shape)))
-    return network
+            theirs = torch_name(name, arch, small_images) if arch in RULES else name
+            ms.ops.assign(parameter, ms.Tensor(make_weight(theirs, parameter.shape)))
 
 
 def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("arch, side", FORMS)
-def test_forward_agrees_with_pytorch_folded_or_not(arch: str, side: int) -> None:
-    expected = golden(arch if side == 32 else f"{arch}-64")
+@functools.cache
+def forward(arch: str, side: int) -> dict[str, Any]:
+    """What a seeded network makes of the golden files' images."""
+    return in_child(run_forward, arch, side)
+
+
+def run_forward(arch: str, side: int) -> dict[str, Any]:
     network = seeded(arch, side == 32).set_train(False)
     images = ms.Tensor(make_batch(16 if side == 32 else 4, side)[0][:4])
     features = network.features(images)
-    assert relative(features.asnumpy(), expected["features"]) < 1e-4
-    assert relative(network(images).asnumpy(), expected["logits"]) < 1e-4
+    found = {"parameters": sum(parameter.size for parameter in network.trainable_params()),
+             "features": features.asnumpy(), "logits": network(images).asnumpy(),
+             "classified": network.classifier(features).asnumpy()}
     fold_batchnorm(network)
-    assert relative(network.features(images).asnumpy(), expected["features"]) < 1e-4
+    return {**found, "folded": network.features(images).asnumpy()}
 
 
-@pytest.mark.parametrize("arch", ARCHS)
-def test_one_step_agrees_with_pytorch(arch: str) -> None:
-    expected = golden(arch)
+@pytest.mark.parametrize("arch, side", FORMS)
+def test_forward_agrees_with_pytorch(arch: str, side: int) -> None:
+    expected = golden(arch if side == 32 else f"{arch}-64")
+    for name in ("features", "logits"):
+        assert relative(forward(arch, side)[name], expected[name]) < 1e-4
+
+
+@pytest.mark.parametrize("arch, side", FORMS)
+def test_folding_leaves_the_features(arch: str, side: int) -> None:
+    found = forward(arch, side)
+    assert relative(found["folded"], found["features"]) < 1e-4
+
+
+@pytest.mark.parametrize("arch", LARGE)
+def test_parameters_are_as_many_as_in_pytorch(arch: str) -> None:
+    unused = 32 * 32 + 2 * 32 if arch == "efficientnet" else 0  # of the first block, in the release
+    assert forward(arch, 64)["parameters"] == golden(f"{arch}-64")["parameters"] - unused
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("arch", SIZES)
+def test_sizes(arch: str, side: int) -> None:
+    found = forward(arch, side)
+    assert (found["parameters"], found["features"].shape[1]) == SIZES[arch][side == 64]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_a_network_is_its_classifier_on_its_features(arch: str, side: int) -> None:
+    found = forward(arch, side)
+    assert found["logits"].shape == (4, 100) and found["features"].ndim == 2
+    assert relative(found["classified"], found["logits"]) < 1e-5
+
+
+def run_step(arch: str) -> tuple[float, dict[str, np.ndarray]]:
+    """The loss of a batch of 16, and after a step a sample of each parameter."""
     network = seeded(arch).set_train(True)
     for _, cell in network.cells_and_names():
         if isinstance(cell, Dropout):
@@ -77,24 +138,61 @@ def test_one_step_agrees_with_pytorch(arch: str) -> None:
     ms.ops.assign(optimizer.learning_rate, ms.Tensor(0.1, ms.float32))  # as train() sets each epoch's
     images, labels = map(ms.Tensor, make_batch(16))
     step = train.make_train_step(network, optimizer)
-    start = [(parameter, parameter.asnumpy().copy()) for parameter in optimizer.get_parameters()]
-    start += [(parameter, parameter.asnumpy().copy()) for parameter in network.get_parameters()]
+    start = [(parameter, parameter.asnumpy().copy()) for parameter in optimizer_state(optimizer)]
     # The second time from the same start: with ops.pad only a graph's first gradient is right.
-    for _ in range(2):
-        for parameter, value in start:
-            ms.ops.assign(parameter, ms.Tensor(value))
-        loss, _ = step(images, labels)
-    assert float(loss.asnumpy()) == pytest.approx(float(expected["loss"]), rel=1e-4)
+    step(images, labels)
+    set_weights(network, arch, small_images=True)
+    for parameter, value in start:
+        ms.ops.assign(parameter, ms.Tensor(value))
+    loss, _ = step(images, labels)
+    return float(loss.asnumpy()), {torch_name(name, arch, True): sample(parameter.asnumpy())
+                                   for name, parameter in network.parameters_and_names()
+                                   if parameter.dtype == ms.float32}
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_one_step_agrees_with_pytorch(arch: str) -> None:
+    expected = golden(arch)
+    loss, samples = in_child(run_step, arch)
+    assert loss == pytest.approx(float(expected["loss"]), rel=1e-4)
     row = {name: i for i, name in enumerate(expected["names"])}
-    errors = {}
-    for name, parameter in network.parameters_and_names():
-        if parameter.dtype == ms.float32:
-            i = row[torch_name(name, arch, True)]
-            error = np.abs(sample(parameter.asnumpy()) - expected["step"][i]).max()
-            errors[name] = error / expected["size"][i]
+    errors = {name: np.abs(values - expected["step"][row[name]]).max() / expected["size"][row[name]]
+              for name, values in samples.items()}
     worst = max(errors, key=errors.get)
     assert errors[worst] < STEP_LIMITS.get(arch, 1e-4), worst
     assert np.median(list(errors.values())) < 1e-6
+
+
+def run_step_on_larger_images(arch: str) -> tuple[float, np.ndarray, np.ndarray]:
+    """Loss, and the classifier's weight before and after."""
+    network = create_model(arch, 100, small_images=False).set_train(True)
+    before = network.classifier.weight.asnumpy().copy()
+    images, labels = map(ms.Tensor, make_batch(2, 64))
+    loss, _ = train.make_train_step(network, train.make_optimizer(network, 1e-4, 0.01))(images, labels)
+    return float(loss.asnumpy()), before, network.classifier.weight.asnumpy()
+
+
+def test_a_training_step_on_larger_images() -> None:
+    """Of vgg16, compiled fast; test_tiny.py trains a resnet18."""
+    loss, before, after = in_child(run_step_on_larger_images, "vgg16")
+    assert np.isfinite(loss) and np.isfinite(after).all() and (after != before).any()
+
+
+def run_on_smallest(arch: str) -> tuple[int, ...]:
+    side = SMALLEST.get(arch, 8)
+    images = ms.Tensor(np.zeros((2, 3, side, side), np.float32))
+    return create_model(arch, 10, True).set_train(False)(images).shape
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_the_smallest_images_that_a_network_takes(arch: str) -> None:
+    check_image_size(arch, SMALLEST.get(arch, 8))
+    assert in_child(run_on_smallest, arch) == (2, 10)
+
+
+def test_smaller_images_are_refused() -> None:
+    with pytest.raises(BadInput, match="--arch vgg16: needs images of 32 pixels or more, these have 16"):
+        check_image_size("vgg16", 16)
 
 
 def test_momentum_weight_decay_and_a_changed_learning_rate() -> None:
@@ -112,62 +210,45 @@ def test_momentum_weight_decay_and_a_changed_learning_rate() -> None:
 
 
 def test_train_lowers_the_learning_rate_that_its_steps_use(tmp_path: Path) -> None:
-    """With a factor of 0 from the second epoch on, only the first epoch may change the weights."""
+    """With a gamma of 0 from the second epoch on, only the first epoch may change the weights."""
     images, labels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8), np.arange(16) % 4
     split = Split(images, labels.astype(np.int32))
     weights = []
     for epochs in (1, 3):
-        recipe = Recipe(epochs, milestones=(1,), factor=0.0, weight_decay=5e-4)
-        data = DataSet("x", split, split, list("abcd"), (0.5,) * 3, (0.25,) * 3, True, recipe, PadAndCrop(4))
+        recipe = Recipe(epochs, milestones=(1,), gamma=0.0, weight_decay=5e-4)
+        data = DataSet("x", split, split, list("abcd"), replace(SOURCES["CIFAR100"], recipe=recipe), "")
         ms.set_seed(0)
-        network = create_model("resnet20", 4, True)
+        network = TwoLayers(4, True)
+        start = network.hidden[0].weight.asnumpy().copy()
         train.train(network, data, np.arange(16), tmp_path, epochs, 8, lr=0.1, seed=0)
-        weights.append(network.classifier.weight.asnumpy())
-    assert (weights[0] == weights[1]).all()
+        weights.append(network.hidden[0].weight.asnumpy())
+    assert (weights[0] == weights[1]).all() and (weights[0] != start).any()
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
-@pytest.mark.parametrize("side", [32, 64])
-def test_shapes_and_sizes(arch: str, side: int) -> None:
-    network = create_model(arch, 100, side == 32).set_train(False)
-    size, width = SIZES[arch][side == 64]
-    assert sum(parameter.size for parameter in network.trainable_params()) == size
-    images = ms.Tensor(np.zeros((2, 3, side, side), np.float32))
-    assert network.features(images).shape == (2, width)
-    assert network(images).shape == (2, 100)
+class WithDropout(ms.nn.Cell):
+    """A linear layer whose every output is its input, and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = ms.nn.Dense(1, 1000, weight_init="ones", has_bias=False)
+        self.dropout = Dropout(0.2)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.dropout(self.dense(x))
 
 
-@pytest.mark.parametrize("arch", [arch for arch, _ in FORMS[len(ARCHS):]])
-def test_sizes_are_pytorchs(arch: str) -> None:
-    unused = 32 * 32 + 2 * 32 if arch == "efficientnet" else 0  # of the first block, in the release
-    assert int(golden(f"{arch}-64")["parameters"]) - unused == SIZES[arch][1][0]
+ONES = np.ones((100, 1), np.float32)
 
 
-@pytest.mark.parametrize("arch", ("resnet18", "vgg16"))  # compiled fast
-def test_a_training_step_on_larger_images(arch: str) -> None:
-    network = create_model(arch, 100, small_images=False).set_train(True)
-    before = network.classifier.weight.asnumpy().copy()
-    images, labels = map(ms.Tensor, make_batch(2, 64))
-    loss, _ = train.make_train_step(network, train.make_optimizer(network, 1e-4, 0.01))(images, labels)
-    assert np.isfinite(float(loss.asnumpy()))
-    assert (network.classifier.weight.asnumpy() != before).any()
-
-
-def test_dropout_is_a_function_of_the_saved_state() -> None:
-    class Net(ms.nn.Cell):
-        def __init__(self) -> None:
-            super().__init__()
-            self.dense = ms.nn.Dense(1, 1000, weight_init="ones", has_bias=False)
-            self.dropout = Dropout(0.2)
-
-        def construct(self, x: ms.Tensor) -> ms.Tensor:
-            return self.dropout(self.dense(x))
+@pytest.fixture(scope="module")
+def dropout() -> tuple[WithDropout, Callable]:
+    """A network in training, and its step: outputs (100, 1000) and gradients of their sum (1000, 1)."""
+    network = WithDropout().set_train(True)
 
     def loss(x: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
         y = network(x)
         return y.sum(), y
 
-    network = Net().set_train(True)
     gradient = ms.value_and_grad(loss, None, network.trainable_params(), has_aux=True)
 
     @ms.jit
@@ -175,47 +256,83 @@ def test_dropout_is_a_function_of_the_saved_state() -> None:
         (_, y), gradients = gradient(x)
         return y, gradients[0]
 
-    x = ms.Tensor(np.ones((100, 1), np.float32))
-    start = network.dropout.state.asnumpy().copy()
-    first, weight_gradient = (value.asnumpy() for value in step(x))
-    assert np.allclose(weight_gradient[:, 0], first.sum(0))  # the gradient has the forward pass's mask
-    second = step(x)[0].asnumpy()
-    assert np.allclose(np.unique(first), [0, 1.25]) and abs((first > 0).mean() - 0.8) < 0.005
-    assert abs(((first > 0) & (second > 0)).mean() - 0.64) < 0.01  # independent
-    assert np.abs((first > 0).mean(0) - 0.8).max() < 0.2 and np.abs((first > 0).mean(1) - 0.8).max() < 0.07
-    ms.ops.assign(network.dropout.state, ms.Tensor(start))
-    assert (step(x)[0].asnumpy() == first).all() and (step(x)[0].asnumpy() == second).all()
-    network.set_train(False)
-    assert (network(x).asnumpy() == 1).all()
+    return network, lambda: [value.asnumpy() for value in step(ms.Tensor(ONES))]
 
 
-def test_every_batch_normalisation_after_a_convolution_is_folded() -> None:
+def test_dropouts_gradient_has_the_forward_passs_mask(dropout: tuple[WithDropout, Callable]) -> None:
+    output, gradient = dropout[1]()
+    assert np.allclose(gradient[:, 0], output.sum(0))
+
+
+def test_dropout_drops_its_rate_everywhere_and_scales_the_rest(dropout: tuple[WithDropout, Callable]) -> None:
+    output, _ = dropout[1]()
+    kept = output > 0
+    assert np.allclose(np.unique(output), [0, 1.25]) and abs(kept.mean() - 0.8) < 0.005
+    assert np.abs(kept.mean(0) - 0.8).max() < 0.2 and np.abs(kept.mean(1) - 0.8).max() < 0.07
+
+
+def test_dropouts_masks_are_independent(dropout: tuple[WithDropout, Callable]) -> None:
+    first, second = dropout[1]()[0], dropout[1]()[0]
+    assert abs(((first > 0) & (second > 0)).mean() - 0.64) < 0.01
+
+
+def test_dropout_is_a_function_of_the_saved_state(dropout: tuple[WithDropout, Callable]) -> None:
+    network, step = dropout
+    state = network.dropout.state.asnumpy().copy()
+    first, second = step()[0], step()[0]
+    ms.ops.assign(network.dropout.state, ms.Tensor(state))
+    assert (step()[0] == first).all() and (step()[0] == second).all()
+
+
+def test_dropout_leaves_evaluation_alone() -> None:
+    assert (WithDropout().set_train(False)(ms.Tensor(ONES)).asnumpy() == 1).all()
+
+
+def test_every_batch_normalization_after_a_convolution_is_folded() -> None:
     network = create_model("efficientnet", 10, True)
     assert sum(isinstance(cell, ConvBN) for _, cell in network.cells_and_names()) == 48
     fold_batchnorm(network)
     assert not any(isinstance(cell, ms.nn.BatchNorm2d) for _, cell in network.cells_and_names())
 
 
-def test_start_of_the_weights() -> None:
+def test_convolutions_begin_as_kaiming_normal_over_fan_out() -> None:
     ms.set_seed(0)
-    network = create_model("resnet18", 100, small_images=True)
-    for name, parameter in network.parameters_and_names():
-        if name.endswith("conv.weight"):
-            fan_out = parameter.shape[0] * parameter.shape[2] * parameter.shape[3]
-            assert parameter.asnumpy().std() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
-    for small_images, deviation in ((True, (1 / 512 / 3) ** 0.5), (False, (2 / 512) ** 0.5)):
-        weight = create_model("resnet18", 100, small_images).classifier.weight.asnumpy()
-        assert weight.std() == pytest.approx(deviation, rel=0.02)
+    weights = [parameter for name, parameter in create_model("resnet18", 100, True).parameters_and_names()
+               if name.endswith("conv.weight")]
+    assert len(weights) == 20
+    for weight in weights:
+        fan_out = weight.shape[0] * weight.shape[2] * weight.shape[3]
+        assert weight.asnumpy().std() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
 
 
-def test_weights_of_another_network_are_refused() -> None:
-    weights = {name: p.asnumpy() for name, p in create_model("resnet20", 7, True).parameters_and_names()}
-    with pytest.raises(BadInput, match="7 classes"):
+@pytest.mark.parametrize("small_images, deviation", [(True, (1 / 512 / 3) ** 0.5), (False, (2 / 512) ** 0.5)])
+def test_classifiers_begin_as_in_the_release(small_images: bool, deviation: float) -> None:
+    ms.set_seed(0)
+    weight = create_model("resnet18", 100, small_images).classifier.weight.asnumpy()
+    assert weight.std() == pytest.approx(deviation, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, np.ndarray]:
+    """Of a resnet20 for 7 classes."""
+    return {name: p.asnumpy() for name, p in create_model("resnet20", 7, True).parameters_and_names()}
+
+
+def test_weights_for_another_number_of_classes_are_refused(weights: dict[str, np.ndarray]) -> None:
+    with pytest.raises(BadInput, match="x.pth: trained for 7 classes, the data set has 10"):
         load_weights(create_model("resnet20", 10, True), weights, "x.pth", "resnet20")
-    with pytest.raises(BadInput, match="not a checkpoint of resnet18"):
+
+
+def test_weights_of_another_network_are_refused(weights: dict[str, np.ndarray]) -> None:
+    with pytest.raises(BadInput, match="not a checkpoint of resnet18 .*is missing or has another shape"):
         load_weights(create_model("resnet18", 7, True), weights, "x.pth", "resnet18")
-    weights = {name: p.asnumpy() for name, p in create_model("resnet34", 7, True).parameters_and_names()}
-    with pytest.raises(BadInput, match="not a checkpoint of resnet18"):
-        load_weights(create_model("resnet18", 7, True), weights, "x.pth", "resnet18")
-    with pytest.raises(BadInput, match="unknown; known are efficientnet, "):
+
+
+def test_weights_beyond_a_networks_own_are_refused(weights: dict[str, np.ndarray]) -> None:
+    with pytest.raises(BadInput, match="not a checkpoint of resnet20 .more is not a part of it"):
+        load_weights(create_model("resnet20", 7, True), {**weights, "more": ONES}, "x.pth", "resnet20")
+
+
+def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(BadInput, match="--arch resnet19: unknown; known are efficientnet, "):
         create_model("resnet19", 10, True)

@@ -1,36 +1,86 @@
-"""README's commands are ones that the scripts understand; lines keep to the house's width."""
+"""What README and the documents beside it say: their commands, links and tests; and the width of lines."""
 import re
 import shlex
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import compare
 import selection
 import train
-from conftest import ROOT
+from forks import ROOT, Forks
 
-PARSERS = {"train.py": train.parse_options, "selection.py": selection.parse_options}
-COMMANDS = [line for block in re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-            for line in block.splitlines() if line.startswith(tuple(f"python {name}" for name in PARSERS))]
 WIDTH = 110
+DOCUMENTS = [ROOT / "README.md", *sorted(path for folder in ("docs", "robust", "tests")
+                                         for path in (ROOT / folder).glob("*.md"))]
+PARSERS: dict[str, Callable] = {"train.py": train.parse_options, "selection.py": selection.parse_options,
+                                "compare.py": compare.parse_options}
+
+
+def commands(document: Path) -> list[str]:
+    """Those of a document's blocks and of its lines that run a script of the project."""
+    text = document.read_text()
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
+    pieces = [line.partition("#")[0].replace("$seed", "1") for block in blocks for line in block.splitlines()]
+    pieces += re.findall(r"`([^`\n]+)`", re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.M | re.S))
+    return [command for piece in pieces for command in re.split(r"\s*(?:;|&&)\s*", piece.strip())
+            if re.match(r"(python|bash) (-m models|\S+\.(py|sh)\b)", command)]
+
+
+COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document)})
+BASH = [command for command in COMMANDS if command.startswith("bash")]
+PYTHON = [command for command in COMMANDS if command not in BASH]
 
 
 def test_readme_has_the_documented_commands() -> None:
     assert {"python train.py --dataset CIFAR100 --data data",
             "python selection.py --dataset CIFAR100 --ckpt ckpt/CIFAR100/resnet50/best.pth --rate 0.2",
-            "python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin"} < set(COMMANDS)
+            "python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin",
+            "bash demo.sh", "bash convert-tiny.sh", "bash tests/run.sh", "python corrupt-cifar.py",
+            "python attack-tiny.py", "python imgs/draw_scenes.py"} < set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_in_readme_is_understood(command: str) -> None:
-    _, script, *options = shlex.split(command, comments=True)
-    PARSERS[script](options)
+def script_of(name: str) -> str:
+    """A script's path in the project; README runs those of robust/ in their folder, too."""
+    return name if (ROOT / name).is_file() else f"robust/{name}"
+
+
+@pytest.mark.parametrize("command", PYTHON)
+def test_a_documented_command_is_understood(command: str, forks: Forks, tmp_path: Path) -> None:
+    _, name, *options = shlex.split(command)
+    if name == "-m":
+        name = options.pop(0).replace(".", "/") + ".py"
+    if name in PARSERS:
+        PARSERS[name](options)
+    else:
+        run = forks.start(tmp_path, script_of(name), *options, options_only=True).finish()
+        assert run.returncode == 0 and not run.err
+
+
+@pytest.mark.parametrize("command", BASH)
+def test_a_documented_shell_script_has_its_options(command: str) -> None:
+    _, name, *options = shlex.split(command)
+    known = re.findall(r"--[\w-]+", (ROOT / name).read_text())
+    assert {option for option in options if option.startswith("--")} <= set(known)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", document.read_text())
+    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_that_are_named_exist(document: Path) -> None:
+    names = set(re.findall(r"\btest_\w+\.py", document.read_text()))
+    assert {name for name in names if not (ROOT / "tests" / name).exists()} == set()
 
 
 def test_lines_are_not_too_long() -> None:
-    folders = (".", "datasets", "imgs", "models", "robust", "tests")
+    folders = (".", "datasets", "imgs", "methods", "models", "robust", "tests", "utils")
     files = [path for folder in folders for path in (ROOT / folder).iterdir()
              if path.suffix in (".py", ".sh")]
-    assert len(files) > 40
-    long = [f"{path}:{number}" for path in files
-            for number, line in enumerate(path.read_text().splitlines(), 1) if len(line) > WIDTH]
-    assert long == []
+    assert {"train.py", "options.py", "gradients.py", "environment.sh"} < {path.name for path in files}
+    assert [f"{path}:{number}" for path in files
+            for number, line in enumerate(path.read_text().splitlines(), 1) if len(line) > WIDTH] == []

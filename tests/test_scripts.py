@@ -1,9 +1,12 @@
-"""The documented commands through a shell, on a small set in the official layout."""
+"""The documented commands, each in a Python of its own, on a small set in the official layout."""
 import csv
 import json
 import pickle
 import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
@@ -11,25 +14,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import train
-from conftest import CLASSES, TEST, TRAIN
-from files import load_checkpoint
+from conftest import CLASSES, SMALL, TEST, TRAIN, TRAINED
+from forks import ROOT
+from models.checkpoint import load_checkpoint
+from two_layers import NAME
+from utils.runs import COLUMNS
 
-SMALL = ("--arch", "resnet20", "--epoch", 2, "--batch_size", 64)
+BASE = Path("ckpt/CIFAR100/resnet20")
+OPTIONS = ("--dataset", "CIFAR100", "--data", "data", "--arch", "resnet20", "--epoch", "2", "--batch_size",
+           "100")
+COMMANDS = (("train.py", *OPTIONS),
+            ("selection.py", "--dataset", "CIFAR100", "--ckpt", f"{BASE}/best.pth", "--rate", "0.2"),
+            ("train.py", *OPTIONS, "--prune", "index/CIFAR100.bin"))
 TIMES = ("train_seconds", "test_seconds", "images_per_second")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, cifar: Path, script) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, cifar: Path) -> Path:
     """A folder in which the three commands have run."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "data").symlink_to(cifar)
-    base = "ckpt/CIFAR100/resnet20/best.pth"
-    for name, *options in (
-            ("train.py", "--dataset", "CIFAR100", "--data", "data", *SMALL),
-            ("selection.py", "--dataset", "CIFAR100", "--arch", "resnet20", "--ckpt", base, "--rate", 0.2),
-            ("train.py", "--dataset", "CIFAR100", "--data", "data", *SMALL, "--prune", "index/CIFAR100.bin")):
-        result = script(name, folder, *options)
+    for script, *options in COMMANDS:
+        result = subprocess.run([sys.executable, ROOT / script, *options], cwd=folder, capture_output=True,
+                                text=True)
         assert result.returncode == 0 and not result.stderr, result.stderr
         (folder / "output.txt").open("a").write(result.stdout)
     return folder
@@ -40,87 +47,125 @@ def log(folder: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_files_of_a_run(work: Path) -> None:
-    run = work / "ckpt/CIFAR100/resnet20"
-    rows = log(run)
-    assert [row["lr"] for row in rows] == ["0.1", "0.02"]
-    assert list(rows[0]) == list(train.COLUMNS) and [row["epoch"] for row in rows] == ["1", "2"]
-    args = json.loads((run / "args.json").read_text())
+def test_the_base_run_writes_these_files_and_the_coreset_run_leaves_them_alone(work: Path) -> None:
+    run = {"args.json", "best.pth", "last.pth", "log.csv"}
+    kept = {"best.features.npy", "best.features.json", "best.logits.npy"}
+    assert {path.name for path in (work / BASE).iterdir()} == {*run, *kept, "dynamics.npy",
+                                                              "coreset-moderate-0.2"}
+    assert {path.name for path in (work / BASE / "coreset-moderate-0.2").iterdir()} == run
+
+
+def test_the_log_has_a_row_an_epoch(work: Path) -> None:
+    rows = log(work / BASE)
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["epoch"] for row in rows] == ["1", "2"] and [row["lr"] for row in rows] == ["0.1", "0.02"]
+
+
+def test_args_json_has_options_and_versions(work: Path) -> None:
+    args = json.loads((work / BASE / "args.json").read_text())
     assert args["arch"] == "resnet20" and args["seed"] == 42
     assert args["versions"]["mindspore"] == ms.__version__
-    shutil.copy(run / "best.pth", work / "best.ckpt")
-    assert ms.load_checkpoint(str(work / "best.ckpt"))["classifier.bias"].shape == (CLASSES,)
-    assert load_checkpoint(run / "last.pth")["classifier.bias"].shape == (CLASSES,)
+
+
+def test_mindspore_reads_a_checkpoint_under_its_own_suffix(work: Path) -> None:
+    shutil.copy(work / BASE / "best.pth", work / "best.ckpt")
+    theirs, ours = ms.load_checkpoint(str(work / "best.ckpt")), load_checkpoint(work / BASE / "best.pth")
+    assert {name for name in theirs if not name.startswith("resume.")} == ours.keys()
+    assert (theirs["classifier.bias"].asnumpy() == ours["classifier.bias"]).all()
 
 
 def test_output_is_plain_lines(work: Path) -> None:
     text = (work / "output.txt").read_text()
     assert f"CIFAR100: {TRAIN} of {TRAIN} training images, {TEST} test images, {CLASSES} classes" in text
-    assert f"kept 40 of {TRAIN} images" in text
-    assert "coreset-moderate-0.2" in text and "\r" not in text
+    assert f"kept 40 of {TRAIN} images" in text and f"CIFAR100: 40 of {TRAIN} training images" in text
+    assert "\r" not in text
 
 
-def test_index_manifest_and_picture(work: Path) -> None:
+def test_the_index_drops_what_is_not_in_the_middle(work: Path) -> None:
     drop = pickle.loads((work / "index/CIFAR100.bin").read_bytes())
+    scores = np.load(work / "index/CIFAR100.scores.npy")
+    kept = np.delete(scores, drop)
+    assert drop.dtype == np.int64 and len(kept) == 40
+    assert (np.sort(scores)[80:120] == np.sort(kept)).all()
+
+
+def test_the_manifest_says_where_the_index_comes_from(work: Path) -> None:
     manifest = json.loads((work / "index/CIFAR100.json").read_text())
-    assert drop.dtype == np.int64 and len(drop) == len(set(drop)) == 160
-    assert manifest["kept"] == 40 and manifest["dropped"] == 160 and manifest["images"] == TRAIN
-    assert manifest["rate"] == 0.2 and manifest["centre"] == "median"
-    assert len(manifest["checkpoint_sha256"]) == 64
-    low, high = manifest["kept_band"]
-    distances = np.load(work / "index/CIFAR100.distances.npz")["distances"]
-    kept = np.delete(distances, drop)
-    assert (kept.min(), kept.max()) == (low, high)
-    assert (np.sort(distances)[80:120] == np.sort(kept)).all()
+    expected = {"dataset": "CIFAR100", "method": "moderate", "rate": 0.2, "center": "median", "images": TRAIN,
+                "kept": 40, "dropped": 160, "arch": "resnet20", "image_size": 32,
+                "checkpoint": f"{BASE}/best.pth"}
+    assert {name: manifest[name] for name in expected} == expected
+
+
+def test_the_picture_shows_histogram_and_images(work: Path) -> None:
     picture = Image.open(work / "index/CIFAR100.png")
     assert picture.size[0] > 600 and len(picture.getcolors(10 ** 6)) > 100
 
 
-def test_another_rate_uses_the_distances_again(work: Path, script, tmp_path: Path) -> None:
-    base = work / "ckpt/CIFAR100/resnet20/best.pth"
-    options = ("--arch", "resnet20", "--ckpt", base, "--save", tmp_path, "--rate")
-    shutil.copy(work / "index/CIFAR100.distances.npz", tmp_path)
-    assert "using the distances" in script("selection.py", work, *options, 0.4).stdout
-    assert "using the distances" not in script("selection.py", work, *options, 0.4, "--center", "mean").stdout
+def test_nothing_temporary_is_left(work: Path) -> None:
+    assert not [path for path in work.rglob("*") if path.name.startswith(".") or ".tmp" in path.name]
 
 
-def test_coreset_run_leaves_the_base_run_alone(work: Path) -> None:
-    base = work / "ckpt/CIFAR100/resnet20"
-    assert sorted(path.name for path in base.iterdir()) == [
-        "args.json", "best.pth", "coreset-moderate-0.2", "last.pth", "log.csv"]
-    assert len(log(base / "coreset-moderate-0.2")) == 2
+# The same commands again
+
+@pytest.fixture
+def again(cifar: Path, trained: Path, script, tmp_path: Path) -> tuple[Path, Callable[..., str]]:
+    """The folder of a finished run in a working folder of its own, and train.py there with more options."""
+    run = shutil.copytree(trained, tmp_path / "ckpt/CIFAR100" / NAME)
+
+    def train_again(*more: object) -> str:
+        result = script("train.py", tmp_path, "--data", cifar, *TRAINED, *more)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run, train_again
 
 
-def test_same_seed_same_bytes_and_earlier_run_kept(work: Path, script, tmp_path: Path) -> None:
-    first = work / "ckpt/CIFAR100/resnet20"
-    options = ("--data", work / "data", *SMALL, "--model_dir", tmp_path)
-    assert script("train.py", tmp_path, *options).returncode == 0
-    second = tmp_path / "CIFAR100/resnet20"
-    for name in ("best.pth", "last.pth"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
-    strip = [[{k: v for k, v in row.items() if k not in TIMES} for row in log(run)]
-             for run in (first, second)]
-    assert strip[0] == strip[1]
-    result = script("selection.py", tmp_path, "--data", work / "data", "--arch", "resnet20", "--rate", 0.2,
-                    "--ckpt", second / "best.pth")
-    assert result.returncode == 0
-    assert (tmp_path / "index/CIFAR100.bin").read_bytes() == (work / "index/CIFAR100.bin").read_bytes()
-    result = script("train.py", tmp_path, *options, "--seed", 1, "--save", "False", "--eval_freq", 2)
-    dated = re.search("moved the files of an earlier run to (.*)", result.stdout)[1]
-    assert (Path(dated) / "best.pth").read_bytes() == (first / "best.pth").read_bytes()
-    assert not (second / "best.pth").exists()
-    assert log(second)[0]["test_acc"] == "" and log(second)[1]["test_acc"] != ""
-    assert log(second)[0]["train_loss"] != log(first)[0]["train_loss"]
+def without_times(run: Path) -> list[dict]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in log(run)]
 
 
-def test_random_control(work: Path, script, tmp_path: Path) -> None:
-    ids = []
-    for seed in (1, 1, 2):
-        result = script("selection.py", work, "--method", "random", "--rate", 0.2, "--seed", seed,
-                        "--save", tmp_path)
-        assert result.returncode == 0
-        ids.append(set(pickle.loads((tmp_path / "CIFAR100.bin").read_bytes())))
-    assert ids[0] == ids[1] != ids[2] and len(ids[0]) == len(ids[2]) == 160
+def test_one_seed_gives_the_same_bytes(trained: Path, again: tuple) -> None:
+    run, train_again = again
+    train_again()
+    assert without_times(run) == without_times(trained)
+    for name in ("best.pth", "last.pth", "dynamics.npy"):
+        assert (run / name).read_bytes() == (trained / name).read_bytes(), name
+
+
+def test_another_seed_gives_another_network(trained: Path, again: tuple) -> None:
+    run, train_again = again
+    train_again("--seed", 1)
+    assert [row["train_loss"] for row in log(run)] != [row["train_loss"] for row in log(trained)]
+
+
+def test_the_files_of_an_earlier_run_are_moved_to_a_dated_folder(trained: Path, again: tuple) -> None:
+    run, train_again = again
+    said = train_again("--save", "False")
+    dated = run.parents[2] / re.search("moved the files of an earlier run to (.*)", said)[1]
+    assert {path.name: path.read_bytes() for path in dated.iterdir()} == {
+        path.name: path.read_bytes() for path in trained.iterdir()}
+    assert {path.name for path in run.iterdir()} == {"args.json", "dynamics.npy", "log.csv", dated.name}
+
+
+def test_eval_freq_leaves_epochs_untested_but_the_last(again: tuple) -> None:
+    run, train_again = again
+    train_again("--eval_freq", 2)
+    assert [row["test_acc"] == "" for row in log(run)] == [True, False, False]
+
+
+@pytest.mark.parametrize("size", [16, 8])
+def test_smaller_images_train(again: tuple, size: int) -> None:
+    run, train_again = again
+    train_again("--image_size", size)
+    assert json.loads((run / "args.json").read_text())["image_size"] == size
+
+
+def test_a_run_that_diverges_stops(cifar: Path, script, tmp_path: Path) -> None:
+    result = script("train.py", tmp_path, "--data", cifar, *SMALL, "--epoch", 2, "--lr", 1e38)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert re.search("train.py: error: epoch [12]/2: .*, learning rate 1e[+]38; start again with a smaller "
+                     "--lr", result.stderr)
 
 
 def test_toy_needs_no_files(script, tmp_path: Path) -> None:
@@ -128,12 +173,43 @@ def test_toy_needs_no_files(script, tmp_path: Path) -> None:
     assert result.returncode == 0 and "kept 1500 of 3000" in result.stdout
 
 
-def test_a_run_that_diverges_stops(work: Path, script, tmp_path: Path) -> None:
-    result = script("train.py", work, *SMALL, "--lr", 1e30, "--model_dir", tmp_path)
-    assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert re.search("epoch 1/2: .* step [1-4], learning rate 1e[+]30; start again with a smaller --lr",
-                     result.stderr)
+# The demo
 
-
-def test_nothing_temporary_is_left(work: Path) -> None:
-    assert not [path for path in work.rglob("*") if ".tmp" in path.name or path.name.endswith(".ckpt.ckpt")]
+def test_the_demo_ends_with_its_table(tmp_path: Path) -> None:
+    """demo.sh as it is, but for fewer epochs and a small network in the place of resnet20."""
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils/environment.sh").write_text(f"environment() {{ PYTHON={tmp_path}/python; }}\n")
+    (tmp_path / "python").write_text(f"""#!{sys.executable}
+import runpy, sys
+sys.argv.pop(0)
+if sys.argv[0] == "-":
+    exec(sys.stdin.read())
+else:
+    sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+    import utils
+    from models import NETWORKS
+    from two_layers import TwoLayers
+    NETWORKS["resnet20"] = TwoLayers
+    runpy.run_path({str(ROOT)!r} + "/" + sys.argv[0], run_name="__main__")
+""")
+    (tmp_path / "python").chmod(0o755)
+    demo = (ROOT / "demo.sh").read_text()
+    for before, after in (("--epoch 15", "--epoch 3"), ("--epoch 40", "--epoch 8"), ("_freq 10", "_freq 4"),
+                          ("_freq 5", "_freq 3"), ("--batch_size 32", "--batch_size 50")):
+        assert before in demo
+        demo = demo.replace(before, after)
+    (tmp_path / "demo.sh").write_text(demo)
+    result = subprocess.run(["bash", "demo.sh"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    number = r"\s+(\S+)"
+    table = re.search(rf"training images{number * 4} %{number}\nwhole{number * 5}\n"
+                      rf"moderate coreset{number * 5}\nrandom coreset{number * 5}\n", result.stdout).groups()
+    run = tmp_path / "demo/ckpt/toy/resnet20"
+    expected = []
+    for folder, counts in ((run, ("3000", "3", "180")), (run / "coreset-moderate-0.2", ("600", "8", "96")),
+                           (run / "coreset-random-0.2", ("600", "8", "96"))):
+        rows = log(folder)
+        best = max(float(row["test_acc"]) for row in rows if row["test_acc"])
+        expected += [*counts, f"{best:.2f}", f"{sum(float(row['train_seconds']) for row in rows):.1f}"]
+    assert table == ("number", "epochs", "steps", "accuracy", "seconds", *expected)
+    assert (tmp_path / "demo/index/toy.png").exists() and "demo/index/toy.png" in result.stdout

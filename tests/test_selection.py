@@ -1,71 +1,350 @@
-"""Centres, distances, sizes, ids."""
+"""selection.py: what is chosen by what, where it is kept, what the index and its manifest say."""
+import json
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import mindspore as ms
 import numpy as np
 import pytest
+from PIL import Image
 
 import selection
-from datasets import SOURCES, DataSet, Split
+from conftest import CLASSES, SMALL, TRAIN
+from datasets import SOURCES, DataSet
+from datasets.images import Split
+from datasets.index import coreset_name, read_index
+from methods import METHODS
+from methods.distances import moderate
+from methods.evidence import features_and_logits
+from models.checkpoint import save_checkpoint
+from test_arrays import Payload
 from test_models import golden, seeded
+from two_layers import FEATURES, NAME
+from utils.files import locked
 from weights import make_batch
 
-RATES = (0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+RUN = Path("ckpt/CIFAR100", NAME)
+LABELS = np.arange(TRAIN) % CLASSES
 
 
-def plain_distances(features: np.ndarray, labels: np.ndarray, centre) -> np.ndarray:
-    return np.array([np.linalg.norm(f.astype(float) - centre(features[labels == c], axis=0))
-                     for f, c in zip(features, labels)])
+@pytest.fixture
+def work(cifar: Path, trained: Path, tmp_path: Path) -> Path:
+    """A working folder with data and the run of three epochs."""
+    (tmp_path / "data").symlink_to(cifar)
+    shutil.copytree(trained, tmp_path / RUN)
+    return tmp_path
 
 
-@pytest.mark.parametrize("name, centre", [("median", np.median), ("mean", np.mean)])
-@pytest.mark.parametrize("block", [1, 2 ** 23])
-def test_distances(name: str, centre, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "BLOCK_BYTES", block)
-    generator = np.random.default_rng(0)
-    features = generator.normal(size=(61, 9)).astype(np.float32)
-    labels = generator.choice([0, 3, 4, 1000], 61)  # gaps, and
-    labels[7] = 77  # a class of one sample
-    ours = selection.distances_to_centres(features, labels, name)
-    assert np.allclose(ours, plain_distances(features, labels, centre), rtol=1e-6)
-    assert ours[7] == 0
+@pytest.fixture
+def select(script, work: Path) -> Callable[..., CompletedProcess]:
+    """select("--method", "random"): keep a fifth of the images, by the run's best.pth."""
+    def run(*options: object) -> CompletedProcess:
+        result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2, *options)
+        assert result.returncode == 0 and not result.stderr, result.stderr
+        return result
+    return run
 
 
-@pytest.mark.parametrize("rate", RATES)
-def test_ids_agree_with_pytorchs_features_and_the_releases_formula(rate: float) -> None:
-    network = seeded("resnet20").set_train(False)
-    features = network.features(ms.Tensor(make_batch(200)[0])).asnumpy()
-    order = np.argsort(selection.distances_to_centres(features, np.arange(200) % 7), kind="stable")
-    assert np.sort(selection.ids_to_drop(order, rate)).tolist() == golden("selection")[f"{rate}"].tolist()
+def read(index: Path) -> tuple[np.ndarray, dict]:
+    """Ids to drop and the manifest."""
+    return pickle.loads(index.read_bytes()), json.loads(index.with_suffix(".json").read_text())
 
 
-def test_extraction_is_in_evaluation_mode_and_order(tmp_path: Path) -> None:
-    """Each image's features as the unfolded network gives them; 150 images do not fill the last batch."""
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# As the release
+
+@pytest.mark.parametrize("rate", [0.2, 0.3, 0.4, 0.6, 0.8, 1.0])
+def test_ids_agree_with_pytorchs_features_and_the_releases_formula(rate: float, features: np.ndarray) -> None:
+    number = 200 - len(golden("selection")[f"{rate}"])
+    kept = moderate(np.arange(200) % 7, number, np.random.default_rng(), features=features).kept
+    assert np.delete(np.arange(200), kept).tolist() == golden("selection")[f"{rate}"].tolist()
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+    return seeded("resnet20").set_train(False).features(ms.Tensor(make_batch(200)[0])).asnumpy()
+
+
+def test_features_and_logits_are_in_evaluation_mode_and_order(tmp_path: Path) -> None:
+    """Each image's as the unfolded network gives them; 150 images do not fill the last batch."""
     images = np.random.default_rng(3).integers(0, 256, (150, 32, 32, 3), np.uint8)
-    split = Split(images, np.zeros(150, np.int32))
-    source = SOURCES["CIFAR100"]
-    data = DataSet("x", split, split, ["0"], source.mean, source.std, True, source.recipe,
-                   source.train_transform)
+    split, source = Split(images, np.zeros(150, np.int32)), SOURCES["CIFAR100"]
+    data = DataSet("x", split, split, [str(i) for i in range(100)], source, "")
     network = seeded("resnet20").set_train(False)
-    inputs = ((images / 255 - source.mean) / source.std).transpose(0, 3, 1, 2).astype(np.float32)
-    alone = np.concatenate([network.features(ms.Tensor(inputs[i:i + 1])).asnumpy() for i in (0, 63, 64, 149)])
-    network.set_train(True)
-    together = selection.extract_features(network, data, tmp_path / "partial", {})
-    assert together.shape == (150, 64)
-    assert np.abs(together[[0, 63, 64, 149]] - alone).max() < 1e-4 * np.abs(alone).max()
+    save_checkpoint(network, tmp_path / "best.pth")
+    some = [0, 63, 64, 149]
+    inputs = ((images[some] / 255 - source.mean) / source.std).transpose(0, 3, 1, 2).astype(np.float32)
+    alone = {"features": np.concatenate([network.features(ms.Tensor(x[None])).asnumpy() for x in inputs])}
+    alone["logits"] = network.classifier(ms.Tensor(alone["features"])).asnumpy()
+    together = features_and_logits(data, "resnet20", tmp_path / "best.pth", tmp_path)
+    for name, values in alone.items():
+        assert together[name].shape == (150, values.shape[1]) and together[name].dtype == np.float32
+        assert np.abs(together[name][some] - values).max() < 1e-4 * np.abs(values).max()
 
 
-@pytest.mark.parametrize("n", [50_000, 100_000])
-@pytest.mark.parametrize("rate", RATES)
-def test_sizes_are_exact_for_the_papers_data_sets(n: int, rate: float) -> None:
-    drop = selection.ids_to_drop(np.arange(n), rate)
-    assert n - len(drop) == round(n * rate)
+# Every method
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_after_three_epochs(select, work: Path, method: str) -> None:
+    result = select("--method", method)
+    index = work / f"index/CIFAR100{'' if method == 'moderate' else f'-{method}'}.bin"
+    drop, manifest = read(index)
+    assert drop.dtype == np.int64 and len(set(drop)) == len(drop) == 160
+    counts = np.bincount(np.delete(LABELS, drop), minlength=CLASSES)
+    assert manifest["kept_by_class"] == counts.tolist()
+    assert re.search(f"kept 40 of 200 images, {min(counts)} .* to {max(counts)} .* of a class; ids to drop "
+                     f"in {index.relative_to(work)}", result.stdout)
+    assert (manifest["method"], manifest["rate"]) == (method, 0.2)
+    assert {name: manifest[name] for name in METHODS[method].settings} == {
+        name: setting.default for name, setting in METHODS[method].settings.items()}
+    scores = {f"{index.stem}.scores.npy"} if METHODS[method].score else set()
+    assert files(work / "index") == {f"{index.stem}.{suffix}" for suffix in ("bin", "json", "png")} | scores
+    assert len(Image.open(index.with_suffix(".png")).getcolors(10 ** 6)) > 100
 
 
-@pytest.mark.parametrize("n, rate, kept",
-                         [(1_281_167, 0.3, 384_351), (4, 0.2, 0), (5, 0.2, 1), (5, 0.4, 2), (7, 0.2, 1)])
-def test_the_releases_rounding(n: int, rate: float, kept: int) -> None:
-    drop = selection.ids_to_drop(np.arange(n), rate)
-    low, high = round(n * (.5 - rate / 2)), round(n * (.5 + rate / 2))
-    assert n - len(drop) == high - low == kept
-    assert sorted(drop) == list(range(low)) + list(range(high, n))
+@pytest.mark.parametrize("method, needs", [
+    ("random", set()), ("moderate", {"checkpoint"}), ("forgetting", {"checkpoint", "dynamics"})])
+def test_the_manifest_has_the_hash_of_each_thing_used(select, work: Path, method: str, needs: set) -> None:
+    select("--method", method, "--save", "index")
+    manifest = read(next((work / "index").glob("*.bin")))[1]
+    assert {name.removesuffix("_sha256") for name in manifest if name.endswith("_sha256")} == {
+        "images", "index", *needs}
+    assert len(manifest["images_sha256"]) == 64
+
+
+def test_scores_are_of_all_images_in_their_order(select, work: Path) -> None:
+    """Herding keeps the lowest."""
+    select("--method", "herding")
+    drop, manifest = read(work / "index/CIFAR100-herding.bin")
+    scores = np.load(work / "index/CIFAR100-herding.scores.npy")
+    kept = np.delete(scores, drop)
+    assert scores.shape == (TRAIN,) and kept.max() <= scores[drop].min()
+    assert manifest["kept_band"] == [kept.min(), kept.max()]
+
+
+def test_a_random_draw_follows_the_seed_and_needs_no_checkpoint(script, work: Path) -> None:
+    kept = []
+    for seed in (1, 1, 2):
+        options = ("--method", "random", "--rate", 0.2, "--seed", seed)
+        assert script("selection.py", work, *options).returncode == 0
+        kept.append(read(work / "index/CIFAR100-random.bin")[0].tolist())
+    assert kept[0] == kept[1] != kept[2]
+
+
+def test_other_methods_leave_the_moderate_index_alone(select, work: Path) -> None:
+    select()
+    before = {path: path.read_bytes() for path in (work / "index").iterdir()}
+    select("--method", "random")
+    select("--method", "herding")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_scores_of_an_earlier_selection_do_not_stay_beside_one_without(select, work: Path) -> None:
+    (work / "index").mkdir()
+    (work / "index/CIFAR100-random.scores.npy").write_bytes(b"earlier")
+    select("--method", "random")
+    assert files(work / "index") == {f"CIFAR100-random.{suffix}" for suffix in ("bin", "json", "png")}
+
+
+# Names of coreset runs
+
+@pytest.mark.parametrize("options, name", [
+    ((), "coreset-moderate-0.2"),
+    (("--seed", 1), "coreset-moderate-0.2"),  # moderate draws nothing
+    (("--center", "mean"), "coreset-moderate-0.2-center-mean"),
+    (("--method", "random"), "coreset-random-0.2"),
+    (("--method", "random", "--seed", 1), "coreset-random-0.2-seed-1"),
+    (("--method", "herding", "--center", "mean", "--seed", 7), "coreset-herding-0.2-center-mean-seed-7"),
+    (("--method", "ccs", "--hard_cutoff", 0.1), "coreset-ccs-0.2-hard_cutoff-0.1"),
+    (("--method", "ccs", "--hard_cutoff", 0.2), "coreset-ccs-0.2")])
+def test_a_coreset_runs_folder_names_what_is_not_default(select, work: Path, options: tuple,
+                                                         name: str) -> None:
+    select(*options)
+    index = next((work / "index").glob("*.bin"))
+    images_sha256 = read(index)[1]["images_sha256"]
+    assert coreset_name(index, read_index(index, "CIFAR100", TRAIN, images_sha256)[1], 40) == name
+
+
+def test_a_second_selection_does_not_displace_the_firsts_run(select, script, work: Path) -> None:
+    for options in ((), ("--center", "mean")):
+        select(*options)
+        result = script("train.py", work, *SMALL, "--epoch", 1, "--prune", "index/CIFAR100.bin")
+        assert result.returncode == 0, result.stderr
+    for name in ("coreset-moderate-0.2", "coreset-moderate-0.2-center-mean"):
+        assert files(work / RUN / name) == {"args.json", "best.pth", "last.pth", "log.csv"}
+
+
+# Features and logits, kept once
+
+KEPT = {"best.features.npy", "best.features.json", "best.logits.npy"}
+
+
+@pytest.fixture
+def selected(select, work: Path) -> Path:
+    """The working folder after a first selection, whose features are kept beside the checkpoint."""
+    assert "using the features" not in select().stdout
+    assert KEPT < files(work / RUN) and not KEPT & files(work / "index")
+    return work
+
+
+@pytest.mark.parametrize("options", [("--rate", 0.4), ("--center", "mean"), ("--method", "grand"),
+                                     ("--method", "gm", "--seed", 1), ("--save", "another/folder")])
+def test_one_pass_serves_every_selection(selected: Path, select, options: tuple) -> None:
+    assert f"using the features in {RUN}/best.features.npy" in select(*options).stdout
+
+
+def test_the_kept_features_give_the_same_selection(selected: Path, select) -> None:
+    first = read(selected / "index/CIFAR100.bin")
+    select()
+    assert (read(selected / "index/CIFAR100.bin")[0] == first[0]).all()
+
+
+def test_the_same_name_with_other_weights_is_another_checkpoint(selected: Path, select) -> None:
+    shutil.copy(selected / RUN / "last.pth", selected / RUN / "best.pth")
+    assert "using the features" not in select().stdout
+
+
+def test_other_images_get_features_of_their_own(selected: Path, select) -> None:
+    data = shutil.copytree(selected / "data", selected / "changed")
+    table = pickle.loads((data / "cifar-100-python/train").read_bytes())
+    table["data"] = 255 - table["data"]
+    (data / "cifar-100-python/train").write_bytes(pickle.dumps(table))
+    assert "using the features" not in select("--data", "changed").stdout
+
+
+def test_another_image_size_gets_features_of_its_own(selected: Path, select) -> None:
+    assert "using the features" not in select("--image_size", 16).stdout
+
+
+def test_in_a_locked_folder_features_are_kept_beside_the_index(select, work: Path) -> None:
+    """As for one that cannot be written to: test_stopping.py."""
+    with locked(work / RUN):
+        select()
+        assert files(work / RUN) == {"args.json", "best.pth", "dynamics.npy", "last.pth", "log.csv"}
+        assert "using the features in index/CIFAR100.features.npy" in select("--rate", 0.4).stdout
+
+
+def objects(path: Path) -> None:
+    np.save(path, np.array([Payload()], object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda run: objects(run / "best.features.npy"),
+    lambda run: objects(run / "best.logits.npy"),
+    lambda run: os.truncate(run / "best.features.npy", 5000),
+    lambda run: os.truncate(run / "best.logits.npy", 7),
+    lambda run: (run / "best.logits.npy").unlink(),
+    lambda run: np.save(run / "best.features.npy", np.zeros((TRAIN, FEATURES))),
+    lambda run: np.save(run / "best.features.npy", np.zeros((TRAIN, FEATURES, 1), np.float32)),
+    lambda run: (run / "best.features.json").write_bytes(pickle.dumps(Payload())),
+    lambda run: (run / "best.features.json").write_text("[" * 100_000),
+], ids=["objects as features", "objects as logits", "cut features", "cut logits", "no logits", "float64",
+        "three axes", "a pickle as key", "brackets as key"])
+def test_hostile_or_damaged_features_are_computed_again(selected: Path, select, damage: Callable) -> None:
+    """They are only a saving: a payload in them is not run, and the selection is made without them."""
+    expected = {path: path.read_bytes() for path in (selected / RUN).iterdir()}
+    damage(selected / RUN)
+    assert "using the features" not in select().stdout
+    assert {path: path.read_bytes() for path in expected} == expected and not (selected / "TRAP").exists()
+
+
+# Network and image size, from args.json beside the checkpoint
+
+def test_the_releases_network_where_there_is_no_args_json(script, work: Path) -> None:
+    (work / RUN / "args.json").unlink()
+    result = script("selection.py", work, "--ckpt", RUN / "best.pth")
+    assert result.returncode == 2 and "not a checkpoint of resnet50" in result.stderr
+
+
+def test_an_index_made_at_one_size_serves_another(script, work: Path) -> None:
+    """The network's own size is found beside it."""
+    result = script("train.py", work, *SMALL, "--epoch", 1, "--image_size", 16, "--model_dir", "small")
+    assert result.returncode == 0, result.stderr
+    result = script("selection.py", work, "--rate", 0.2, "--ckpt", Path("small/CIFAR100", NAME, "best.pth"))
+    assert result.returncode == 0, result.stderr
+    manifest = read(work / "index/CIFAR100.bin")[1]
+    assert (manifest["arch"], manifest["image_size"]) == (NAME, 16)
+    result = script("train.py", work, *SMALL, "--epoch", 1, "--prune", "index/CIFAR100.bin")
+    assert result.returncode == 0 and "40 of 200 training images" in result.stdout, result.stderr
+
+
+# Embeddings of one's own
+
+@pytest.fixture
+def embeddings(tmp_path: Path) -> Path:
+    """A working folder without any data set: mine.npy, of two classes along a line, and labels.npy."""
+    values = np.array([0, 3, 4, 6, 100, 1000, 1003, 1004, 1007, 1100])
+    np.save(tmp_path / "mine.npy", values[:, None].astype(np.float32))
+    np.save(tmp_path / "labels.npy", np.repeat([7, 9], 5))
+    return tmp_path
+
+
+def test_embeddings_need_no_data_set(script, embeddings: Path) -> None:
+    """Distances to the medians 4 and 1004: 4 1 0 2 96, 4 1 0 3 96. The middle two of ten are 2 and 3."""
+    result = script("selection.py", embeddings, "--features", "mine.npy", "--labels", "labels.npy", "--rate",
+                    0.2)
+    assert result.returncode == 0, result.stderr
+    drop, manifest = read(embeddings / "index/mine.bin")
+    assert drop.tolist() == [0, 1, 2, 4, 5, 6, 7, 9]
+    assert manifest["features"] == "mine.npy" and manifest["kept_by_class"] == [1, 1]
+    assert files(embeddings / "index") == {f"mine.{name}" for name in ("bin", "json", "png", "scores.npy")}
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items()
+                                    if set(method.needs) <= {"features"}])
+def test_methods_that_need_no_more_than_embeddings(script, embeddings: Path, method: str) -> None:
+    result = script("selection.py", embeddings, "--features", "mine.npy", "--labels", "labels.npy", "--rate",
+                    0.4, "--method", method)
+    assert result.returncode == 0, result.stderr
+    assert len(read(next((embeddings / "index").glob("*.bin")))[0]) == 6
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_embeddings_of_another_precision(script, embeddings: Path, dtype: type) -> None:
+    np.save(embeddings / "mine.npy", np.load(embeddings / "mine.npy").astype(dtype))
+    result = script("selection.py", embeddings, "--features", "mine.npy", "--labels", "labels.npy", "--rate",
+                    0.2)
+    assert result.returncode == 0
+    assert np.delete(np.arange(10), read(embeddings / "index/mine.bin")[0]).tolist() == [3, 8]
+
+
+def test_embeddings_alone_take_the_data_sets_labels(script, work: Path) -> None:
+    """Those of the checkpoint's own features give its selection."""
+    np.save(work / "mine.npy", np.arange(TRAIN, dtype=np.float32)[:, None])
+    result = script("selection.py", work, "--features", "mine.npy", "--rate", 0.2, "--method", "herding")
+    assert result.returncode == 0, result.stderr
+    drop, manifest = read(work / "index/CIFAR100-herding.bin")
+    assert manifest["dataset"] == "CIFAR100" and manifest["kept_by_class"] == [8] * CLASSES
+    assert np.delete(np.arange(TRAIN), drop).tolist() == list(range(80, 120))
+
+
+@pytest.mark.parametrize("name, array", [
+    ("mine", np.full((10, 2), np.nan, np.float32)), ("mine", np.full((10, 2), np.inf, np.float32)),
+    ("mine", np.ones(10, np.float32)), ("mine", np.ones((10, 2), int)), ("mine", np.ones((9, 2), np.float32)),
+    ("mine", np.ones((10, 0), np.float32)), ("mine", np.array([Payload()], object)),
+    ("labels", np.ones(10)), ("labels", np.ones((10, 1), int)), ("labels", np.ones(0, int)),
+    ("labels", np.array([Payload()], object))])
+def test_embeddings_or_labels_that_do_not_fit_are_refused(script, embeddings: Path, name: str,
+                                                          array: np.ndarray) -> None:
+    np.save(embeddings / f"{name}.npy", array, allow_pickle=True)
+    result = script("selection.py", embeddings, "--features", "mine.npy", "--labels", "labels.npy", "--rate",
+                    0.2)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert f"error: {name}.npy: " in result.stderr
+    assert files(embeddings) == {"mine.npy", "labels.npy"}
+
+
+# Numbers
+
+def test_a_class_without_kept_images_is_the_smallest() -> None:
+    task = selection.Task("x", np.array([3, 3, 8, 8, 8]), None, {})
+    choice = selection.Choice(np.array([0, 1]))
+    assert selection.per_class(task, choice) == "0 (8) to 2 (3) of a class"

@@ -3,38 +3,28 @@ import csv
 import json
 import os
 import pickle
-import random
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import ROOT, TRAIN
-from files import BadInput, BlockFile, load_checkpoint, locked, replacing
+import train
+from conftest import SMALL, TRAIN, TRAINED, random_data
+from datasets import Recipe
+from forks import Forks, Run
+from models.checkpoint import load_checkpoint
+from two_layers import FEATURES, NAME, TwoLayers
+from utils.files import BadInput, locked, replacing
 
 TIMES = ("train_seconds", "test_seconds", "images_per_second")
-KILLS = 20
-
-
-def start(folder: Path, script: str, *options: object,
-          limits: Callable[[], None] | None = None) -> subprocess.Popen:
-    """Start a script in a working folder, with limits set in the new process."""
-    return subprocess.Popen([sys.executable, ROOT / script, *map(str, options)], cwd=folder, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limits,
-                            env={**os.environ, "PYTHONPATH": str(ROOT)})
-
-
-def finish(process: subprocess.Popen) -> subprocess.Popen:
-    """Wait for a process; its output is then in .out and .err."""
-    process.out, process.err = process.communicate(timeout=300)
-    return process
+RUN = Path("CIFAR100", NAME)
 
 
 def log(folder: Path) -> list[dict]:
@@ -46,296 +36,366 @@ def log(folder: Path) -> list[dict]:
                 for row in csv.DictReader(file)]
 
 
-def wait_until(happens: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Look often, and stop looking when the process has ended."""
-    end = time.monotonic() + 240
-    while not happens() and process.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.0005)
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def check_whole(run: Path) -> None:
+def wait_until(happens: Callable[[], bool], run: Run) -> None:
+    """Look often, and stop looking when the run has ended."""
+    while not happens() and run.poll() is None:
+        time.sleep(0.001)
+
+
+def check_whole(folder: Path) -> None:
     """Every file of a run can be read from its first to its last byte."""
-    for path in run.glob("*.pth"):
+    for path in folder.glob("*.pth"):
         assert load_checkpoint(path)
-    for row in log(run):
+    for row in log(folder):
         assert len(row) == 6 and None not in row.values()
-    if (run / "args.json").exists():
-        json.loads((run / "args.json").read_text())
+    if (folder / "args.json").exists():
+        json.loads((folder / "args.json").read_text())
+    if (folder / "dynamics.npy").exists() and (folder / "last.pth").exists():
+        assert np.load(folder / "dynamics.npy").shape[1:] == (3, TRAIN)
 
 
-@pytest.mark.parametrize("coreset, kills", [(False, KILLS), (True, 3)])
-def test_killed_and_resumed_is_as_never_stopped(cifar: Path, tmp_path: Path, coreset: bool,
-                                                kills: int) -> None:
-    options = ["--data", cifar, "--arch", "two-layers", "--batch_size", 64, "--epoch", 5 * kills,
-               "--lr", 0.001]
-    if coreset:
+def check_one_line(run: Run, status: int = 2) -> None:
+    assert run.returncode == status and run.err.count("\n") == 1, run.err
+
+
+# Killed and resumed
+
+# Of the process that is to die: the change of a file at which it does, which one of that kind, and after how
+# many bytes of the file if not before the first.
+FIRST_EPOCH = [
+    *((f"{event} .args.json.tmp", 0, None) for event in ("open", "os.rename")),
+    ("open dynamics.npy", 0, None),
+    *((f"{event} .log.csv.tmp", 0, None) for event in ("open", "os.rename")),
+    ("open dynamics.npy", 1, None),
+    ("open .best.pth.tmp.tmp", 0, None), ("open .best.pth.tmp.tmp", 0, 1000),
+    *((f"os.rename .best.pth.tmp{suffix}", 0, None) for suffix in (".tmp", ".ckpt", "")),
+    ("open .last.pth.tmp.tmp", 0, None), ("open .last.pth.tmp.tmp", 0, 1000),
+    *((f"os.rename .last.pth.tmp{suffix}", 0, None) for suffix in (".tmp", ".ckpt", ""))]
+# Each finishes an epoch and dies in the next one. A record of an epoch in dynamics.npy has 1,200 bytes.
+LATER_EPOCHS = [
+    ("open .log.csv.tmp", 1, None), ("open .log.csv.tmp", 1, 20), ("os.rename .log.csv.tmp", 1, None),
+    ("open dynamics.npy", 2, None), ("open dynamics.npy", 2, 1), ("open dynamics.npy", 2, 700),
+    ("open .last.pth.tmp.tmp", 1, None), ("open .last.pth.tmp.tmp", 1, 10_000),
+    *((f"os.rename .last.pth.tmp{suffix}", 1, None) for suffix in (".tmp", ".ckpt", ""))]
+DEATHS = [*FIRST_EPOCH, *LATER_EPOCHS]
+OF_A_CORESET = [("os.rename .best.pth.tmp", 0, None), ("open .log.csv.tmp", 1, None),
+                ("os.rename .last.pth.tmp", 1, None)]
+
+
+@pytest.mark.parametrize("place, deaths", [(RUN, DEATHS), (RUN / "coreset-half-100", OF_A_CORESET)])
+def test_killed_and_resumed_is_as_never_stopped(cifar: Path, forks: Forks, tmp_path: Path, place: Path,
+                                                deaths: list) -> None:
+    epochs = len(deaths) + 2
+    options = ["--data", cifar, *SMALL, "--epoch", epochs, "--lr", 0.001]
+    if place != RUN:
         (tmp_path / "half.bin").write_bytes(pickle.dumps(np.arange(0, TRAIN, 2)))
         options += ["--prune", "half.bin"]
-    place = Path("CIFAR100/two-layers", "coreset-half-100" if coreset else ".")
-    never_stopped = finish(start(tmp_path, "tests/small_train.py", *options, "--model_dir", "whole"))
+    never_stopped = forks.start(tmp_path, "train.py", *options, "--model_dir", "whole").finish()
     assert never_stopped.returncode == 0, never_stopped.err
-    run = tmp_path / "killed" / place
-    moments = random.Random(0)
-    writing = {".last.pth.tmp.tmp": 0, ".best.pth.tmp.tmp": 0, ".log.csv.tmp": 0, "any": 0}
-    for kill in range(kills):
-        process = start(tmp_path, "tests/small_train.py", *options, "--model_dir", "killed", "--resume")
-        temporary = list(writing)[kill % len(writing)]
-        if kill == 0:  # before the first epoch's end
-            wait_until((run / "args.json").exists, process)
-        else:
-            epochs = len(log(run)) + 1 + moments.randrange(2)
-            wait_until(lambda: len(log(run)) >= epochs, process)
-            if temporary == "any":
-                time.sleep(moments.random() * 0.1)
-            else:  # best.pth is not written in every epoch
-                wait_until(lambda: (run / temporary).exists() or len(log(run)) > epochs + 1, process)
-        process.kill()
-        finish(process)
-        assert process.returncode == -signal.SIGKILL, process.err
-        writing[temporary] += any(run.glob(".*.tmp*"))
+    run, expected = tmp_path / "killed" / place, tmp_path / "whole" / place
+    options += ["--model_dir", "killed", "--resume"]
+    for change, number, size in deaths:
+        stop = {"places": str(tmp_path / "places"), "change": change, "number": number, "bytes": size}
+        killed = forks.start(tmp_path, "train.py", *options, stop=stop).finish()
+        assert killed.returncode == (-signal.SIGKILL if size is None else -signal.SIGXFSZ), (stop, killed.err)
         check_whole(run)
-    print("killed while writing:", writing)
-    if kills == KILLS:
-        assert writing[".last.pth.tmp.tmp"] > 0
-    resumed = finish(start(tmp_path, "tests/small_train.py", *options, "--model_dir", "killed", "--resume"))
+    resumed = forks.start(tmp_path, "train.py", *options).finish()
     assert resumed.returncode == 0 and "resuming after epoch" in resumed.out, resumed.err
-    expected = tmp_path / "whole" / place
-    assert log(run) == log(expected) and len(log(run)) == 5 * kills
-    for name in ("best.pth", "last.pth"):
-        assert (run / name).read_bytes() == (expected / name).read_bytes(), name
-    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in expected.iterdir())
+    assert log(run) == log(expected) and len(log(run)) == epochs
+    left, right = contents(run), contents(expected)
+    assert left.keys() == right.keys()
+    for name in left.keys() - {"args.json", "log.csv"}:
+        assert left[name] == right[name], name
 
 
 @pytest.fixture
-def finished(cifar: Path, tmp_path: Path) -> tuple[Path, list]:
-    """A run of two epochs and its options."""
-    options = ["--data", cifar, "--arch", "two-layers", "--batch_size", 64, "--epoch", 2, "--lr", 0.001]
-    assert finish(start(tmp_path, "tests/small_train.py", *options)).returncode == 0
-    return tmp_path / "ckpt/CIFAR100/two-layers", options
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """The folder of a finished run in a working folder of its own."""
+    return shutil.copytree(trained, tmp_path / "ckpt" / RUN)
 
 
-def test_resuming_needs_the_runs_own_options_and_files(finished: tuple[Path, list], tmp_path: Path) -> None:
-    run, options = finished
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-
-    def resume(*more: object) -> subprocess.Popen:
-        return finish(start(tmp_path, "tests/small_train.py", *options, "--resume", *more))
-
-    for more, name in ((("--lr", 0.002), "lr is 0.002, but 0.001"), (("--epoch", 3), "epoch is 3, but 2"),
-                       (("--batch_size", 32), "batch_size is 32, but 64"),
-                       (("--seed", 1), "seed is 1, but 42")):
-        result = resume(*more)
-        assert result.returncode == 2 and name in result.err and result.err.count("\n") == 1
-        assert before == {path.name: path.read_bytes() for path in run.iterdir()}
-    result = resume()
-    assert result.returncode == 0 and "resuming after epoch 2" in result.out
-    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
-    (run / "last.pth").write_bytes(before["best.pth"])  # whole, but without the state
-    assert "last.pth: holds no state to resume from" in resume().err
-    (run / "last.pth").write_bytes(before["last.pth"])
-    (run / "log.csv").write_bytes(before["log.csv"].splitlines(keepends=True)[0])
-    assert "log.csv: has no row for each of the 2 epochs" in resume().err
-    (run / "log.csv").write_bytes(before["log.csv"])
-    (run / "best.pth").unlink()
-    assert "best.pth: missing" in resume().err
+def resume(forks: Forks, folder: Path, cifar: Path, *more: object) -> Run:
+    return forks.start(folder, "train.py", "--data", cifar, *TRAINED, "--resume", *more).finish()
 
 
-def test_last_checkpoint_of_a_run_is_one_for_selection(cifar: Path, script, tmp_path: Path) -> None:
-    options = ("--data", cifar, "--arch", "resnet20", "--epoch", 1, "--batch_size", 64)
-    assert script("train.py", tmp_path, *options).returncode == 0
-    result = script("selection.py", tmp_path, "--data", cifar, "--arch", "resnet20", "--rate", 0.5, "--ckpt",
-                    "ckpt/CIFAR100/resnet20/last.pth")
-    assert result.returncode == 0 and "kept 100 of 200" in result.stdout
+@pytest.mark.parametrize("more, why", [(("--lr", 0.002), "lr is 0.002, but 0.1"),
+                                       (("--epoch", 4), "epoch is 4, but 3"),
+                                       (("--batch_size", 32), "batch_size is 32, but 100"),
+                                       (("--seed", 1), "seed is 1, but 42"),
+                                       (("--image_size", 16), "image_size is 16, but None"),
+                                       (("--dynamics", "False"), "dynamics is False, but True")])
+def test_resuming_needs_the_runs_own_options(cifar: Path, forks: Forks, finished: Path, tmp_path: Path,
+                                             more: tuple, why: str) -> None:
+    before = contents(finished)
+    run = resume(forks, tmp_path, cifar, *more)
+    check_one_line(run)
+    assert why in run.err and contents(finished) == before
 
 
-def test_ctrl_c_is_one_line_and_the_finished_epochs_are_safe(cifar: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers",
-                    "--epoch", 10_000)
-    run = tmp_path / "ckpt/CIFAR100/two-layers"
-    wait_until(lambda: len(log(run)) >= 3, process)
-    process.send_signal(signal.SIGINT)
-    finish(process)
-    assert process.returncode == 130
-    assert process.err == ("small_train.py: stopped; the finished epochs are safe in "
-                           "ckpt/CIFAR100/two-layers; go on with --resume\n")
-    check_whole(run)
-    assert not list(run.glob(".*"))
+def test_resuming_a_finished_run_changes_nothing(cifar: Path, forks: Forks, finished: Path,
+                                                 tmp_path: Path) -> None:
+    before = contents(finished)
+    run = resume(forks, tmp_path, cifar)
+    assert run.returncode == 0 and "resuming after epoch 3" in run.out
+    assert contents(finished) == before
 
 
-def test_selection_goes_on_where_it_was(cifar: Path, script, tmp_path: Path) -> None:
-    assert script("train.py", tmp_path, "--data", cifar, "--arch", "resnet20", "--epoch", 1).returncode == 0
-    options = ("--data", cifar, "--arch", "resnet20", "--ckpt", "ckpt/CIFAR100/resnet20/best.pth",
-               "--rate", 0.2)
-    assert script("selection.py", tmp_path, *options, "--save", "whole").returncode == 0
-    partial = tmp_path / "index/CIFAR100.features.partial"
-    process = start(tmp_path, "selection.py", *options)
-    wait_until(lambda: partial.exists() and partial.stat().st_size > 20_000, process)
-    process.kill()
-    assert finish(process).returncode == -signal.SIGKILL, process.err
-    assert sorted(path.name for path in partial.parent.iterdir()) == [partial.name]
-    with partial.open("ab") as file:
-        file.write(b"half a block")
-    result = script("selection.py", tmp_path, *options)
-    assert result.returncode == 0 and "going on after image" in result.stdout
-    for name in ("CIFAR100.bin", "CIFAR100.json", "CIFAR100.distances.npz", "CIFAR100.png"):
-        assert (tmp_path / "index" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not partial.exists()
+def test_a_run_is_moved_with_its_data_and_resumed(cifar: Path, forks: Forks, finished: Path,
+                                                  tmp_path: Path) -> None:
+    """Neither the data's place nor the run's counts, only what they hold."""
+    shutil.copytree(cifar, tmp_path / "elsewhere/data")
+    shutil.move(tmp_path / "ckpt", tmp_path / "elsewhere/runs")
+    run = forks.start(tmp_path / "elsewhere", "train.py", "--data", "data", *TRAINED, "--resume",
+                      "--model_dir", "runs").finish()
+    assert run.returncode == 0 and "resuming after epoch 3" in run.out
 
 
-def test_blocks_survive_what_a_kill_leaves(tmp_path: Path) -> None:
-    path = tmp_path / "x.partial"
-    arrays = [np.arange(n, dtype=np.float32).reshape(-1, 2) for n in (4, 6, 2)]
-
-    def read(key: str = "key") -> list[list]:
-        with BlockFile(path, key) as file:
-            return [block.tolist() for block in file.read()]
-
-    with BlockFile(path, "key") as file:
-        assert not list(file.read())
-        for array in arrays:
-            file.append(array)
-    whole = path.read_bytes()
-    expected = [array.tolist() for array in arrays]
-    assert read() == expected
-    counts = set()
-    for end in range(len(whole)):
-        path.write_bytes(whole[:end])
-        blocks = read()
-        assert blocks == expected[:len(blocks)]
-        counts.add(len(blocks))
-        with BlockFile(path, "key") as file:
-            list(file.read())
-            file.append(arrays[2])
-        assert read() == [*blocks, expected[2]]
-    assert counts == {0, 1, 2}
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert read() == expected[:2]
-    assert read("another key") == [] and read() == []
+def cut_log(run: Path) -> None:
+    (run / "log.csv").write_text((run / "log.csv").read_text().splitlines(keepends=True)[0])
 
 
-def test_a_second_run_in_one_folder_stops(cifar: Path, tmp_path: Path) -> None:
-    options = ("--data", cifar, "--arch", "two-layers", "--model_dir", "ckpt")
-    first = start(tmp_path, "tests/small_train.py", *options, "--epoch", 10_000)
-    run = tmp_path / "ckpt/CIFAR100/two-layers"
-    wait_until(lambda: len(log(run)) >= 1, first)
-    second = finish(start(tmp_path, "tests/small_train.py", *options, "--epoch", 1))
+def cut_dynamics(run: Path) -> None:
+    np.save(run / "dynamics.npy", np.load(run / "dynamics.npy")[:2])
+
+
+@pytest.mark.parametrize("damage, why", [
+    (lambda run: shutil.copy(run / "best.pth", run / "last.pth"), "last.pth: holds no state to resume from"),
+    (cut_log, "log.csv: has no row for each of the 3 epochs"),
+    (lambda run: (run / "log.csv").write_text("a,b\n1,2\n"), "log.csv: not a log of train.py"),
+    (lambda run: (run / "best.pth").unlink(), "best.pth: missing"),
+    (lambda run: (run / "dynamics.npy").unlink(), "dynamics.npy: has no record of each of the 3 epochs"),
+    (cut_dynamics, "dynamics.npy: has no record of each of the 3 epochs"),
+    (lambda run: (run / "args.json").write_text("{"), "args.json: not an object in JSON")])
+def test_resuming_needs_the_runs_own_files(cifar: Path, forks: Forks, finished: Path, tmp_path: Path,
+                                           damage: Callable[[Path], object], why: str) -> None:
+    damage(finished)
+    run = resume(forks, tmp_path, cifar)
+    check_one_line(run)
+    assert why in run.err
+
+
+def test_a_selection_that_was_killed_goes_on_where_it_was(cifar: Path, forks: Forks, trained: Path,
+                                                          tmp_path: Path) -> None:
+    """It has 200 images in batches of 64; dies while the third is added, 64 of 200 being whole in logits."""
+    for name in ("whole", "killed"):
+        shutil.copytree(trained, tmp_path / name)
+
+    def select(name: str, stop: dict | None = None) -> Run:
+        return forks.start(tmp_path / name, "selection.py", "--data", cifar, "--ckpt", "best.pth", "--rate",
+                           0.2, "--method", "grand", stop=stop).finish()
+
+    assert select("whole").returncode == 0
+    # 64 features are more bytes than 64 logits, so that the file of features is the one that grows too large.
+    size = 128 + 2 * 64 * 4 * FEATURES + 50
+    stop = {"places": str(tmp_path / "killed/places"), "change": "open best.logits.npy", "bytes": size}
+    assert select("killed", stop).returncode == -signal.SIGXFSZ
+    resumed = select("killed")
+    assert resumed.returncode == 0 and "going on after image 128 of 200" in resumed.out
+    for folder in (".", "index"):
+        expected = contents(tmp_path / "whole" / folder)
+        left = contents(tmp_path / "killed" / folder)
+        left.pop("places", None)
+        assert left == expected
+    assert "using the features in best.features.npy" in select("killed").out
+
+
+# Ctrl-C
+
+def test_ctrl_c_is_one_line_and_the_finished_epochs_are_safe(cifar: Path, forks: Forks,
+                                                             tmp_path: Path) -> None:
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 100_000)
+    folder = tmp_path / "ckpt" / RUN
+    wait_until(lambda: len(log(folder)) >= 3, run)
+    run.send_signal(signal.SIGINT)
+    run.finish()
+    assert run.returncode == 130
+    assert run.err == (f"train.py: stopped; the finished epochs are safe in ckpt/{RUN}; go on with "
+                       "--resume\n")
+    check_whole(folder)
+    assert not list(folder.glob(".*"))
+
+
+def test_ctrl_c_in_the_first_epoch(cifar: Path, forks: Forks, tmp_path: Path) -> None:
+    """When its log is written, before its checkpoints are."""
+    stop = {"places": str(tmp_path / "places"), "change": "os.rename .log.csv.tmp", "signal": signal.SIGINT}
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, stop=stop).finish()
+    assert run.returncode == 130
+    assert run.err == "train.py: stopped; no epoch was finished, so there is nothing to go on with\n"
+
+
+def test_ctrl_c_where_nothing_is_saved(cifar: Path, forks: Forks, tmp_path: Path) -> None:
+    stop = {"places": str(tmp_path / "places"), "change": "os.rename .log.csv.tmp", "number": 2,
+            "signal": signal.SIGINT}
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, "--save", "False", stop=stop).finish()
+    assert (run.returncode, run.err) == (130, "train.py: stopped; nothing was saved\n")
+
+
+def test_ctrl_c_in_a_selection(cifar: Path, forks: Forks, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    stop = {"places": str(tmp_path / "places"), "change": "open best.logits.npy", "signal": signal.SIGINT}
+    run = forks.start(tmp_path, "selection.py", "--data", cifar, "--ckpt", "run/best.pth", stop=stop).finish()
+    check_one_line(run, 130)
+    assert run.err.startswith("selection.py: stopped")
+
+
+# A run that diverges
+
+def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
+    """The learning rate of the second of two epochs is 1e37."""
+    data = random_data(30, 3)
+    recipe = Recipe(epochs=2, milestones=(1,), gamma=1e38, weight_decay=0)
+    data = replace(data, source=replace(data.source, recipe=recipe))
+    with pytest.raises(FloatingPointError, match="^epoch 2/2: .*, learning rate 1e[+]37; start again with a "
+                                                 "smaller --lr"):
+        train.train(TwoLayers(3, True), data, np.arange(30), tmp_path, epochs=2, batch_size=10, lr=0.1, seed=0,
+                    dynamics=True)
+    assert [row["epoch"] for row in log(tmp_path)] == ["1"] and len(np.load(tmp_path / "dynamics.npy")) == 1
+    for name in ("best.pth", "last.pth"):
+        assert all(np.isfinite(value).all() for value in load_checkpoint(tmp_path / name).values())
+
+
+# Two runs in one folder
+
+def test_a_second_run_in_one_folder_stops(cifar: Path, forks: Forks, tmp_path: Path) -> None:
+    options = ("--data", cifar, *SMALL)
+    first = forks.start(tmp_path, "train.py", *options, "--epoch", 100_000)
+    folder = tmp_path / "ckpt" / RUN
+    wait_until(lambda: len(log(folder)) >= 1, first)
+    second = forks.start(tmp_path, "train.py", *options, "--epoch", 1).finish()
     assert first.poll() is None
-    first.kill()
-    finish(first)
-    assert second.returncode == 2 and "another run is writing to this folder" in second.err
-    assert second.err.count("\n") == 1 and not list(run.glob("earlier-*"))
-    with locked(run), pytest.raises(BadInput, match="another run"), locked(run):
+    first.send_signal(signal.SIGKILL)
+    first.finish()
+    check_one_line(second)
+    assert "another run is writing to this folder" in second.err and not list(folder.glob("earlier-*"))
+
+
+def test_a_killed_run_locks_nothing(cifar: Path, forks: Forks, tmp_path: Path) -> None:
+    stop = {"places": str(tmp_path / "places"), "change": "os.rename .args.json.tmp"}
+    options = ("--data", cifar, *SMALL, "--epoch", 1)
+    forks.start(tmp_path, "train.py", *options, stop=stop).finish()
+    assert forks.start(tmp_path, "train.py", *options).finish().returncode == 0
+
+
+def test_a_lock_is_one_processs(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(BadInput, match="another run"), locked(tmp_path):
         pass
 
 
-def largest_file(size: int) -> Callable[[], None]:
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+def test_a_lock_removes_the_empty_folders_that_it_made(tmp_path: Path) -> None:
+    with locked(tmp_path / "a/b"):
+        assert (tmp_path / "a/b").is_dir()
+    assert not (tmp_path / "a").exists()
 
 
-# Of the largest file: args.json is larger, a checkpoint is larger.
-@pytest.mark.parametrize("size", [100, 100_000])
-def test_a_full_disk_is_one_line_and_leaves_no_temporary_files(finished: tuple[Path, list],
-                                                               size: int) -> None:
-    run, options = finished
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    process = finish(start(run.parents[2], "tests/small_train.py", *options, limits=largest_file(size)))
-    assert process.returncode == 2 and process.err.count("\n") == 1, process.err
-    assert "ckpt/CIFAR100/two-layers/" in process.err and "cannot be written: File too large" in process.err
-    assert not list(run.rglob(".*"))
-    earlier = next(run.glob("earlier-*"))
-    assert {path.name: path.read_bytes() for path in earlier.iterdir()} == before
+# Full and read-only disks
+
+# No room for args.json (600 bytes), for an epoch's dynamics (1,328), a checkpoint (5,500), another (16,600).
+@pytest.mark.parametrize("size, name", [(100, "args.json"), (1_000, "dynamics.npy"), (5_000, "best.pth"),
+                                        (10_000, "last.pth")])
+def test_a_full_disk_is_one_line_and_leaves_no_temporary_files(cifar: Path, forks: Forks, finished: Path,
+                                                               tmp_path: Path, size: int, name: str) -> None:
+    before = contents(finished)
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, limits={"RLIMIT_FSIZE": size}).finish()
+    check_one_line(run)
+    assert f"ckpt/{RUN}/{name}: cannot be written: File too large" in run.err
+    assert not list(finished.rglob(".*"))
+    assert contents(next(finished.glob("earlier-*"))) == before
 
 
-def test_a_full_disk_during_selection(cifar: Path, script, tmp_path: Path) -> None:
-    assert script("train.py", tmp_path, "--data", cifar, "--arch", "resnet20", "--epoch", 1).returncode == 0
-    options = ("--data", cifar, "--arch", "resnet20", "--ckpt", "ckpt/CIFAR100/resnet20/best.pth",
-               "--rate", 0.2)
-    process = finish(start(tmp_path, "selection.py", *options, limits=largest_file(20_000)))
-    assert process.returncode == 2 and process.err.count("\n") == 1, process.err
-    assert "CIFAR100.features.partial: cannot be written: File too large" in process.err
-    assert not (tmp_path / "index").exists()
+def test_a_full_disk_during_selection(cifar: Path, forks: Forks, trained: Path, tmp_path: Path) -> None:
+    run_folder = shutil.copytree(trained, tmp_path / "run")
+    before = contents(run_folder)
+    run = forks.start(tmp_path, "selection.py", "--data", cifar, "--ckpt", "run/best.pth",
+                      limits={"RLIMIT_FSIZE": 7_000}).finish()
+    check_one_line(run)
+    assert "run/best.features.npy: cannot be written: File too large" in run.err
+    assert contents(run_folder) == before and not (tmp_path / "index").exists()
 
 
-def test_a_full_disk_leaves_the_blocks_of_an_earlier_run(tmp_path: Path) -> None:
-    path, array = tmp_path / "x.partial", np.arange(100)
-    with BlockFile(path, "key") as file:
-        list(file.read())
-        file.append(array)
-    before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with BlockFile(path, "key") as file:
-        assert len(list(file.read())) == 1
-        file.append(array)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, hard))
-        try:
-            with pytest.raises(BadInput, match="x.partial: cannot be written"):
-                file.append(array)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == before
-
-
-def test_no_file_handles_left(cifar: Path, tmp_path: Path) -> None:
+def test_no_file_handles_left(cifar: Path, forks: Forks, tmp_path: Path) -> None:
     """The limit is set while it trains: with fewer handles from the start, Python itself cannot start."""
-    process = start(tmp_path, "tests/small_train.py", "--data", cifar, "--arch", "two-layers",
-                    "--epoch", 10_000)
-    run = tmp_path / "ckpt/CIFAR100/two-layers"
-    wait_until(lambda: len(log(run)) >= 2, process)
-    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (0, 0))
-    finish(process)
-    check_whole(run)
-    assert not list(run.glob(".*"))
-    assert process.returncode == 2 and process.err.count("\n") == 1 and "Too many open files" in process.err
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 100_000)
+    folder = tmp_path / "ckpt" / RUN
+    wait_until(lambda: len(log(folder)) >= 2, run)
+    resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (0, 0))
+    run.finish()
+    check_one_line(run)
+    assert "Too many open files" in run.err
+    check_whole(folder)
+    assert not list(folder.glob(".*"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root to mount a small disk")
-def test_on_a_small_disk_and_on_a_read_only_one(cifar: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk],
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own: 20 pages."""
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("needs root to mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80k", "tmpfs", folder],
                       capture_output=True).returncode:
         pytest.skip("cannot mount here")
-    options = ("--data", cifar, "--arch", "two-layers", "--epoch", 2, "--model_dir", disk)
-    try:
-        process = finish(start(tmp_path, "tests/small_train.py", *options))
-        assert process.returncode == 2 and process.err.count("\n") == 1, process.err
-        assert "No space left on device" in process.err and not list(disk.rglob(".*"))
-        check_whole(disk / "CIFAR100/two-layers")
-        before = sorted(disk.rglob("*"))
-        assert subprocess.run(["mount", "-o", "remount,ro", disk]).returncode == 0
-        process = finish(start(tmp_path, "tests/small_train.py", *options))
-        assert process.returncode == 2 and process.err.count("\n") == 1, process.err
-        assert "Read-only file system" in process.err and sorted(disk.rglob("*")) == before
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_replacing_removes_its_file_after_any_error(tmp_path: Path) -> None:
+def test_on_a_small_disk(cifar: Path, forks: Forks, disk: Path, tmp_path: Path) -> None:
+    """It is full when log and dynamics of some epochs have grown."""
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 1_000, "--model_dir",
+                      disk).finish()
+    check_one_line(run)
+    assert "No space left on device" in run.err and not list(disk.rglob(".*"))
+    check_whole(disk / RUN)
+
+
+def test_on_a_read_only_disk(cifar: Path, forks: Forks, disk: Path, tmp_path: Path) -> None:
+    assert subprocess.run(["mount", "-o", "remount,ro", disk]).returncode == 0
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--model_dir", disk).finish()
+    check_one_line(run)
+    assert "Read-only file system" in run.err and not list(disk.iterdir())
+
+
+def test_features_of_a_checkpoint_on_a_read_only_disk(cifar: Path, forks: Forks, trained: Path, disk: Path,
+                                                      tmp_path: Path) -> None:
+    """They are kept beside the index, for every later selection."""
+    run_folder = shutil.copytree(trained, disk / "run")
+    assert subprocess.run(["mount", "-o", "remount,ro", disk]).returncode == 0
+    for said in (False, True):
+        run = forks.start(tmp_path, "selection.py", "--data", cifar, "--ckpt", run_folder / "best.pth",
+                          "--rate", 0.2).finish()
+        assert run.returncode == 0, run.err
+        assert ("using the features in index/CIFAR100.features.npy" in run.out) == said
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError(28, "No space left on device")])
+def test_replacing_removes_its_file_after_any_error(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "x"
     path.write_text("earlier")
-    for error in (KeyboardInterrupt, ValueError, OSError(28, "No space left on device")):
-        with pytest.raises((KeyboardInterrupt, ValueError, BadInput)), replacing(path) as temporary:
-            temporary.write_text("half")
-            raise error
-        assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises((KeyboardInterrupt, ValueError, BadInput)), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
 
 
-def resident(process: subprocess.Popen) -> int:
+# Memory
+
+def resident(run: Run) -> int:
     """A process's memory in kB."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{run.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
-def test_memory_does_not_grow_with_the_epochs(cifar: Path, tmp_path: Path) -> None:
-    (tmp_path / "few.bin").write_bytes(pickle.dumps(np.arange(32, TRAIN)))
-    process = start(tmp_path, "train.py", "--data", cifar, "--arch", "resnet20", "--epoch", 10_000,
-                    "--prune", "few.bin")
-    run = tmp_path / "ckpt/CIFAR100/resnet20/coreset-few-32"
+def test_memory_does_not_grow_with_the_epochs(cifar: Path, forks: Forks, tmp_path: Path) -> None:
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 100_000)
+    folder = tmp_path / "ckpt" / RUN
     memory = {}
-    for epochs in (5, 30):
-        wait_until(lambda: len(log(run)) >= epochs, process)
-        memory[epochs] = resident(process)
-    process.kill()
-    finish(process)
-    assert memory[30] < 1.05 * memory[5], memory
+    for epochs in (20, 200):
+        wait_until(lambda: len(log(folder)) >= epochs, run)
+        memory[epochs] = resident(run)
+    run.send_signal(signal.SIGKILL)
+    run.finish()
+    assert memory[200] < 1.02 * memory[20], memory

@@ -1,5 +1,4 @@
 """Tiny ImageNet: the reader, the transforms, the recipe, and the documented commands through a shell."""
-import csv
 import json
 import math
 import os
@@ -16,12 +15,14 @@ import pytest
 from PIL import Image
 
 import train
-from conftest import ROOT, TINY_TRAIN, TINY_VAL, TINY_WNIDS, write_tiny
+from conftest import ROOT, TINY_TRAIN, TINY_WNIDS, write_tiny
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.pipeline import EvaluationBatches, TrainingBatches
-from datasets.tiny import scan_start
 from datasets.transforms import RandomResizedCrop
-from files import BadInput, load_checkpoint
+from models.checkpoint import load_checkpoint
+from test_models import golden
+from utils.files import BadInput
+from weights import make_pixels
 
 N = TINY_TRAIN * len(TINY_WNIDS)
 
@@ -41,22 +42,32 @@ def test_recipe_is_the_papers() -> None:
     recipe = SOURCES["tiny"].recipe
     rates = [recipe.learning_rate(0.1, epoch, 90) for epoch in range(90)]
     assert rates == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30)
-    assert recipe.weight_decay == 1e-4 and recipe.clip_norm == 1
-    assert SOURCES["CIFAR100"].recipe.clip_norm is None
+    assert (recipe.weight_decay, recipe.clip_norm) == (1e-4, 1)
 
 
-def test_ids_follow_class_folder_then_file_name_and_labels_the_wnids(data: DataSet, tiny: Path) -> None:
-    expected = [(path, label) for label, wnid in enumerate(sorted(TINY_WNIDS))
-                for path in sorted(map(str, (tiny / "train" / wnid / "images").iterdir()))]
-    assert list(zip(data.train.names, data.train.labels.tolist())) == expected
-    names = [Path(name).name for name in data.train.names[:4]]
-    assert names == [f"n00000009_{i}.JPEG" for i in (0, 1, 10, 11)]
+def test_ids_follow_class_folder_then_file_name(data: DataSet, tiny: Path) -> None:
+    names = [f"{wnid}_{i}.JPEG" for wnid in ("n00000009", "n00000012", "n00000101")
+             for i in (0, 1, 10, 11, 12, 13, 14, 15, 2, 3, 4, 5, 6, 7, 8, 9)]
+    assert [Path(name).name for name in data.train.names] == names
+    assert Path(data.train.names[16]) == tiny / "train/n00000012/images/n00000012_0.JPEG"
+
+
+def test_labels_follow_the_sorted_wnids(data: DataSet) -> None:
+    assert data.train.labels.tolist() == [0] * 16 + [1] * 16 + [2] * 16
+    assert data.test.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert data.train.labels.dtype == data.test.labels.dtype == np.int32
-    assert data.classes == ["goldfish", "n00000012", "n00000101"] and not data.small_images
-    reference = [np.asarray(Image.open(path).convert("RGB"), int) for path, _ in expected]
+
+
+def test_classes_have_their_first_word(data: DataSet) -> None:
+    assert data.classes == ["goldfish", "n00000012", "n00000101"]
+
+
+def test_images_are_pillows_pixels_also_of_grayscale_files(data: DataSet) -> None:
+    images = [Image.open(name) for name in data.train.names]
+    assert {image.mode for image in images} == {"L", "RGB"}
     pixels = data.train.pixels(np.arange(N))
-    assert pixels.dtype == np.uint8 and np.abs(pixels - reference).max() <= 2
-    assert any(Image.open(path).mode == "L" for path, _ in expected)
+    assert pixels.dtype == np.uint8
+    assert all((found == np.asarray(image.convert("RGB"))).all() for found, image in zip(pixels, images))
 
 
 def regroup(folder: Path) -> None:
@@ -80,8 +91,22 @@ def regroup_in_part(folder: Path) -> None:
 def test_every_layout_reads_the_same(folder: Path, data: DataSet, change: Callable[[Path], None]) -> None:
     change(folder)
     other = open_dataset("tiny", folder)
-    assert other.train.sha256() == data.train.sha256() and other.test.sha256() == data.test.sha256()
-    assert other.test.labels.tolist() == [label for label in range(3) for _ in range(TINY_VAL)]
+    assert (other.train.sha256(), other.test.sha256()) == (data.train.sha256(), data.test.sha256())
+
+
+FIRST = "train/n00000009/images/n00000009_0.JPEG"
+
+
+@pytest.mark.parametrize("part", ["train", "val", "val/images", "train/n00000009", "train/n00000009/images",
+                                  FIRST, "val/val_annotations.txt", "words.txt"])
+def test_links_are_followed(folder: Path, tmp_path: Path, data: DataSet, part: str) -> None:
+    outside = tmp_path / "scratch" / Path(part).name
+    outside.parent.mkdir()
+    shutil.move(folder / part, outside)
+    (folder / part).symlink_to(outside)
+    other = open_dataset("tiny", folder)
+    assert (other.train.sha256(), other.test.sha256()) == (data.train.sha256(), data.test.sha256())
+    assert other.classes == data.classes
 
 
 def test_fewer_classes_than_wnids_txt_names(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -104,13 +129,6 @@ def rewrite(path: str, change: Callable[[bytes], bytes]) -> Callable[[Path], Non
     return lambda folder: (folder / path).write_bytes(change((folder / path).read_bytes()))
 
 
-def link_out(path: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        outside = shutil.move(folder / path, folder.parent / "outside")
-        (folder / path).symlink_to(outside)
-    return change
-
-
 def save_image(path: str, *image: object) -> Callable[[Path], None]:
     return lambda folder: Image.new(*image).save(folder / path, format="JPEG")
 
@@ -119,18 +137,31 @@ def empty(path: str) -> Callable[[Path], None]:
     return lambda folder: [image.unlink() for image in (folder / path).iterdir()]
 
 
-FIRST = "train/n00000009/images/n00000009_0.JPEG"
+def replace_file(path: str, by: Callable[[Path], object]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / path).unlink()
+        by(folder / path)
+    return change
+
+
+def scan_start(content: bytes) -> int:
+    """Where the image data of a JPEG file begin."""
+    marker = content.index(b"\xff\xda")
+    return marker + 2 + int.from_bytes(content[marker + 2:marker + 4], "big")
+
+
+DAMAGED = "n00000009_0.JPEG: damaged, or not a JPEG image; put a whole file in its place"
 BAD = [
     (lambda folder: shutil.rmtree(folder / "train"),
      "train: missing; download http://cs231n.stanford.edu/tiny"),
     (lambda folder: shutil.rmtree(folder / "val"), "val: missing; download http://cs231n.stanford.edu/tiny"),
-    (lambda folder: shutil.rmtree(folder / "val/images"), "val_0.JPEG: missing"),
+    (lambda folder: shutil.rmtree(folder / "val/images"), "val_0.JPEG: missing; put it there"),
     (lambda folder: [shutil.rmtree(folder / "train" / wnid) for wnid in TINY_WNIDS],
      "train: holds no class folder"),
-    (empty("train/n00000012/images"), "train/n00000012: holds no .JPEG image"),
+    (empty("train/n00000012/images"), "train/n00000012: holds no .JPEG image; put"),
     (lambda folder: shutil.rmtree(folder / "train/n00000012"),
      "val_1.JPEG: its class n00000012 has no folder in"),
-    (lambda folder: (folder / "val/val_annotations.txt").unlink(), "val_annotations.txt: missing"),
+    (lambda folder: (folder / "val/val_annotations.txt").unlink(), "val_annotations.txt: missing, and it"),
     (append("val/val_annotations.txt", "../../train/x.JPEG\tn00000009\n"), "val_annotations.txt: line 13"),
     (append("val/val_annotations.txt", "/etc/x.JPEG\tn00000009\n"), "val_annotations.txt: line 13"),
     (append("val/val_annotations.txt", "val_0.JPEG\t../train\n"), "val_annotations.txt: line 13"),
@@ -143,27 +174,22 @@ BAD = [
     (lambda folder: [(folder / "val/n00000009").mkdir(),
                      shutil.copy(folder / "val/images/val_0.JPEG", folder / "val/n00000009")],
                      "val_0.JPEG: also in"),
-    (link_out(FIRST), "n00000009_0.JPEG: a link that leads out"),
-    (link_out("train/n00000009"), "train/n00000009: a link that leads out"),
-    (link_out("train/n00000009/images"), "train/n00000009/images: a link that leads out"),
-    (link_out("val/images"), "val/images: a link that leads out"),
-    (link_out("train"), "train: a link that leads out"),
-    (link_out("words.txt"), "words.txt: a link that leads out"),
-    (lambda folder: [(folder / FIRST).unlink(), os.mkfifo(folder / FIRST)], "n00000009_0.JPEG: not a file"),
+    (replace_file(FIRST, os.mkfifo), "n00000009_0.JPEG: not a file"),
+    (replace_file(FIRST, lambda path: path.symlink_to("nowhere")), "n00000009_0.JPEG: not a file"),
     (lambda folder: (folder / "train/backup").mkdir(), "train/backup: not a class"),
-    (rewrite(FIRST, lambda _: b"text"), "n00000009_0.JPEG: not a JPEG"),
-    (rewrite(FIRST, lambda _: b"\xff\xd8" + bytes(2 ** 21)), "n00000009_0.JPEG: not a JPEG"),
-    (rewrite(FIRST, lambda content: content[:-100]), "n00000009_0.JPEG: truncated"),
-    # these four crash MindSpore's decoder
-    (rewrite(FIRST, lambda content: content[:500] + b"\xff\xd9"), "n00000009_0.JPEG: a damaged JPEG"),
-    (rewrite(FIRST, lambda content: content[:content.index(b"\xff\xda") + 2] + b"\xff\xd9"),
-     "_0.JPEG: a damaged JPEG"),
-    (rewrite(FIRST, lambda content: content.replace(b"\xff\xdb", b"\xff\xfe")), "_0.JPEG: a damaged JPEG"),
+    (rewrite(FIRST, lambda _: b"text"), DAMAGED),
+    (rewrite(FIRST, lambda _: b""), DAMAGED),
+    (rewrite(FIRST, lambda _: b"\xff\xd8" + bytes(2 ** 19)), DAMAGED),
+    (rewrite(FIRST, lambda _: b"\xff\xd8" + bytes(2 ** 20)), "n00000009_0.JPEG: larger than 1 MB"),
+    (rewrite(FIRST, lambda content: content[:-100]), DAMAGED),
+    (rewrite(FIRST, lambda content: content[:500] + b"\xff\xd9"), DAMAGED),  # in a table
+    (rewrite(FIRST, lambda content: content[:content.index(b"\xff\xda") + 2] + b"\xff\xd9"), DAMAGED),
+    (rewrite(FIRST, lambda content: content.replace(b"\xff\xdb", b"\xff\xfe")), DAMAGED),  # no table
     (rewrite(FIRST,
              lambda content: content[:scan_start(content) - 9] + b"\x33" + content[scan_start(content) - 8:]),
-     "_0.JPEG: a damaged JPEG"),
-    (save_image(FIRST, "RGB", (64, 63)), "n00000009_0.JPEG: not an image of 64x64"),
-    (save_image(FIRST, "CMYK", (64, 64)), "n00000009_0.JPEG: not an image of 64x64 pixels, grey or coloured"),
+     DAMAGED),
+    (save_image(FIRST, "RGB", (64, 63)), "n00000009_0.JPEG: 64x63 pixels, not 64x64; resize it"),
+    (save_image(FIRST, "CMYK", (64, 64)), "n00000009_0.JPEG: an image of mode CMYK, neither gray"),
 ]
 
 
@@ -175,28 +201,40 @@ def test_bad_input_is_named_in_one_line(folder: Path, change: Callable[[Path], N
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_damaged_data_of_a_whole_header_is_decoded(folder: Path) -> None:
+def test_image_data_that_end_early_but_by_their_marker_are_decoded(folder: Path) -> None:
+    """Filled up, as by the Pillow of a PyTorch loader."""
     content = (folder / FIRST).read_bytes()
     (folder / FIRST).write_bytes(content[:scan_start(content) + 20] + b"\xff\xd9")
     assert open_dataset("tiny", folder).train.pixels([0]).shape == (1, 64, 64, 3)
 
 
+def unnormalized(images: np.ndarray, data: DataSet) -> np.ndarray:
+    """Normalized images (n, 3, h, w) as gray levels, float (n, h, w, 3)."""
+    return 255 * (images.transpose(0, 2, 3, 1) * np.array(data.source.std) + np.array(data.source.mean))
+
+
 def test_features_see_the_images_as_they_are(data: DataSet) -> None:
     index, images, labels = zip(*EvaluationBatches(data, data.train, 32))
     assert np.concatenate(index).tolist() == [*range(N), *[-1] * 16]
-    assert labels[0].tolist() == [0] * 16 + [1] * 16
-    expected = (data.train.pixels([33]).transpose(0, 3, 1, 2) / 255 - np.array(data.mean)[:, None, None]) / (
-        np.array(data.std)[:, None, None])
-    assert np.abs(images[1][1] - expected).max() < 1e-5
+    assert np.concatenate(labels).tolist() == [*data.train.labels, *[-1] * 16]
+    assert np.abs(unnormalized(images[1], data)[:16] - data.train.pixels(range(32, N))).max() < 1e-3
 
 
-def test_evaluation_resizes_to_73_and_crops_the_centre(data: DataSet) -> None:
-    (_, images, _), = EvaluationBatches(data, data.test, N, data.test_transform)
-    assert images.shape == (12, 3, 64, 64) and images.dtype == np.float32 and images.flags.c_contiguous
-    for image, pixels in zip(images, data.test.pixels(np.arange(12))):
-        resized = np.asarray(Image.fromarray(pixels).resize((73, 73), Image.Resampling.BILINEAR))[4:68, 4:68]
-        found = (image.transpose(1, 2, 0) * np.array(data.std) + np.array(data.mean)) * 255
-        assert np.abs(found - resized).max() < 1.01  # Pillow's filter rounds twice, MindSpore's once
+def test_a_transform_for_evaluation_comes_before_normalization(data: DataSet) -> None:
+    (_, images, _), = EvaluationBatches(data, data.test, N, lambda images: images[:, ::-1])
+    assert images.dtype == np.float32 and images.flags.c_contiguous
+    assert np.abs(unnormalized(images, data)[:, ::-1] - data.test.pixels(range(12))).max() < 1e-3
+
+
+def test_training_crops_are_torchvisions() -> None:
+    expected = golden("transforms")
+    crops = SOURCES["tiny"].train_transform(make_pixels(8, 64), expected["boxes"].T)
+    assert crops.dtype == np.uint8 and (crops == expected["crops"]).all()
+
+
+def test_the_transform_for_evaluation_is_torchvisions() -> None:
+    found = SOURCES["tiny"].test_transform(make_pixels(8, 64))
+    assert found.dtype == np.uint8 and (found == golden("transforms")["evaluation"]).all()
 
 
 def torchvision_box(generator: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
@@ -232,30 +270,28 @@ def test_a_crop_that_never_fits_is_the_central_one() -> None:
     assert crop.draw(np.random.default_rng(0), 1, 30, 64).T.tolist() == [[0, 12, 30, 40]]
 
 
-def test_training_batches_cut_resize_flip_in_order(data: DataSet) -> None:
-    keep = np.arange(1, N, 2)
-    batches = TrainingBatches(data, keep, 10, seed=3)
+class Noting(RandomResizedCrop):
+    """Keeps what it draws."""
+    drawn = []
+
+    def draw(self, *arguments: object) -> np.ndarray:
+        self.drawn.append(super().draw(*arguments))
+        return self.drawn[-1]
+
+
+def test_an_epoch_has_each_image_once_with_its_own_crop_mirrored_or_not(data: DataSet) -> None:
+    noting = Noting(55, 64)
+    batches = TrainingBatches(replace(data, source=replace(data.source, train_transform=noting)),
+                              np.arange(1, N, 2), 10, seed=3)
     epoch = list(batches.epoch(5))
-    assert [len(labels) for _, _, labels in epoch] == [10, 10, 4] and len(batches) == 3
-    index = np.concatenate([batch[0] for batch in epoch])
-    assert sorted(index) == keep.tolist() and index.tolist() != keep.tolist()
-    assert (np.concatenate([batch[2] for batch in epoch]) == data.train.labels[index]).all()
-    generator = np.random.default_rng([3, 5])
-    assert (generator.permutation(keep) == index).all()
-    flips = set()
-    for ids, images, _ in epoch:
-        assert images.shape[1:] == (3, 64, 64) and images.dtype == np.float32 and images.flags.c_contiguous
-        boxes = data.train_transform.draw(generator, len(ids), 64, 64).T
-        flip = generator.random(len(ids)) < 0.5
-        flips |= set(flip)
-        for image, i, (top, left, height, width), flipped in zip(images, ids, boxes, flip):
-            part = data.train.pixels([i])[0, top:top + height, left:left + width]
-            small = Image.fromarray(part).resize((55, 55), Image.Resampling.BILINEAR)
-            expected = np.asarray(small.resize((64, 64), Image.Resampling.BILINEAR), float)
-            expected = expected[:, ::-1] if flipped else expected
-            found = (image.transpose(1, 2, 0) * np.array(data.std) + np.array(data.mean)) * 255
-            assert np.abs(found - expected).mean() < 1  # Pillow also smooths what it shrinks
-    assert flips == {True, False}
+    index, images, labels = map(np.concatenate, zip(*epoch))
+    assert [len(part) for _, _, part in epoch] == [10, 10, 4] and len(batches) == 3
+    assert sorted(index) == list(range(1, N, 2)) and index.tolist() != sorted(index)
+    assert (labels == data.train.labels[index]).all()
+    expected = noting(data.train.pixels(index), np.concatenate(noting.drawn, axis=1))
+    straight, mirrored = (np.abs(unnormalized(images, data) - other).max((1, 2, 3)) < 1e-3
+                          for other in (expected, expected[:, :, ::-1]))
+    assert (straight ^ mirrored).all() and 4 <= straight.sum() <= 20
 
 
 def test_epochs_depend_on_seed_and_number_alone(data: DataSet) -> None:
@@ -268,7 +304,6 @@ def test_epochs_depend_on_seed_and_number_alone(data: DataSet) -> None:
 
 
 def test_arrays_and_files_of_the_same_images_give_the_same_batches(data: DataSet) -> None:
-    from dataclasses import replace
     array = replace(data, train=replace(data.train, images=data.train.pixels(np.arange(N))))
     for one, other in zip(TrainingBatches(data, np.arange(N), 32, 0).epoch(0),
                           TrainingBatches(array, np.arange(N), 32, 0).epoch(0)):
@@ -297,32 +332,29 @@ def test_the_compiled_step_clips() -> None:
     assert norm > 1 and moves[1] == pytest.approx(moves[0] / norm, rel=1e-4) and (moves[2] == moves[0]).all()
 
 
-def test_the_documented_commands(tmp_path: Path, script) -> None:
-    folder = write_tiny(tmp_path / "data")
-    regroup(folder)
-    base = ("--dataset", "tiny", "--data", "data/tiny-imagenet-200", "--arch", "resnet18")
-    training = (*base, "--epoch", 1, "--batch_size", 16)
+def test_the_documented_commands(tmp_path: Path, script: Callable) -> None:
+    """The coreset is trained with a network that compiles faster."""
+    regroup(write_tiny(tmp_path / "data"))
+    base = ("--dataset", "tiny", "--data", "data/tiny-imagenet-200")
+    training = ("train.py", *base, "--epoch", 1, "--batch_size", 16)
     outputs = []
-    for name, *options in (("train.py", *training),
-                           ("selection.py", *base, "--ckpt", "ckpt/tiny/resnet18/best.pth", "--rate", 2 / 3),
-                           ("train.py", *training, "--prune", "index/tiny.bin")):
-        result = script(name, tmp_path, *options)
+    for command in ((*training, "--arch", "resnet18"),
+                    ("selection.py", *base, "--ckpt", "ckpt/tiny/resnet18/best.pth", "--rate", 2 / 3),
+                    (*training, "--arch", "two-layers", "--prune", "index/tiny.bin")):
+        result = script(command[0], tmp_path, *command[1:])
         assert result.returncode == 0 and not result.stderr, result.stderr
         outputs.append(result.stdout)
     assert f"tiny: {N} of {N} training images, 12 test images, 3 classes" in outputs[0]
-    assert f"tiny: 32 of {N} training images" in outputs[2]
     assert load_checkpoint(tmp_path / "ckpt/tiny/resnet18/best.pth")["classifier.bias"].shape == (3,)
-    drop = pickle.loads((tmp_path / "index/tiny.bin").read_bytes())
-    manifest = json.loads((tmp_path / "index/tiny.json").read_text())
-    assert len(drop) == 16 and manifest["images"] == N and manifest["dataset"] == "tiny"
-    assert len(Image.open(tmp_path / "index/tiny.png").getcolors(10 ** 6)) > 100
-    with open(next((tmp_path / "ckpt/tiny/resnet18").glob("coreset-*/log.csv"))) as file:
-        assert [row["lr"] for row in csv.DictReader(file)] == ["0.1"]
+    assert len(pickle.loads((tmp_path / "index/tiny.bin").read_bytes())) == 16
+    assert json.loads((tmp_path / "index/tiny.json").read_text())["dataset"] == "tiny"
+    assert len(Image.open(tmp_path / "index/tiny.png").getcolors(10 ** 6)) > 100  # there are images on it
+    assert f"tiny: 32 of {N} training images" in outputs[2]
+    assert len(list((tmp_path / "ckpt/tiny/two-layers").glob("coreset-moderate-*/log.csv"))) == 1
 
 
-def test_bad_input_leaves_nothing_behind(folder: Path, tmp_path: Path, script) -> None:
+def test_bad_input_leaves_nothing_behind(folder: Path, tmp_path: Path, script: Callable) -> None:
     (folder / FIRST).write_bytes(b"no image")
-    for data, culprit in ((folder, FIRST), (tmp_path / "nowhere", "nowhere/train: missing")):
-        result = script("train.py", tmp_path, "--dataset", "tiny", "--data", data)
-        assert result.returncode == 2 and culprit in result.stderr and result.stderr.count("\n") == 1
-    assert not (tmp_path / "ckpt").exists()
+    result = script("train.py", tmp_path, "--dataset", "tiny", "--data", folder)
+    assert result.returncode == 2 and FIRST in result.stderr and result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [folder]

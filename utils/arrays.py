@@ -64,15 +64,15 @@ class GrowingArray:
         """Add rows (k, ...); the first ones of a file give it their shape and type.
 
         Raises:
-            BadInput: the rows are of another shape than the file's, or the disk is full; then what this run
-                has added is removed.
+            BadInput: the rows are of another shape or type than the file's, or the disk is full; then what
+                this run has added is removed.
         """
         if not self.rows:
             self.empty = np.empty((0, *rows.shape[1:]), rows.dtype)
             self.keep(0)
-        if rows.shape[1:] != self.empty.shape[1:]:
-            raise BadInput(f"{self.path}: holds rows of another shape; delete it")
-        self._write(self._end(self.rows), np.ascontiguousarray(rows, self.empty.dtype).data.cast("B"))
+        if (rows.shape[1:], rows.dtype) != (self.empty.shape[1:], self.empty.dtype):
+            raise BadInput(f"{self.path}: holds rows of another shape or type; delete it")
+        self._write(self._end(self.rows), np.ascontiguousarray(rows).data.cast("B"))
         self.keep(self.rows + len(rows))
 
     def keep(self, rows: int) -> None:
@@ -80,6 +80,7 @@ class GrowingArray:
         self._write(0, self._header(rows))
         self.file.truncate(self._end(rows))
         self.rows = rows
+        self.found = min(self.found, rows)
 
     def _header(self, rows: int) -> bytes:
         file = io.BytesIO()
@@ -138,10 +139,7 @@ class GrowingArrays:
                 path.unlink(missing_ok=True)
             write_json(key_path, key)
         self.arrays = {name: GrowingArray(path) for name, path in paths.items()}
-        self.rows = min(array.rows for array in self.arrays.values())
-        for array in self.arrays.values():  # a kill between two of them leaves one ahead
-            if array.rows > self.rows:
-                array.keep(self.rows)
+        self.keep(min(array.rows for array in self.arrays.values()))  # a kill may leave one ahead
 
     def __enter__(self) -> "GrowingArrays":
         return self
@@ -164,6 +162,13 @@ class GrowingArrays:
                 self.remove()
             raise
         self.rows += len(rows[name])
+
+    def keep(self, rows: int) -> None:
+        """Count that many rows, and none after them."""
+        for array in self.arrays.values():
+            if array.rows > rows:
+                array.keep(rows)
+        self.rows = rows
 
     def remove(self) -> None:
         """Delete the files."""

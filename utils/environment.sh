@@ -1,4 +1,4 @@
-# Sourced by demo.sh and tests/run.sh: makes .venv in the project's folder and installs the requirements files named.
+# Sourced by demo.sh and tests/run.sh: makes .venv in the project's folder, installs requirements files in it.
 environment() {  # environment REQUIREMENTS...
     local root stamp candidate python=""
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -160,8 +160,8 @@ class Dynamics:
         """Take the values (3, k) of k images, a tensor that may still be in the making."""
         self.pending.append((ids, values))
 
-    def finish_epoch(self) -> None:
-        """Append the epoch.
+    def finish_epoch(self) -> str:
+        """Append the epoch; return its SHA-256, which its checkpoints hold.
 
         Raises:
             BadInput: the disk is full.
@@ -172,3 +172,4 @@ class Dynamics:
         self.pending.clear()
         with GrowingArray(self.path) as array:
             array.append(epoch)
+        return hashlib.sha256(epoch).hexdigest()

@@ -1,0 +1,244 @@
+"""Training dynamics: the numbers recorded, the file that grows, and how selection.py finds and trusts it."""
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+import train
+from conftest import SMALL, TRAIN, TRAINED, random_data
+from datasets.pipeline import TrainingBatches
+from models.checkpoint import load_checkpoint
+from test_arrays import Payload
+from two_layers import NAME, TwoLayers
+from utils.files import BadInput
+from utils.runs import Dynamics
+
+RUN = Path("ckpt/CIFAR100", NAME)
+
+
+# The numbers
+
+@pytest.mark.parametrize("probabilities, label, expected", [
+    ([.5, .25, .25], 0, [.5, .25, .6123724]),  # sqrt(1/4 + 1/16 + 1/16)
+    ([.5, .25, .25], 1, [.25, -.25, .9354143]),  # sqrt(1/4 + 9/16 + 1/16)
+    ([.25, .375, .375], 2, [.375, 0, .7706]),  # sqrt(4/64 + 9/64 + 25/64): a tie is no margin
+    ([1, 1e-30, 1e-30], 0, [1, 1, 0]),
+    ([1, 1e-30, 1e-30], 1, [0, -1, 1.4142136])])
+def test_of_an_image_by_hand(probabilities: list[float], label: int, expected: list[float]) -> None:
+    logits = ms.Tensor([np.log(probabilities) + 5], ms.float32)  # softmax takes no notice of the 5
+    numbers = ms.jit(train.image_dynamics)(logits, ms.Tensor([label], ms.int32)).asnumpy()
+    assert np.allclose(numbers[:, 0], expected, atol=1e-4)
+
+
+class WithoutDropout(TwoLayers):
+    """So that what it says of an image can be computed again."""
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.classifier[1](self.features(x))
+
+    def in_numpy(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float64, of normalized images (n, 3, 16, 16)."""
+        (w1, b1), (w2, b2) = ((layer.weight.asnumpy().astype(float), layer.bias.asnumpy())
+                              for layer in (self.hidden[0], self.classifier[1]))
+        pooled = images.reshape(len(images), 3, 4, 4, 4, 4).mean((3, 5)).reshape(len(images), -1)
+        return np.maximum(pooled @ w1.T + b1, 0) @ w2.T + b2
+
+
+def test_of_a_run_whose_network_stays(tmp_path: Path) -> None:
+    """At a learning rate of next to nothing: each epoch says what the network says of its presented images.
+
+    They are other pictures of the same image in each epoch; 30 images make a smaller last batch.
+    """
+    n, seed = 30, 3
+    data = random_data(n, 7)
+    network = WithoutDropout(7, True)
+    train.train(network, data, np.arange(n), tmp_path, epochs=2, batch_size=20, lr=1e-30, seed=seed,
+                save=False, dynamics=True)
+    expected = np.empty((2, 3, n))
+    for epoch in range(2):
+        for ids, images, labels in TrainingBatches(data, np.arange(n), 20, seed).epoch(epoch):
+            for i, logits, label in zip(ids, network.in_numpy(images), labels):
+                p = np.exp(logits) / np.exp(logits).sum()
+                others = np.delete(p, label)
+                expected[epoch, :, i] = (p[label], p[label] - max(others),
+                                         np.sqrt((1 - p[label]) ** 2 + (others ** 2).sum()))
+    recorded = np.load(tmp_path / "dynamics.npy")
+    assert recorded.dtype == np.float16
+    assert np.abs(recorded - expected).max() < 1e-3
+    assert np.abs(recorded[0] - recorded[1]).max() > 1e-2
+
+
+# The file
+
+def test_the_file_of_a_run(trained: Path) -> None:
+    dynamics = np.load(trained / "dynamics.npy")
+    assert (dynamics.dtype, dynamics.shape) == (np.float16, (3, 3, TRAIN))
+    assert np.isfinite(dynamics).all()
+
+
+def test_none_is_written_without_them(cifar: Path, script, tmp_path: Path) -> None:
+    options = ("--data", cifar, *SMALL, "--epoch", 1, "--dynamics", "False")
+    assert script("train.py", tmp_path, *options).returncode == 0
+    assert (tmp_path / RUN / "log.csv").exists() and not list(tmp_path.rglob("dynamics.npy"))
+
+
+def test_recording_them_changes_nothing_else(cifar: Path, script, trained: Path, tmp_path: Path) -> None:
+    options = ("--data", cifar, *TRAINED, "--dynamics", "False")
+    assert script("train.py", tmp_path, *options).returncode == 0
+    with_them, without = (load_checkpoint(folder / "last.pth") for folder in (trained, tmp_path / RUN))
+    for name, value in with_them.items():
+        assert (value == without[name]).all(), name
+
+
+def record(path: Path, finished: int, *epochs: float) -> None:
+    """Record epochs of one image."""
+    dynamics = Dynamics(path, 1, finished)
+    for value in epochs:
+        dynamics.record(np.array([0]), ms.Tensor([[value], [0], [0]], ms.float32))
+        dynamics.finish_epoch()
+
+
+def test_an_epoch_is_recorded_once_it_is_finished(tmp_path: Path) -> None:
+    dynamics = Dynamics(tmp_path / "x.npy", 2, 0)
+    dynamics.record(np.array([1]), ms.Tensor([[.5], [.25], [1]], ms.float32))
+    assert len(np.load(tmp_path / "x.npy")) == 0
+    dynamics.record(np.array([0]), ms.Tensor([[1], [.75], [0]], ms.float32))
+    dynamics.finish_epoch()
+    assert np.load(tmp_path / "x.npy").tolist() == [[[1, .5], [.75, .25], [0, 1]]]
+
+
+def test_epochs_after_those_of_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    record(tmp_path / "x.npy", 0, .125, .25, .5)
+    record(tmp_path / "x.npy", 1, .75)
+    assert np.load(tmp_path / "x.npy")[:, 0, 0].tolist() == [.125, .75]
+
+
+def test_a_record_without_the_checkpoints_epochs_is_refused(tmp_path: Path) -> None:
+    record(tmp_path / "x.npy", 0, .125)
+    with pytest.raises(BadInput, match="x.npy: has no record of each of the 2 epochs"):
+        record(tmp_path / "x.npy", 2)
+
+
+# Found by selection.py
+
+@pytest.fixture
+def work(trained: Path, tmp_path: Path) -> Path:
+    """A working folder with the run of three epochs."""
+    shutil.copytree(trained, tmp_path / RUN)
+    return tmp_path
+
+
+@pytest.fixture
+def select(cifar: Path, script, work: Path) -> Callable[..., CompletedProcess]:
+    def run(*options: object, ckpt: str = "best.pth") -> CompletedProcess:
+        return script("selection.py", work, "--data", cifar, "--ckpt", RUN / ckpt, "--rate", 0.2, "--method",
+                      "forgetting", *options)
+    return run
+
+
+@pytest.fixture(scope="module")
+def other(cifar: Path, script, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of another seed."""
+    folder = tmp_path_factory.mktemp("other")
+    assert script("train.py", folder, "--data", cifar, *TRAINED, "--seed", 1).returncode == 0
+    return folder / RUN
+
+
+@pytest.mark.parametrize("ckpt", ["best.pth", "last.pth"])
+def test_they_are_found_beside_the_checkpoint(select, work: Path, ckpt: str) -> None:
+    assert select(ckpt=ckpt).returncode == 0
+    manifest = json.loads((work / "index/CIFAR100-forgetting.json").read_text())
+    assert manifest["dynamics"] == str(RUN / "dynamics.npy") and manifest["epochs"] == 3
+
+
+def test_their_path_can_be_given(select, other: Path, trained: Path, work: Path) -> None:
+    (work / RUN / "dynamics.npy").unlink()
+    assert select("--dynamics", trained / "dynamics.npy").returncode == 0
+
+
+def test_no_checkpoint_is_needed_where_their_path_is_given(cifar: Path, script, trained: Path,
+                                                           tmp_path: Path) -> None:
+    result = script("selection.py", tmp_path, "--data", cifar, "--method", "el2n", "--rate", 0.2,
+                    "--dynamics", trained / "dynamics.npy")
+    assert result.returncode == 0, result.stderr
+
+
+def test_numpys_other_order_of_the_same_numbers_is_read(select, work: Path) -> None:
+    path = work / RUN / "dynamics.npy"
+    np.save(path, np.asfortranarray(np.load(path)))
+    assert select().returncode == 0
+
+
+def check_refused(result: CompletedProcess, *words: str) -> None:
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_where_they_are_missing_a_line_names_the_command(select, work: Path) -> None:
+    (work / RUN / "dynamics.npy").unlink()
+    check_refused(select(), f"{RUN}/dynamics.npy: missing; python train.py --dataset CIFAR100 writes it")
+
+
+def test_those_of_another_run_are_refused(select, other: Path, work: Path) -> None:
+    check_refused(select("--dynamics", other / "dynamics.npy"), "of another run than", "best.pth")
+
+
+def test_those_of_another_run_are_refused_in_the_runs_own_folder(select, other: Path, work: Path) -> None:
+    """The numbers alone: the checkpoint has a hash of those of its epoch."""
+    shutil.copy(other / "dynamics.npy", work / RUN)
+    check_refused(select(), "of another run than", "best.pth")
+
+
+def test_a_checkpoint_of_another_run_is_refused_in_the_runs_own_folder(select, other: Path,
+                                                                       work: Path) -> None:
+    shutil.copy(other / "best.pth", work / RUN)
+    check_refused(select(), "of another run than", "best.pth")
+
+
+def test_those_of_other_images_are_refused(script, work: Path, cifar: Path) -> None:
+    """A label has changed since."""
+    shutil.copytree(cifar, work / "data")
+    path = work / "data/cifar-100-python/train"
+    table = pickle.loads(path.read_bytes())
+    table["fine_labels"][-1] = 0
+    path.write_bytes(pickle.dumps(table))
+    result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2, "--method", "el2n")
+    check_refused(result, "of other images than --data's")
+
+
+def test_a_cut_off_that_leaves_too_few_images_is_named(select, work: Path) -> None:
+    check_refused(select("--method", "ccs", "--hard_cutoff", 0.9),
+                  "--hard_cutoff 0.9: leaves 20 of 200 images, 40 are to be kept")
+    assert not (work / "index").exists()
+
+
+def objects(path: Path) -> None:
+    np.save(path, np.array([Payload()], object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("damage", [
+    objects,
+    lambda path: os.truncate(path, 3000),
+    lambda path: os.truncate(path, 5),
+    lambda path: path.write_bytes(path.read_bytes().replace(b"<f2", b"<f8")),
+    lambda path: np.save(path, np.load(path)[:, :2]),
+    lambda path: np.save(path, np.load(path)[:0]),
+    lambda path: np.save(path, np.load(path)[..., 1:]),
+    lambda path: np.save(path, np.load(path).astype(np.float32)),
+    lambda path: np.save(path, np.full((3, 3, TRAIN), np.nan, np.float16)),
+    lambda path: path.with_name("args.json").unlink(),
+    lambda path: path.with_name("args.json").write_text("["),
+], ids=["objects", "cut", "cut in the header", "another type in the header", "two numbers an image",
+        "no epochs", "an image less", "float32", "NaN", "no args.json", "damaged args.json"])
+def test_a_hostile_or_damaged_file_is_refused_and_not_run(select, work: Path, damage: Callable) -> None:
+    damage(work / RUN / "dynamics.npy")
+    check_refused(select(), "dynamics.npy")
+    assert not (work / "TRAP").exists() and not (work / "index").exists()
