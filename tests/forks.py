@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -177,12 +178,20 @@ def answer(connection: socket.socket) -> NoReturn:
         execute(**request)
     for _, writer in outputs:
         os.close(writer)
+    threading.Thread(target=end_with, args=(connection, pid), daemon=True).start()
     with contextlib.suppress(BrokenPipeError), ThreadPoolExecutor() as pool:
         connection.sendall(f"{pid}\n".encode())
         texts = pool.map(lambda pipe: open(pipe[0], encoding="utf8").read(), outputs)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         connection.sendall(json.dumps([status, *texts]).encode() + b"\n")
     os._exit(0)
+
+
+def end_with(connection: socket.socket, pid: int) -> None:
+    """Kill a run when the tests have gone."""
+    connection.recv(1)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def execute(command: list[str], folder: str, limits: dict[str, int], stop: dict[str, Any] | None,

@@ -11,7 +11,8 @@ from utils.files import BadInput
 from utils.processes import make_places
 from utils.tables import WHOLE
 
-SMALL = ["--dataset", "toy", "--arch", "resnet20", "--epoch", "2", "--seeds", "1", "2", "--rates", "0.2", "0.5"]
+SMALL = ["--dataset", "toy", "--arch", "resnet20", "--epoch", "2", "--seeds", "1", "2", "--rates", "0.2",
+         "0.5"]
 
 
 def row(method: str, rate: float, seed: int, last: float, best: float = 0, equal: str = "epochs") -> dict:
@@ -83,8 +84,8 @@ def test_the_plan_has_a_base_run_a_seed_then_its_coresets() -> None:
 
 
 def test_equal_steps_gives_a_coreset_the_base_runs_steps() -> None:
-    runs = compare.plan(compare.parse_options([*SMALL, "--equal", "steps", "--base_epoch", "4", "--batch_size",
-                                               "100", "--methods", "random", "--out", "x"]))
+    runs = compare.plan(compare.parse_options([*SMALL, "--equal", "steps", "--base_epoch", "4",
+                                               "--batch_size", "100", "--methods", "random", "--out", "x"]))
     epochs = {run.rate: run.commands[-1][run.commands[-1].index("--epoch") + 1] for run in runs}
     assert epochs == {1.0: "4", 0.2: "20", 0.5: "8"}  # 4 x 30 steps: 20 x 6, 8 x 15
 
@@ -130,7 +131,8 @@ def test_end_to_end_stopped_by_a_failing_run_and_continued(tmp_path: Path, monke
     with pytest.raises(SystemExit) as end:
         compare.main(options)
     error = capsys.readouterr().err
-    assert end.value.code == 1 and "failed: moderate 0.5, seed 2, equal epochs: selection.py: no luck" in error
+    assert end.value.code == 1
+    assert "failed: moderate 0.5, seed 2, equal epochs: selection.py: no luck" in error
     (tmp_path / "fail").write_text("")
     with pytest.raises(SystemExit) as end:
         compare.main(options)
@@ -163,7 +165,8 @@ if "--prune" in options:
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "last.pth").write_text("weights")
 (folder / "args.json").write_text(json.dumps({"images": 100, "batch_size": 10}))
-(folder / "log.csv").write_text(f"epoch,train_acc,test_acc,train_seconds,test_seconds\\n1,9,{accuracy},1,1\\n")
+header = "epoch,train_acc,test_acc,train_seconds,test_seconds"
+(folder / "log.csv").write_text(f"{header}\\n1,9,{accuracy},1,1\\n")
 '''
 FAKE_SELECTION = '''
 import json, pathlib, sys

@@ -138,12 +138,13 @@ def run_step(arch: str) -> tuple[float, dict[str, np.ndarray]]:
     ms.ops.assign(optimizer.learning_rate, ms.Tensor(0.1, ms.float32))  # as train() sets each epoch's
     images, labels = map(ms.Tensor, make_batch(16))
     step = train.make_train_step(network, optimizer)
-    start = [(parameter, parameter.asnumpy().copy()) for parameter in optimizer_state(optimizer)]
+    # Each parameter of the state begins with one value everywhere.
+    start = [(parameter, parameter.asnumpy().flat[0]) for parameter in optimizer_state(optimizer)]
     # The second time from the same start: with ops.pad only a graph's first gradient is right.
     step(images, labels)
     set_weights(network, arch, small_images=True)
     for parameter, value in start:
-        ms.ops.assign(parameter, ms.Tensor(value))
+        ms.ops.assign(parameter, ms.Tensor(np.full(parameter.shape, value)))
     loss, _ = step(images, labels)
     return float(loss.asnumpy()), {torch_name(name, arch, True): sample(parameter.asnumpy())
                                    for name, parameter in network.parameters_and_names()

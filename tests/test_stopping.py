@@ -251,8 +251,8 @@ def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
     data = replace(data, source=replace(data.source, recipe=recipe))
     with pytest.raises(FloatingPointError, match="^epoch 2/2: .*, learning rate 1e[+]37; start again with a "
                                                  "smaller --lr"):
-        train.train(TwoLayers(3, True), data, np.arange(30), tmp_path, epochs=2, batch_size=10, lr=0.1, seed=0,
-                    dynamics=True)
+        train.train(TwoLayers(3, True), data, np.arange(30), tmp_path, epochs=2, batch_size=10, lr=0.1,
+                    seed=0, dynamics=True)
     assert [row["epoch"] for row in log(tmp_path)] == ["1"] and len(np.load(tmp_path / "dynamics.npy")) == 1
     for name in ("best.pth", "last.pth"):
         assert all(np.isfinite(value).all() for value in load_checkpoint(tmp_path / name).values())
