@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
                  "versions": versions()}
     with locked(folder):
         resume = runs.open_run(folder, described, args.resume)
-        network = create_model(args.arch, len(data.classes), data.source.small_images)
         try:
+            network = create_model(args.arch, len(data.classes), data.source.small_images)
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
                          args.eval_freq, args.save, resume, args.dynamics and not args.prune,
                          runs.identity(described))

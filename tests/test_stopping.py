@@ -73,8 +73,7 @@ FIRST_EPOCH = [
     ("open dynamics.npy", 1, None),
     ("open .best.pth.tmp.tmp", 0, None), ("open .best.pth.tmp.tmp", 0, 1000),
     *((f"os.rename .best.pth.tmp{suffix}", 0, None) for suffix in (".tmp", ".ckpt", "")),
-    ("open .last.pth.tmp.tmp", 0, None), ("open .last.pth.tmp.tmp", 0, 1000),
-    *((f"os.rename .last.pth.tmp{suffix}", 0, None) for suffix in (".tmp", ".ckpt", ""))]
+    ("open .last.pth.tmp.tmp", 0, 1000), ("os.rename .last.pth.tmp", 0, None)]
 # Each finishes an epoch and dies in the next one. A record of an epoch in dynamics.npy has 1,200 bytes.
 LATER_EPOCHS = [
     ("open .log.csv.tmp", 1, None), ("open .log.csv.tmp", 1, 20), ("os.rename .log.csv.tmp", 1, None),
