@@ -26,11 +26,11 @@ from methods.choice import number_to_keep
 from models import NETWORKS
 from utils import options
 from utils.device import versions
-from utils.files import BadInput, locked, read_json, replacing, sha256, write_json
+from utils.files import BadInput, locked, read_json, replacing, sha256, write_csv, write_json
 from utils.processes import Processes, make_places
 from utils.progress import progress_bar
 from utils.runs import read_args
-from utils.tables import SUMMARY, WHOLE, draw_plot, published_rows, read_runs, summary, tables, write_csv
+from utils.tables import SUMMARY, WHOLE, draw_plot, published_rows, read_runs, summary, tables
 
 ROOT = Path(__file__).resolve().parent
 COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",

@@ -1,12 +1,13 @@
 """Files: replaced in one step, locked, hashed; the error that bad input raises."""
 import contextlib
+import csv
 import errno
 import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(to_json(content))
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Write rows as a CSV file in one step.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

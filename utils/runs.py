@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import GrowingArray
-from utils.files import BadInput, read_bytes, read_json, replacing, to_json, write_json
+from utils.files import BadInput, read_bytes, read_json, to_json, write_csv, write_json
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
@@ -127,11 +127,8 @@ def write_log(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     Raises:
         BadInput: it cannot be written.
     """
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value
-                          for name, value in row.items()} for row in rows)
+    write_csv(path, [{name: f"{value:.6g}" if isinstance(value, float) else value
+                      for name, value in row.items()} for row in rows], COLUMNS)
 
 
 class Dynamics:

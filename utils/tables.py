@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.files import BadInput, read_bytes, replacing
+from utils.files import BadInput, read_bytes
 
 WHOLE = "whole set"
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
@@ -37,18 +37,6 @@ def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
     if any(tuple(row) != tuple(columns) or None in row.values() for row in rows):
         raise BadInput(f"{path}: not a file of compare.py; name another --out")
     return rows
-
-
-def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Write rows as a CSV file in one step.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def by_cell(rows: Iterable[Row], column: str) -> dict[tuple[str, float], dict[int, float]]:
