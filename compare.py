@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent
 COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
            "last_accuracy", "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")
 # What all runs of a folder have in common.
-FIXED = ("dataset", "image_size", "arch", "epoch", "base_epoch", "batch_size", "lr")
+FIXED = ("dataset", "image_size", "classes", "arch", "epoch", "base_epoch", "batch_size", "lr")
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -124,10 +124,14 @@ def main(argv: list[str] | None = None) -> None:
 def plan(args: argparse.Namespace) -> list[Run]:
     """All runs: of each seed the base run, then its coresets."""
     common = ["--dataset", args.dataset, "--data", str(args.data)]
-    common += ["--image_size", str(args.image_size)] if args.image_size else []
+    for name in ("image_size", "classes"):
+        value = getattr(args, name)
+        common += [f"--{name}", str(value)] if value else []
     train = ["train.py", *common, "--arch", args.arch, "--batch_size", str(args.batch_size), "--lr",
              f"{args.lr:g}", "--device", args.device, "--resume"]
-    n = len(open_dataset(args.dataset, args.data).train.labels) if args.equal == "steps" else 0
+    n = 0
+    if args.equal == "steps":
+        n = len(open_dataset(args.dataset, args.data, classes=args.classes).train.labels)
 
     def steps(images: int) -> int:
         return -(-images // args.batch_size)

@@ -110,7 +110,8 @@ def main(argv: list[str] | None = None) -> None:
         settings = {name: getattr(args, name, setting.default) for name, setting in method.settings.items()}
         choice = method.choose(task.labels, number, random_stream(args.seed, args.method), **evidence,
                                **settings)
-        drop = np.delete(np.arange(n), choice.kept)
+        ids = task.data.train.ids if task.data else np.arange(n)
+        drop = np.delete(ids, choice.kept)
         manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, **settings,
                     **({"seed": args.seed} if method.seeded else {}), **task.origin, **sources,
                     "not_default": not_default(args, settings), "images": n, "kept": number,
@@ -128,8 +129,9 @@ def open_task(args: argparse.Namespace) -> Task:
     if args.labels:
         origin = {"labels_sha256": sha256(args.labels)}
         return Task(args.features.stem, read_labels(args.labels), None, origin)
-    size = args.image_size or (read_args(args.ckpt.parent).get("image_size") if args.ckpt else None)
-    data = open_dataset(args.dataset, args.data, size)
+    of_run = read_args(args.ckpt.parent) if args.ckpt else {}
+    data = open_dataset(args.dataset, args.data, args.image_size or of_run.get("image_size"),
+                        args.classes or of_run.get("classes"))
     return Task(data.name, data.train.labels, data, {"images_sha256": data.images_sha256})
 
 

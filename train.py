@@ -65,13 +65,13 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     device = set_up(args.device, args.seed)
-    data = open_dataset(args.dataset, args.data, args.image_size)
+    data = open_dataset(args.dataset, args.data, args.image_size, args.classes)
     check_image_size(args.arch, data.train.image_shape[0])
     folder = args.model_dir / args.dataset / args.arch
     keep, manifest = np.arange(len(data.train.labels)), None
     if args.prune:
-        drop, manifest = read_index(args.prune, data.name, len(keep), data.images_sha256)
-        keep = np.delete(keep, drop)
+        drop, manifest = read_index(args.prune, data.name, data.train.ids, data.images_sha256)
+        keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
         folder /= coreset_name(args.prune, manifest, len(keep))
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",

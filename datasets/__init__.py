@@ -64,7 +64,7 @@ class DataSet:
     """A data set as the scripts use it: its images and its row of the table.
 
     Args:
-        images_sha256: of the training images and labels at their own size, so that an index made at one size
+        images_sha256: of all training images and labels at their own size, so that an index made at one size
             serves the others.
     """
     name: str
@@ -97,16 +97,18 @@ SOURCES |= {name: replace(SOURCES[parent], read=read) for parent, readers in SCE
             for name, read in readers.items()}
 
 
-def open_dataset(name: str, folder: Path, image_size: int | None = None) -> DataSet:
+def open_dataset(name: str, folder: Path, image_size: int | None = None, classes: int | None = None
+                 ) -> DataSet:
     """Read a data set into memory.
 
     Args:
         image_size: side in pixels; None: the data set's own. Smaller images are box averages, as those of
             downsampled ImageNet (Chrabaszcz, Loshchilov, Hutter, arXiv:1707.08819), and crops move by as
-            much less.
+            as much less.
+        classes: take the images of that many classes, the first ones; None: of all.
 
     Raises:
-        BadInput: unknown name or size; missing or damaged files.
+        BadInput: unknown name or size; fewer classes than asked for; missing or damaged files.
     """
     if name not in SOURCES:
         raise BadInput(f"--dataset {name}: unknown; known are {', '.join(SOURCES)}")
@@ -115,10 +117,14 @@ def open_dataset(name: str, folder: Path, image_size: int | None = None) -> Data
         sizes = " or ".join(map(str, source.sizes))
         raise BadInput(f"--image_size {image_size}: images of {name} can have {sizes} pixels; name one of "
                        "these or leave it out")
-    train, test, classes = source.read(folder)
+    train, test, names = source.read(folder)
     sha256 = train.sha256()
+    if classes is not None:
+        if not 2 <= classes <= len(names):
+            raise BadInput(f"--classes {classes}: {name} has {len(names)}; name a number from 2 to that")
+        train, test, names = train.of_classes(classes), test.of_classes(classes), names[:classes]
     if image_size not in (None, source.sizes[0]):
         factor = source.sizes[0] // image_size
         train, test = train.shrunk(factor), test.shrunk(factor)
         source = replace(source, train_transform=PadAndCrop(source.train_transform.padding // factor))
-    return DataSet(name, train, test, classes, source, sha256)
+    return DataSet(name, train, test, names, source, sha256)

@@ -22,10 +22,17 @@ class Split:
             size.
         labels: int32 (n,).
         names: the JPEG files' paths, for error messages.
+        subset: of some of the data set's images, the number of each in it, ascending; None: all of them.
     """
     images: np.ndarray | Sequence[bytes]
     labels: np.ndarray
     names: Sequence[str] = ()
+    subset: np.ndarray | None = None
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The number of each image in the data set, int64 (n,)."""
+        return np.arange(len(self.labels)) if self.subset is None else self.subset
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -42,6 +49,13 @@ class Split:
             return np.array(self.images[ids])
         return np.stack([decode_jpeg(self.images[i], self.names[i] if self.names else f"image {i}")
                          for i in ids])
+
+    def of_classes(self, classes: int) -> "Split":
+        """The images of the first classes; they keep their labels and their numbers in the data set."""
+        rows = np.flatnonzero(self.labels < classes)
+        images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
+        return Split(images, self.labels[rows], [self.names[i] for i in rows] if self.names else (),
+                     self.ids[rows])
 
     def shrunk(self, factor: int) -> "Split":
         """The same with images of 1 / factor of the side, each pixel the rounded mean of factor x factor."""

@@ -27,26 +27,27 @@ def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
         temporary.write_bytes(content)
 
 
-def read_index(path: Path, dataset: str, images: int, images_sha256: str) -> tuple[np.ndarray, dict]:
+def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) -> tuple[np.ndarray, dict]:
     """The ids to drop, int64, ascending, and the manifest; {} for a plain index of the PyTorch release.
 
     Raises:
-        BadInput: it does not fit a data set of that name with that many images and, by their sha256, the very
-            images and labels.
+        BadInput: it does not fit a data set of that name with images of these ids, ascending, and, by their
+            sha256, the very images and labels.
     """
+    images = len(ids)
     content = read_bytes(path)
     drop = unpickle(content, path)
     if isinstance(drop, list) and all(type(i) is int for i in drop):
         drop = np.array(drop, np.int64 if all(abs(i) < 2 ** 63 for i in drop) else object)
     if not isinstance(drop, np.ndarray) or drop.ndim != 1 or drop.dtype.kind not in "iu":
         raise BadInput(f"{path}: not an array of image ids; make it with selection.py")
-    if len(drop) and not 0 <= drop.min() <= drop.max() < images:
-        raise BadInput(f"{path}: ids reach from {drop.min()} to {drop.max()}, {dataset} has 0 to "
-                       f"{images - 1}; make an index for this data set")
-    ids = np.unique(drop)
-    if len(ids) < len(drop):
-        raise BadInput(f"{path}: {len(drop) - len(ids)} ids are repeated; make it again with selection.py")
-    if len(ids) == images:
+    if not np.isin(drop, ids).all():
+        raise BadInput(f"{path}: ids reach from {drop.min()} to {drop.max()}, {dataset} has {images} from "
+                       f"{ids[0]} to {ids[-1]}; make an index for this data set")
+    unique = np.unique(drop)
+    if len(unique) < len(drop):
+        raise BadInput(f"{path}: {len(drop) - len(unique)} ids are repeated; make it again with selection.py")
+    if len(unique) == images:
         raise BadInput(f"{path}: drops all {images} images; make it again with a larger --rate")
     manifest = read_manifest(path.with_suffix(".json"))
     if manifest:
@@ -59,7 +60,7 @@ def read_index(path: Path, dataset: str, images: int, images_sha256: str) -> tup
         if manifest.get("index_sha256") != hashlib.sha256(content).hexdigest():
             raise BadInput(f"{path}: its manifest {path.stem}.json belongs to another index; make both again "
                            "with selection.py, or delete the manifest of a plain index")
-    return ids.astype(np.int64), manifest
+    return unique.astype(np.int64), manifest
 
 
 def read_manifest(path: Path) -> dict:

@@ -33,7 +33,8 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path) 
             written.
     """
     key = {"dataset": data.name, "arch": arch, "checkpoint_sha256": sha256(checkpoint),
-           "images_sha256": data.images_sha256, "image_size": data.train.image_shape[0]}
+           "images_sha256": data.images_sha256, "image_size": data.train.image_shape[0],
+           "classes": len(data.classes)}
     beside, at_index = checkpoint.with_suffix(""), save / data.name
     for stem in (beside, at_index):
         kept = read_kept(stem, key, len(data.train.labels))

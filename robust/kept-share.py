@@ -90,11 +90,13 @@ def main() -> None:
     perturbed, record = MARKS[args.dataset].read(args.data)
     folder = args.data / "tiny-imagenet-200-corrupt" if args.dataset == "tinyC" else args.data
     folder = args.data / "tiny-imagenet-200" if args.dataset == "tinyN" else folder
-    image_size = args.image_size or read_args(args.ckpt.parent).get("image_size")
-    data = open_dataset(args.dataset, folder, image_size)
+    of_run = read_args(args.ckpt.parent)
+    data = open_dataset(args.dataset, folder, args.image_size or of_run.get("image_size"),
+                        of_run.get("classes"))
     if data.images_sha256 != record.get("images_sha256"):
         raise BadInput(f"{args.data / MARKS[args.dataset].record}: of other images or labels than {folder} "
                        f"holds; make them again with robust/{MARKS[args.dataset].script}")
+    perturbed = perturbed[data.train.ids]
     with locked(args.save):
         evidence = features_and_logits(data, find_arch(args.arch, args.ckpt), args.ckpt, args.save)
     if any("dynamics" in METHODS[name].needs for name in args.methods):

@@ -115,6 +115,22 @@ def test_other_sizes_are_refused(name: str, side: int, sizes: str) -> None:
         open_dataset(name, Path("nowhere"), side)
 
 
+def test_the_first_classes_keep_labels_and_ids(cifar: Path) -> None:
+    every, some = open_dataset("CIFAR100", cifar), open_dataset("CIFAR100", cifar, classes=3)
+    assert some.classes == every.classes[:3] and some.images_sha256 == every.images_sha256
+    ids = np.flatnonzero(every.train.labels < 3)
+    assert (some.train.ids == ids).all() and (every.train.ids == np.arange(len(every.train.labels))).all()
+    assert (some.train.labels == every.train.labels[ids]).all()
+    assert (some.train.pixels([0, -1]) == every.train.pixels(ids[[0, -1]])).all()
+    assert (some.test.labels == every.test.labels[every.test.labels < 3]).all()
+
+
+@pytest.mark.parametrize("classes", [1, 6])
+def test_other_numbers_of_classes_are_refused(cifar: Path, classes: int) -> None:
+    with pytest.raises(BadInput, match=f"--classes {classes}: CIFAR100 has 5"):
+        open_dataset("CIFAR100", cifar, classes=classes)
+
+
 def test_evaluation_batches_normalize_in_order_and_fill_up(cifar: Path) -> None:
     data = open_dataset("CIFAR100", cifar)
     batches = list(EvaluationBatches(data, data.test, 32))
@@ -177,7 +193,7 @@ MANIFEST = {"dataset": "toy", "images": 100, "dropped": 3, "method": "moderate",
 def test_index_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "toy.bin"
     write_index(path, np.array([5, 1, 99]), MANIFEST)
-    drop, manifest = read_index(path, "toy", 100, SHA)
+    drop, manifest = read_index(path, "toy", np.arange(100), SHA)
     assert drop.tolist() == [1, 5, 99] and manifest.items() > MANIFEST.items()
     plain = pickle.loads(path.read_bytes())
     assert plain.dtype == np.int64 and plain.tolist() == [5, 1, 99]
@@ -187,7 +203,7 @@ def test_index_round_trip(tmp_path: Path) -> None:
 def test_a_plain_index_of_the_pytorch_release_is_accepted(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "toy.bin"
     path.write_bytes(pickle.dumps(np.array([3, 2]), protocol=protocol))
-    assert read_index(path, "toy", 100, SHA)[0].tolist() == [2, 3]
+    assert read_index(path, "toy", np.arange(100), SHA)[0].tolist() == [2, 3]
 
 
 @pytest.mark.parametrize("drop, message", [
@@ -199,7 +215,7 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, drop, message: st
     path = tmp_path / "toy.bin"
     path.write_bytes(pickle.dumps(drop))
     with pytest.raises(BadInput, match=message):
-        read_index(path, "toy", 100, SHA)
+        read_index(path, "toy", np.arange(100), SHA)
 
 
 @pytest.mark.parametrize("dataset, images, message",
@@ -208,20 +224,27 @@ def test_an_index_of_another_data_set_is_refused(tmp_path: Path, dataset: str, i
                                                  message: str) -> None:
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     with pytest.raises(BadInput, match=message):
-        read_index(tmp_path / "toy.bin", dataset, images, SHA)
+        read_index(tmp_path / "toy.bin", dataset, np.arange(images), SHA)
+
+
+def test_an_index_with_ids_of_other_classes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "toy.bin").write_bytes(pickle.dumps(np.array([4, 5])))
+    assert read_index(tmp_path / "toy.bin", "toy", np.array([0, 4, 5]), SHA)[0].tolist() == [4, 5]
+    with pytest.raises(BadInput, match="from 4 to 5, toy has 3 from 0 to 6"):
+        read_index(tmp_path / "toy.bin", "toy", np.array([0, 4, 6]), SHA)
 
 
 def test_an_index_of_other_images_of_the_same_name_is_refused(tmp_path: Path) -> None:
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     with pytest.raises(BadInput, match="made for other images or labels of toy"):
-        read_index(tmp_path / "toy.bin", "toy", 100, 64 * "1")
+        read_index(tmp_path / "toy.bin", "toy", np.arange(100), 64 * "1")
 
 
 def test_a_manifest_of_another_index_is_refused(tmp_path: Path) -> None:
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     (tmp_path / "toy.bin").write_bytes(pickle.dumps(np.array([5, 1, 98])))
     with pytest.raises(BadInput, match="toy.json belongs to another index"):
-        read_index(tmp_path / "toy.bin", "toy", 100, SHA)
+        read_index(tmp_path / "toy.bin", "toy", np.arange(100), SHA)
 
 
 @pytest.mark.parametrize("content", [
@@ -232,7 +255,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str) -> Non
     write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
     (tmp_path / "toy.json").write_text(content)
     with pytest.raises(BadInput, match="toy.json: not"):
-        read_index(tmp_path / "toy.bin", "toy", 100, SHA)
+        read_index(tmp_path / "toy.bin", "toy", np.arange(100), SHA)
 
 
 @pytest.mark.parametrize("manifest, name", [

@@ -101,7 +101,8 @@ def test_the_restricted_reader() -> None:
 def test_the_index_reader(tmp_path: Path) -> None:
     seeds = [pickle.dumps(np.array([5, 1, 7, 30], dtype), protocol) for dtype in (np.int64, np.int32)
              for protocol in range(6)]
-    survive(in_file(tmp_path / "toy.bin", lambda path: read_index(path, "toy", 100, "0")), seeds, OPCODES)
+    survive(in_file(tmp_path / "toy.bin", lambda path: read_index(path, "toy", np.arange(100), "0")), seeds,
+            OPCODES)
 
 
 @pytest.mark.fuzz

@@ -171,6 +171,12 @@ def test_label_noise_draws_the_other_labels_uniformly() -> None:
     assert 0 <= noisy.min() and noisy.max() < 100
 
 
+def test_label_noise_of_the_first_classes_stays_among_them() -> None:
+    noisy, changed = flip_labels(LABELS, 20, 0.2, seed=5)
+    assert not changed[LABELS >= 20].any() and (noisy[LABELS < 20] < 20).all()
+    assert changed[LABELS < 20].mean() == pytest.approx(0.2, abs=0.02)
+
+
 def test_label_noise_follows_from_the_seed() -> None:
     first, again, other = (flip_labels(LABELS, 100, 0.2, seed)[0] for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()

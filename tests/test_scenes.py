@@ -252,6 +252,14 @@ def test_a_linked_folder_has_its_files_where_it_lies(work: Path, forks: Forks, t
         np.load(work / "data/noisy/tiny_target.npy").tolist())
 
 
+def test_labels_of_the_first_classes_alone_are_changed(work: Path, forks: Forks) -> None:
+    run(forks, work, "noisy-cifar.py", "--data", "data", "--classes", 2)
+    changed = np.load(work / "data/noisy/cifar_changed.npy")
+    labels = open_dataset("CIFAR100", work / "data").train.labels
+    assert changed.any() and labels[changed].max() == 1
+    assert json.loads((work / "data/noisy/cifar.json").read_text())["classes"] == 2
+
+
 def test_share_is_another_name_of_rate(work: Path, forks: Forks) -> None:
     written = []
     for option in ("--rate", "--share"):

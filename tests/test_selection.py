@@ -170,7 +170,7 @@ def test_a_coreset_runs_folder_names_what_is_not_default(select, work: Path, opt
     select(*options)
     index = next((work / "index").glob("*.bin"))
     images_sha256 = read(index)[1]["images_sha256"]
-    assert coreset_name(index, read_index(index, "CIFAR100", TRAIN, images_sha256)[1], 40) == name
+    assert coreset_name(index, read_index(index, "CIFAR100", np.arange(TRAIN), images_sha256)[1], 40) == name
 
 
 def test_a_second_selection_does_not_displace_the_firsts_run(select, script, work: Path) -> None:
@@ -348,3 +348,21 @@ def test_a_class_without_kept_images_is_the_smallest() -> None:
     task = selection.Task("x", np.array([3, 3, 8, 8, 8]), None, {})
     choice = selection.Choice(np.array([0, 1]))
     assert selection.per_class(task, choice) == "0 (8) to 2 (3) of a class"
+
+
+# The first classes of a data set
+
+def test_three_classes_go_through_the_workflow_with_the_data_sets_ids(script, work: Path) -> None:
+    train = ("train.py", work, *SMALL, "--epoch", 2, "--classes", 3)
+    assert script(*train).returncode == 0
+    result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2)  # --classes: args.json's
+    assert result.returncode == 0, result.stderr
+    drop, manifest = read(work / "index/CIFAR100.bin")
+    assert manifest["images"] == 120 and manifest["kept"] == 24 and len(drop) == 96
+    assert (LABELS[drop] < 3).all() and drop.max() > 120
+    assert np.load(work / RUN / "dynamics.npy").shape == (2, 3, 120)
+    result = script(*train, "--prune", "index/CIFAR100.bin")
+    assert "24 of 120 training images, 30 test images, 3 classes" in result.stdout, result.stderr
+    result = script("train.py", work, *SMALL, "--prune", "index/CIFAR100.bin")
+    assert result.returncode == 2 and "made for CIFAR100 with 120 images, not for CIFAR100 with 200" in (
+        result.stderr)

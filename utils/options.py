@@ -27,12 +27,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_data_options(group: argparse._ActionsContainer, names: Iterable[str]) -> None:
-    """Add --dataset, --data and --image_size, as train.py and selection.py have them."""
+    """Add --dataset, --data, --image_size and --classes, as train.py and selection.py have them."""
     group.add_argument("--dataset", default="CIFAR100", choices=names, help="data set")
     group.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own "
                        "folder; for tiny, that folder itself")
     group.add_argument("--image_size", type=positive, help="side of the images in pixels, 32, 16 or 8 "
                        "of CIFAR; smaller ones train faster; None: the data set's own")
+    group.add_argument("--classes", type=positive, help="number of classes, the first ones; None: all")
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:
