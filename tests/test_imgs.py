@@ -147,10 +147,12 @@ def test_the_drawn_tables_show_the_published_numbers_the_best_in_bold(
     """Row by row; bold is written twice, a pixel apart."""
     texts, rows = Texts(monkeypatch), published()
     draw_published.draw_tables(rows)
+    rows = [row for row in rows if row["source"] == "Xia 2023" and "," not in row["data set"]]
+    assert len(rows) == 16
     expected = []
     for row in rows:
         expected.append(row["method"])
-        for column in list(row)[2:]:
+        for column in list(row)[3:]:
             means = [float(other[column].partition("±")[0]) for other in rows
                      if other["data set"] == row["data set"]]
             best = float(row[column].partition("±")[0]) == max(means)

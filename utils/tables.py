@@ -20,8 +20,7 @@ COLORS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 800, 480, 70, 200, 50, 60
 INK, RULE = "#222222", "#dddddd"
 PUBLISHED = {"CIFAR100": "CIFAR-100", "tiny": "Tiny-ImageNet", "CIFAR100N": "CIFAR-100, 20 % label noise",
-             "CIFAR100C": "CIFAR-100, 20 % corrupted", "tinyN": "Tiny-ImageNet, 20 % label noise",
-             "tinyC": "Tiny-ImageNet, 20 % corrupted"}
+             "CIFAR100C": "CIFAR-100, 20 % corrupted"}
 Row = dict[str, Any]
 
 
@@ -170,9 +169,10 @@ def names_and_rates(rows: list[Row]) -> tuple[list[str], list[float]]:
 def published_rows(path: Path, dataset: str) -> list[list[str]]:
     """A header and the rows of a data set in published.csv; [] where it has none."""
     with open(path, newline="", encoding="utf8") as file:
-        found = [row for row in csv.DictReader(file) if row.pop("data set") == PUBLISHED.get(dataset)]
-    return [[name if name == "method" else f"keep {name} %" for name in found[0]],
-            *([value or "-" for value in row.values()] for row in found)] if found else []
+        found = [row for row in csv.DictReader(file) if row["data set"] == PUBLISHED.get(dataset)]
+    columns = [name for name in (found[0] if found else []) if any(row[name] for row in found)][3:]
+    rows = [[f"{row['method']} ({row['source']})", *(row[name] or "-" for name in columns)] for row in found]
+    return [["method", *(f"keep {name} %" for name in columns)], *rows] if rows else []
 
 
 def draw_plot(rows: list[Row], title: str) -> Image.Image:
