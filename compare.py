@@ -186,6 +186,8 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
     left = [run for run in runs if run.key not in done]
     places = make_places(args.jobs, args.devices)
+    # As many base runs as there are places, then their coresets, so that no place waits for a base run.
+    left.sort(key=lambda run: (args.seeds.index(run.seed) // len(places), run.index is not None))
     processes, lock = Processes(places), threading.Lock()
     bases: dict[int, Future] = {}
     failures = {}

@@ -2,10 +2,11 @@
 from utils.files import BadInput  # first: utils sets what MindSpore reads when it is loaded
 from mindspore import nn
 
-from models import efficientnet, googlenet, resnet, senet, shufflenet, vgg
+from models import convnet, efficientnet, googlenet, resnet, senet, shufflenet, vgg
 
-SMALLEST = {"vgg16": 32}  # side in pixels that a network needs; of others 8 is enough
+SMALLEST = {"convnet": 16, "vgg16": 32}  # side in pixels that a network needs; of others 8 is enough
 NETWORKS = {
+    "convnet": convnet.convnet,
     "efficientnet": efficientnet.efficientnet,
     "googlenet": googlenet.googlenet,
     "resnet18": resnet.resnet18,
