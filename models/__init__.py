@@ -2,13 +2,13 @@
 from utils.files import BadInput  # first: utils sets what MindSpore reads when it is loaded
 from mindspore import nn
 
-from models import convnet, efficientnet, googlenet, resnet, senet, shufflenet, vgg
+from models import efficientnet, googlenet, resnet, senet, shufflenet, vgg
 
-SMALLEST = {"convnet": 16, "vgg16": 32}  # side in pixels that a network needs; of others 8 is enough
+SMALLEST = {"vgg16": 32}  # side in pixels that a network needs; of others 8 is enough
 NETWORKS = {
-    "convnet": convnet.convnet,
     "efficientnet": efficientnet.efficientnet,
     "googlenet": googlenet.googlenet,
+    "resnet6": resnet.resnet6,
     "resnet18": resnet.resnet18,
     "resnet20": resnet.resnet20,
     "resnet34": resnet.resnet34,

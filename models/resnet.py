@@ -122,6 +122,33 @@ class CifarResNet20(nn.Cell):
         return self.classifier(self.features(x))
 
 
+class SmallResNet6(nn.Cell):
+    """Three 3x3 convolutions of widths 32, 64, 128, the last two of stride 2, and one residual block.
+
+    For comparisons on a CPU: wide where the image is small, so that it fits 2,000 images of 16x16 pixels,
+    wrong labels too, in half the epochs of resnet20 and nearly twice as fast. 0.4 M parameters.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.SequentialCell(ConvBN(3, 32, 3, activation=ops.relu),
+                                      ConvBN(32, 64, 3, 2, activation=ops.relu),
+                                      ConvBN(64, 128, 3, 2, activation=ops.relu))
+        self.block = BasicBlock(128, 128, stride=1)
+        self.classifier = classifier(128, num_classes)
+
+    def features(self, x: ms.Tensor) -> ms.Tensor:
+        """Penultimate activations, (n, 128)."""
+        return ops.mean(self.block(self.stem(x)), (2, 3))
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.classifier(self.features(x))
+
+
+def resnet6(num_classes: int, small_images: bool) -> SmallResNet6:
+    return SmallResNet6(num_classes)
+
+
 def resnet18(num_classes: int, small_images: bool) -> ResNet:
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, small_images)
 

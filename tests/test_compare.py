@@ -1,11 +1,16 @@
 """compare.py's tables, intervals and plot against runs that are made by hand; its plan and its options."""
 import csv
+import shutil
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import compare
+from forks import ROOT, Forks, Run
 from utils import tables
 from utils.files import BadInput
 from utils.processes import make_places
@@ -128,43 +133,157 @@ def test_a_file_that_is_not_compares_is_refused(tmp_path: Path) -> None:
         tables.read_runs(tmp_path / "runs.csv", compare.COLUMNS)
 
 
-def test_end_to_end_stopped_by_a_failing_run_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                           capsys: pytest.CaptureFixture) -> None:
-    """Two methods, two rates, two seeds, with train.py and selection.py replaced by scripts of seconds."""
-    (tmp_path / "imgs").mkdir()
+# Whole comparisons with train.py and selection.py replaced by scripts of a moment
+
+OPTIONS = (*SMALL, "--methods", "random", "moderate", "--out", "out")
+RUNS = 10  # two base runs and eight coresets
+FILES = ("runs.csv", "table.md", "table.csv", "plot.png", "settings.json")
+# The change of a file at which compare.py is killed, and which one of that kind.
+DEATHS = [("open .settings.json.tmp", 0), ("os.rename .settings.json.tmp", 0), ("open .runs.csv.tmp", 0),
+          ("os.rename .runs.csv.tmp", 1), ("open moderate-0.2-seed-1-epochs.log", 0),
+          ("os.rename .runs.csv.tmp", 4), ("os.rename .table.md.tmp", 0), ("os.rename .table.csv.tmp", 0),
+          ("open .plot.png.tmp", 0), ("os.rename .plot.png.tmp", 0)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with compare.py and, beside it, scripts that do in a moment what it runs."""
+    shutil.copy(ROOT / "compare.py", tmp_path)
+    shutil.copytree(ROOT / "imgs", tmp_path / "imgs")
     (tmp_path / "train.py").write_text(FAKE_TRAIN)
     (tmp_path / "selection.py").write_text(FAKE_SELECTION)
-    monkeypatch.setattr(compare, "ROOT", tmp_path)
-    options = [*SMALL, "--methods", "random", "moderate", "--out", str(tmp_path / "out")]
-    (tmp_path / "fail").write_text("moderate 0.5 2")
-    with pytest.raises(SystemExit) as end:
-        compare.main(options)
-    error = capsys.readouterr().err
-    assert end.value.code == 1
-    assert "failed: moderate 0.5, seed 2, equal epochs: selection.py: no luck" in error
-    (tmp_path / "fail").write_text("")
-    with pytest.raises(SystemExit) as end:
-        compare.main(options)
-    assert end.value.code == 0
-    with open(tmp_path / "out/runs.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 10 and len((tmp_path / "calls").read_text().splitlines()) == 10 + 8 + 2 - 1
-    table = (tmp_path / "out/table.md").read_text()
+    return tmp_path
+
+
+@pytest.fixture
+def start(forks: Forks, project: Path) -> Callable[..., Run]:
+    """start("--jobs", 2): compare.py, begun."""
+    return lambda *options, **settings: forks.start(project, str(project / "compare.py"), *OPTIONS, *options,
+                                                    **settings)
+
+
+def results(project: Path) -> dict[str, bytes]:
+    return {name: (project / "out" / name).read_bytes() for name in FILES}
+
+
+def calls(project: Path) -> list[str]:
+    """The scripts that were begun."""
+    return (project / "calls").read_text().splitlines()
+
+
+def rows_of(project: Path) -> list[dict]:
+    with open(project / "out/runs.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_is_made_up_for(project: Path, start: Callable) -> None:
+    (project / "fail").write_text("moderate 0.5 2")
+    run = start().finish()
+    assert run.returncode == 1
+    assert "compare.py: failed: moderate 0.5, seed 2, equal epochs: selection.py: no luck\n" in run.err
+    assert len(rows_of(project)) == RUNS - 1 and "| 51.00 (1) |" in (project / "out/table.md").read_text()
+    (project / "fail").unlink()
+    assert start().finish().returncode == 0
+    assert len(rows_of(project)) == RUNS and len(calls(project)) == RUNS + 8 + 2 - 1
+    table = (project / "out/table.md").read_text()
     assert "| random | **21.50 ± 0.71** (2) | **51.50 ± 0.71** (2) |" in table
-    with pytest.raises(SystemExit):  # a method is added: its four runs, no others
-        compare.main([*SMALL, "--methods", "random", "moderate", "herding",
-                                                          "--out", str(tmp_path / "out")])
-    assert len((tmp_path / "out/runs.csv").read_text().splitlines()) == 1 + 14
-    assert (tmp_path / "out/plot.png").exists()
+
+
+def test_coresets_of_a_base_run_that_fails_are_not_tried(project: Path, start: Callable) -> None:
+    (project / "fail").write_text("base 1")
+    run = start().finish()
+    assert run.returncode == 1 and run.err.count("seed 1, equal epochs: its base run failed") == 4
+    assert {row["seed"] for row in rows_of(project)} == {"2"}
+
+
+def test_methods_are_added_to_a_finished_folder(project: Path, start: Callable) -> None:
+    assert start().finish().returncode == 0
+    before = len(calls(project))
+    assert start("--methods", "random", "moderate", "herding").finish().returncode == 0
+    assert len(calls(project)) == before + 2 * 4  # its four runs, no others
+    assert (project / "out/table.md").read_text().count("| herding |") == 3
+
+
+def test_two_jobs_give_the_same_results_and_plot_as_one(project: Path, start: Callable) -> None:
+    assert start().finish().returncode == 0
+    one = results(project)
+    rows = rows_of(project)
+    shutil.rmtree(project / "out")
+    assert start("--jobs", 2).finish().returncode == 0
+    two = results(project)
+    assert sorted(map(str, rows)) == sorted(map(str, rows_of(project)))
+    assert all(one[name] == two[name] for name in ("table.md", "plot.png"))
+
+
+def test_a_finished_folder_without_its_large_files_goes_on_elsewhere(project: Path, start: Callable) -> None:
+    """With what .gitignore leaves of it: finished runs are those of runs.csv."""
+    assert start().finish().returncode == 0
+    before = calls(project)
+    for path in [*(project / "out").rglob("last.pth"), *(project / "out").rglob("coreset-*"),
+                 project / "out/output"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert start().finish().returncode == 0 and calls(project) == before
+    assert start("--seeds", 1, 2, 3).finish().returncode == 0 and len(rows_of(project)) == RUNS + 5
+
+
+@pytest.mark.parametrize("change, number", [
+    pytest.param(*death, marks=() if death in DEATHS[3:5] else pytest.mark.kills) for death in DEATHS])
+def test_killed_and_continued_is_as_never_stopped(project: Path, start: Callable, change: str, number: int
+                                                  ) -> None:
+    assert start().finish().returncode == 0
+    expected = results(project)
+    shutil.rmtree(project / "out")
+    stop = {"places": str(project / "out.places"), "change": change, "number": number}
+    assert start(stop=stop).finish().returncode == -signal.SIGKILL
+    (project / "calls").unlink(missing_ok=True)
+    finished = len(rows_of(project)) if (project / "out/runs.csv").exists() else 0
+    run = start().finish()
+    assert run.returncode == 0 and results(project) == expected, run.err
+    begun = calls(project) if (project / "calls").exists() else []
+    assert begun.count("train") == RUNS - finished
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_what_it_runs_ends_with_it(project: Path, start: Callable, number: int, status: int) -> None:
+    (project / "sleep").write_text("")
+    run = start("--jobs", 2)
+    until = time.monotonic() + 60
+    while len(list(project.glob("asleep-*"))) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    asleep = [int(path.name.partition("-")[2]) for path in project.glob("asleep-*")]
+    run.send_signal(number)
+    assert run.finish().returncode == status
+    if number == signal.SIGINT:
+        assert run.err.splitlines()[-1] == "compare.py: stopped; the same command goes on from there"
+        assert "Traceback" not in run.err
+    while any(Path(f"/proc/{pid}").exists() for pid in asleep) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(asleep) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in asleep)
+
+
+def test_a_dry_run_prints_the_commands_and_writes_nothing(project: Path, start: Callable) -> None:
+    run = start("--dry_run").finish()
+    assert run.returncode == 0 and not (project / "out").exists()
+    lines = run.out.splitlines()
+    assert len(lines) == RUNS + 8 and lines[0].startswith("python train.py --dataset toy")
 
 
 FAKE_TRAIN = '''
-import json, pathlib, sys
+import json, os, pathlib, sys, time
+
+def fails(here, what):
+    return (here / "fail").exists() and what == (here / "fail").read_text()
+
 words = [word for word in sys.argv[1:] if word != "--resume"]
 options = dict(zip(words[::2], words[1::2]))
 here = pathlib.Path(sys.argv[0]).parent
 with open(here / "calls", "a") as file:
     print("train", file=file)
+if (here / "sleep").exists():
+    (here / f"asleep-{os.getpid()}").touch()
+    time.sleep(600)
+if "--prune" not in options and fails(here, f"base {options['--seed']}"):
+    sys.exit("train.py: no luck")
 folder = pathlib.Path(options["--model_dir"], options["--dataset"], options["--arch"])
 accuracy = 80
 if "--prune" in options:
@@ -184,7 +303,7 @@ here = pathlib.Path(sys.argv[0]).parent
 method, rate, seed = options["--method"], options["--rate"], options["--seed"]
 with open(here / "calls", "a") as file:
     print("selection", file=file)
-if f"{method} {rate} {seed}" == (here / "fail").read_text():
+if (here / "fail").exists() and f"{method} {rate} {seed}" == (here / "fail").read_text():
     sys.exit("selection.py: no luck")
 index = pathlib.Path(options["--save"], "toy.bin" if method == "moderate" else f"toy-{method}.bin")
 index.parent.mkdir(parents=True, exist_ok=True)

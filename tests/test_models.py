@@ -34,9 +34,9 @@ FORMS = [(arch, 32) for arch in SMALL] + [(arch, 64) for arch in LARGE]
 STEP_LIMITS = {"googlenet": 3e-3, "vgg16": 3e-3}
 # Parameters with 100 classes, features; each for 32x32 and 64x64 images.
 SIZES = {
-    "convnet": ((644_228, 256), (644_228, 256)),
     "efficientnet": ((3_627_488, 320), (3_627_488, 320)),
     "googlenet": ((6_258_500, 1024), (6_258_500, 1024)),
+    "resnet6": ((401_796, 128), (401_796, 128)),
     "resnet18": ((11_220_132, 512), (11_227_812, 512)),
     "resnet20": ((275_572, 64), (275_572, 64)),
     "resnet34": ((21_328_292, 512), (21_335_972, 512)),
