@@ -1,5 +1,6 @@
 """compare.py's tables, intervals and plot against runs that are made by hand; its plan and its options."""
 import csv
+import itertools
 import shutil
 import signal
 import time
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import compare
 from forks import ROOT, Forks, Run
 from utils import tables
-from utils.files import BadInput
+from utils.files import BadInput, sha256
 from utils.processes import make_places
 from utils.tables import WHOLE
 
@@ -131,6 +133,40 @@ def test_a_file_that_is_not_compares_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
     with pytest.raises(BadInput, match="runs.csv: not a file of compare.py"):
         tables.read_runs(tmp_path / "runs.csv", compare.COLUMNS)
+
+
+def test_a_comparison_of_real_runs_killed_and_continued(forks: Forks, cifar: Path, tmp_path: Path) -> None:
+    """Two methods, two rates, two seeds: what is written down is what the runs' own files say."""
+    options = ("--data", cifar, "--arch", "resnet6", "--image_size", 16, "--classes", 4, "--epoch", 1,
+               "--base_epoch", 2, "--batch_size", 40, "--methods", "random", "moderate", "--rates", 0.2, 0.5,
+               "--seeds", 1, 2, "--jobs", 2, "--device", "CPU", "--out", "out")
+    stop = {"places": str(tmp_path / "places"), "change": "os.rename .runs.csv.tmp", "number": 4}
+    assert forks.start(tmp_path, "compare.py", *options, stop=stop).finish().returncode == -signal.SIGKILL
+    begun = len((tmp_path / "out/runs.csv").read_text().splitlines()) - 1
+    run = forks.start(tmp_path, "compare.py", *options).finish()
+    assert run.returncode == 0 and begun == 4, run.err
+    rows = rows_of(tmp_path)
+    coresets = itertools.product(("random", "moderate"), ("0.2", "0.5"), "12")
+    assert sorted((row["method"], row["rate"], row["seed"]) for row in rows) == sorted(
+        [(WHOLE, "1", "1"), (WHOLE, "1", "2"), *coresets])
+    kept = {WHOLE: {"1": 160}, "random": {"0.2": 32, "0.5": 80}, "moderate": {"0.2": 32, "0.5": 80}}
+    for row in rows:
+        base = tmp_path / f"out/seed-{row['seed']}/CIFAR100/resnet6"
+        folder, index = base, ""
+        if row["method"] != WHOLE:
+            name = "CIFAR100.bin" if row["method"] == "moderate" else "CIFAR100-random.bin"
+            index = sha256(tmp_path / f"out/index/seed-{row['seed']}/rate-{row['rate']}" / name)
+            folder = next(base.glob(f"coreset-{row['method']}-{row['rate']}*"))
+        with open(folder / "log.csv", newline="") as file:
+            log = list(csv.DictReader(file))
+        assert int(row["images"]) == kept[row["method"]][row["rate"]] and int(row["epochs"]) == len(log)
+        assert int(row["steps"]) == len(log) * -(-int(row["images"]) // 40)
+        assert row["last_accuracy"] == log[-1]["test_acc"] and row["train_accuracy"] == log[-1]["train_acc"]
+        assert float(row["best_accuracy"]) == max(float(line["test_acc"]) for line in log)
+        assert row["index_sha256"] == index and row["checkpoint_sha256"] == sha256(folder / "last.pth")
+    with Image.open(tmp_path / "out/plot.png") as plot:
+        assert plot.size == (tables.WIDTH, tables.HEIGHT)
+    assert (tmp_path / "out/table.md").read_text() == tables.tables(rows, [])
 
 
 # Whole comparisons with train.py and selection.py replaced by scripts of a moment
