@@ -66,8 +66,8 @@ def distances_to_centers(features: np.ndarray, labels: np.ndarray, center: str =
     classes = pieces.members_of_classes(labels)
     for i, rows in pieces.of_classes(features, classes):
         squares = np.zeros(len(rows))
-        for columns in rows.columns():
-            block = np.ascontiguousarray(columns.T)
+        for block in rows.columns():
+            block = np.ascontiguousarray(block.T)
             centers = CENTERS[center](block, axis=1, keepdims=True).astype(features.dtype)
             difference = block - centers.astype(float)
             squares += np.einsum("dn,dn->n", difference, difference)

@@ -36,14 +36,14 @@ def rows_of(ids: np.ndarray) -> np.ndarray | slice:
     return slice(ids[0], ids[-1] + 1) if ids[-1] - ids[0] == len(ids) - 1 else ids
 
 
-def copy_rows(array: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def copy_rows(array: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Rows of an array, ids ascending, in memory; a file is read once from its beginning to its end."""
-    copy = np.empty((len(ids), *array.shape[1:]), array.dtype)
-    for rows in blocks(copy, row_bytes=array.strides[0]):  # of some columns too a page of the row is mapped
+    out = np.empty((len(ids), *array.shape[1:]), array.dtype) if out is None else out
+    for rows in blocks(out, row_bytes=array.strides[0]):  # of some columns too a page of the row is mapped
         some = ids[rows]
-        copy[rows] = array[some]
+        out[rows] = array[some]
         arrays.release(array[some[0]:some[-1] + 1])
-    return copy
+    return out
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,16 @@ class Rows:
         d = self.array.shape[1]
         column_bytes = self.array.itemsize * len(self)
         width = max(1, BLOCK_BYTES // column_bytes)
-        together = d if arrays.stays(self.array) else width * max(1, arrays.RESIDENT_BYTES
-                                                                  // (width * column_bytes))
+        if arrays.stays(self.array):
+            rows = rows_of(self.ids)
+            yield from (self.array[rows, first:first + width] for first in range(0, d, width))
+            return
+        together = width * max(1, arrays.RESIDENT_BYTES // (width * column_bytes))
+        memory = np.empty((len(self), together), self.array.dtype)
         for left in range(0, d, together):
-            part, rows = self.array[:, left:left + together], rows_of(self.ids)
-            if not arrays.stays(self.array):
-                part, rows = copy_rows(part, self.ids), slice(None)
-            for first in range(0, part.shape[1], width):
-                yield part[rows, first:first + width]
+            part = self.array[:, left:left + together]
+            part = Rows(copy_rows(part, self.ids, memory[:, :part.shape[1]]), np.arange(len(self)))
+            yield from part.columns()
 
 
 def of_classes(features: np.ndarray, classes: list[np.ndarray]) -> Iterator[tuple[int, Rows]]:
@@ -97,26 +99,27 @@ def of_classes(features: np.ndarray, classes: list[np.ndarray]) -> Iterator[tupl
     if arrays.stays(features):
         yield from ((i, Rows(features, members)) for i, members in enumerate(classes))
         return
-    for group in groups(classes, features[:1].nbytes):
+    most = arrays.RESIDENT_BYTES // features[:1].nbytes
+    memory = np.empty((most, *features.shape[1:]), features.dtype)  # of one group after the other
+    for group in groups(classes, most):
         ids = np.sort(np.concatenate([classes[i] for i in group]))
-        if len(ids) * features[:1].nbytes > arrays.RESIDENT_BYTES:
+        if len(ids) > most:
             yield group[0], Rows(features, ids)
             continue
         rows = rows_of(ids)
-        held = features[rows] if isinstance(rows, slice) else copy_rows(features, ids)
+        held = features[rows] if isinstance(rows, slice) else copy_rows(features, ids, memory[:len(ids)])
         for i in group:
             yield i, Rows(held, np.searchsorted(ids, classes[i]))
         arrays.release(held)
 
 
-def groups(classes: list[np.ndarray], row_bytes: int) -> list[list[int]]:
-    """Positions of classes whose rows fit into RESIDENT_BYTES together, by first id; larger ones alone."""
+def groups(classes: list[np.ndarray], most: int) -> list[list[int]]:
+    """Positions of classes of at most that many images together, by their first ids; larger ones alone."""
     together, room = [], 0
     for i in sorted(range(len(classes)), key=lambda i: classes[i][0]):
-        size = len(classes[i]) * row_bytes
-        if size > room:
+        if len(classes[i]) > room:
             together.append([])
-            room = arrays.RESIDENT_BYTES
+            room = most
         together[-1].append(i)
-        room -= size
+        room -= len(classes[i])
     return together

@@ -11,7 +11,8 @@ import numpy as np
 
 from utils.files import BadInput, read_json, replacing, write_json
 
-RESIDENT_BYTES = 5 * 2 ** 28  # of a file, as much as is held at a time
+RESIDENT_BYTES = 2 ** 30  # of a file, as much as is held at a time
+NEIGHBORS = 2 ** 20  # Linux maps pages before the one asked for too, 64 KiB unless set otherwise
 
 
 def read_array(path: Path, remedy: str) -> np.ndarray:
@@ -46,6 +47,7 @@ def release(array: np.ndarray) -> None:
     if isinstance(array, np.memmap) and array.mode == "r" and len(array._mmap) > RESIDENT_BYTES:
         start = np.frombuffer(array._mmap, np.uint8).ctypes.data
         first, end = (address - start for address in np.byte_bounds(array))
+        first = max(0, first - NEIGHBORS)
         first -= first % mmap.PAGESIZE
         array._mmap.madvise(mmap.MADV_DONTNEED, first, end - first)
 
