@@ -59,19 +59,19 @@ def distances_to_centers(features: np.ndarray, labels: np.ndarray, center: str =
         center: "median", coordinate by coordinate, or "mean".
 
     Returns:
-        float64 (n,). Copies some columns of one class at a time.
+        float64 (n,). Copies some columns of one class at a time, and of a large file classes that fit into
+        RESIDENT_BYTES.
     """
     distances = np.empty(len(labels))
-    for members in pieces.members_of_classes(labels):
-        rows = pieces.rows_of(members)
-        columns = max(1, pieces.BLOCK_BYTES // (features.itemsize * len(members)))
-        squares = np.zeros(len(members))
-        for first in range(0, features.shape[1], columns):
-            block = np.ascontiguousarray(features[rows, first:first + columns].T)
+    classes = pieces.members_of_classes(labels)
+    for i, rows in pieces.of_classes(features, classes):
+        squares = np.zeros(len(rows))
+        for block in rows.columns():
+            block = np.ascontiguousarray(block.T)
             centers = CENTERS[center](block, axis=1, keepdims=True).astype(features.dtype)
             difference = block - centers.astype(float)
             squares += np.einsum("dn,dn->n", difference, difference)
-        distances[members] = np.sqrt(squares)
+        distances[classes[i]] = np.sqrt(squares)
     return distances
 
 

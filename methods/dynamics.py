@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from methods import pieces
 from methods.choice import Choice, keep_highest, number_to_keep
+from utils.arrays import release
 from utils.files import BadInput
 
 PROBABILITY, MARGIN, ERROR = range(3)  # rows of an epoch
@@ -29,11 +31,12 @@ def forgetting(labels: np.ndarray, number: int, generator: np.random.Generator, 
     """
     events = np.zeros(len(labels))
     learned, before = np.zeros((2, len(labels)), bool)
-    for margin in dynamics[:, MARGIN]:
-        correct = margin > 0
-        events += before & ~correct
-        learned |= correct
-        before = correct
+    for epochs in pieces.blocks(dynamics):
+        for margin in dynamics[epochs, MARGIN]:
+            correct = margin > 0
+            events += before & ~correct
+            learned |= correct
+            before = correct
     return keep_highest(np.where(learned, events, len(dynamics)), number, generator)
 
 
@@ -130,15 +133,22 @@ def dual(labels: np.ndarray, number: int, generator: np.random.Generator, *, dyn
 
 def mean_over_epochs(dynamics: np.ndarray, row: int) -> np.ndarray:
     """Mean over the epochs of row PROBABILITY, MARGIN or ERROR, float64 (n,)."""
-    return np.asarray(dynamics[:, row].mean(axis=0, dtype=float))
+    # In float64 sums of float16 numbers are exact, whatever their order.
+    return sum(dynamics[epochs, row].sum(axis=0, dtype=float)
+               for epochs in pieces.blocks(dynamics)) / len(dynamics)
 
 
 def over_windows(probability: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation over each `length` consecutive rows, float64 (n,)."""
+    # In float64 sums of float16 numbers are exact: a sum that moves on stays so, a constant has deviation 0.
+    total = probability[:length - 1].sum(axis=0, dtype=float)
     for first in range(len(probability) - length + 1):
-        # In float64 sums of float16 numbers are exact, so that a constant has deviation 0.
-        window = np.asarray(probability[first:first + length], float)
-        yield window.mean(axis=0), window.std(axis=0)
+        window = probability[first:first + length]
+        total += window[-1]
+        mean = total / length
+        yield mean, np.sqrt(sum((row - mean) ** 2 for row in window) / length)
+        total -= window[0]
+        release(window[:1])
 
 
 def at_most(epochs: int, method: str, **asked: int) -> list[int]:

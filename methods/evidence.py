@@ -7,6 +7,7 @@ import numpy as np
 
 from datasets import DataSet
 from datasets.pipeline import PADDING, EvaluationBatches
+from methods import pieces
 from models.checkpoint import load_network, run_of
 from utils.arrays import GrowingArrays, read_array, read_key
 from utils.files import BadInput, FolderInUse, locked, sha256
@@ -14,7 +15,6 @@ from utils.progress import progress_bar
 from utils.runs import identity, read_args
 
 BATCH_SIZE = 64
-BLOCK = 2 ** 14  # rows looked through at one time
 
 
 def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path) -> dict[str, np.ndarray]:
@@ -129,7 +129,7 @@ def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndar
     n = len(data.train.labels)
     if dynamics.dtype != np.float16 or dynamics.shape[1:] != (3, n) or not dynamics.size:
         raise BadInput(f"{path}: {dynamics.dtype} {dynamics.shape}, not float16 (epochs, 3, {n}); {command}")
-    if not all(np.isfinite(epoch).all() for epoch in dynamics):
+    if not all(np.isfinite(dynamics[epochs]).all() for epochs in pieces.blocks(dynamics)):
         raise BadInput(f"{path}: holds numbers that are not finite; {command}")
     args = read_args(path.parent)
     if args.get("images_sha256") != data.images_sha256:
@@ -157,7 +157,7 @@ def read_embeddings(path: Path, n: int | None) -> np.ndarray:
         raise BadInput(f"{path}: {features.dtype} {features.shape}; {remedy}")
     if n not in (None, len(features)):
         raise BadInput(f"{path}: {len(features)} rows, but {n} labels; make one row an image")
-    if not all(np.isfinite(features[i:i + BLOCK]).all() for i in range(0, len(features), BLOCK)):
+    if not all(np.isfinite(features[rows]).all() for rows in pieces.blocks(features)):
         raise BadInput(f"{path}: holds numbers that are not finite; {remedy}")
     return features if features.dtype == np.float32 else features.astype(np.float32)
 

@@ -21,7 +21,7 @@ def grand(labels: np.ndarray, number: int, generator: np.random.Generator, *, fe
         logits: finite, float32 (n, k), possibly a memory map.
     """
     score = np.empty(len(labels))
-    for rows in pieces.blocks(features, row_bytes=8 * logits.shape[1]):
+    for rows in pieces.blocks(features, logits, row_bytes=8 * logits.shape[1]):
         block = np.asarray(logits[rows], float)
         error = np.exp(block - block.max(axis=1, keepdims=True))
         error /= error.sum(axis=1, keepdims=True)

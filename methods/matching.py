@@ -33,20 +33,26 @@ def gm(labels: np.ndarray, number: int, generator: np.random.Generator, *, featu
     classes = pieces.members_of_classes(labels)
     quotas, remainders = np.divmod(number * np.array([len(members) for members in classes]), len(labels))
     quotas[keep_highest(remainders, number - quotas.sum(), generator).kept] += 1
-    return Choice(np.sort(np.concatenate([members[match(features[pieces.rows_of(members)], quota, unit)]
-                                          for members, quota in zip(classes, quotas) if quota])))
+    taken = [(members, quota) for members, quota in zip(classes, quotas) if quota]
+    picks = [taken[i][0][match(rows, taken[i][1], unit)]
+             for i, rows in pieces.of_classes(features, [members for members, _ in taken])]
+    return Choice(np.sort(np.concatenate(picks)))
 
 
-def match(points: np.ndarray, number: int, unit: bool) -> np.ndarray:
-    """Rows of `points` that GM Matching picks, in the order of picking, int64 (number,).
+def match(points: np.ndarray | pieces.Rows, number: int, unit: bool) -> np.ndarray:
+    """Rows of `points`, (n, d), that GM Matching picks, in the order of picking, int64 (number,).
 
     Everything is computed from inner products of points, the median being a weighted mean of them: of few
     points these are kept, of many computed again when needed.
     """
     n = len(points)
-    squares = np.einsum("nd,nd->n", points, points, dtype=float)
+    few = n * n * 8 <= GRAM_BYTES
+    if few:
+        points = points[:]
+    squares = np.concatenate([np.einsum("nd,nd->n", block, block, dtype=float)
+                              for block in (points[rows] for rows in pieces.blocks(points))])
     scale = 1 / np.sqrt(np.where(squares > 0, squares, 1)) if unit else np.ones(n)
-    if n * n * 8 <= GRAM_BYTES:
+    if few:
         scaled = points * scale[:, None]
         gram = scaled @ scaled.T
 
@@ -59,10 +65,13 @@ def match(points: np.ndarray, number: int, unit: bool) -> np.ndarray:
         def products(weights: np.ndarray) -> np.ndarray:
             weights = weights * scale
             mean = sum(weights[rows] @ points[rows] for rows in pieces.blocks(points))
-            return scale * np.concatenate([points[rows] @ mean for rows in pieces.blocks(points)])
+            return scale * unscaled_products(mean)
 
         def products_with(point: int) -> np.ndarray:
-            return points @ points[point] * scale * scale[point]
+            return unscaled_products(points[point]) * scale * scale[point]
+
+        def unscaled_products(vector: np.ndarray) -> np.ndarray:
+            return np.concatenate([points[rows] @ vector for rows in pieces.blocks(points)])
 
     with_median = products(geometric_median(products, squares * scale ** 2))
     with_theta = with_median.copy()

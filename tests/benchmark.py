@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BATCH = 128
 STEPS = 20  # of a round with and without training dynamics
+IMAGENET, IMAGENET_CLASS = 1_281_167, 1281  # images, and of a class
+WRITTEN_ROWS = 2 ** 12  # at a time
 NETWORK_BATCH = 32  # of every network in turn
 
 
@@ -297,6 +299,87 @@ def methods(rounds: int) -> None:
                   f"{peak:.0f} MB beside the memory-mapped files", flush=True)
 
 
+def scale(images: int, order: str, folder: Path | None) -> None:
+    """Print seconds and peak resident memory of the methods on files of ImageNet's size.
+
+    Each method is a process of its own, after plain reading of its files from front to back; both find
+    nothing of them in the system's cache. selfsup, which may read the features a hundred times, is left out.
+
+    Args:
+        order: "class", as a folder's, or "mixed".
+        folder: for a folder of the files, removed at the end; None: the system's for temporary files.
+    """
+    from methods import METHODS
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        write_evidence(Path(made), images, order)
+        print(f"{images} images, order: {order}; seconds, of which CPU (all cores), multiple of plain "
+              "reading, peak resident memory", flush=True)
+        for name, method in METHODS.items():
+            if not method.needs or name == "selfsup":
+                continue
+            paths = [Path(made, f"{need}.npy") for need in method.needs]
+            drop_from_cache(paths)
+            plain = read_plainly(paths)
+            drop_from_cache(paths)
+            command = [sys.executable, __file__, "--choose", name, "--folder", made]
+            seconds, cpu, peak = map(float, subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-3:])
+            print(f"{name}: {seconds:.1f} s, {cpu:.1f} s, {seconds / plain:.1f} x {plain:.1f} s, "
+                  f"{peak:.2f} GiB", flush=True)
+
+
+def write_evidence(folder: Path, images: int, order: str) -> None:
+    """Write labels, features (class mean and noise), logits and dynamics, some rows at a time."""
+    from utils.arrays import write_blocks
+    generator = np.random.default_rng(0)
+    classes = -(-images // IMAGENET_CLASS)
+    labels = np.arange(images) * classes // images
+    if order == "mixed":
+        generator.shuffle(labels)
+    np.save(folder / "labels.npy", labels)
+    means = generator.standard_normal((classes, 2048), np.float32)
+    parts = [labels[first:first + WRITTEN_ROWS] for first in range(0, images, WRITTEN_ROWS)]
+    write_blocks(folder / "features.npy", (
+        means[part] + generator.standard_normal((len(part), 2048), np.float32) for part in parts))
+    write_blocks(folder / "logits.npy", (
+        generator.standard_normal((len(part), classes), np.float32) for part in parts))
+    write_blocks(folder / "dynamics.npy", (
+        (generator.random((1, 3, images), np.float32) - [[0], [0.5], [0]]).astype(np.float16)
+        for _ in range(90)))
+
+
+def drop_from_cache(paths: list[Path]) -> None:
+    """Let the system forget what it holds of files."""
+    for path in paths:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())  # what is not on the disk yet stays
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_plainly(paths: list[Path]) -> float:
+    """Seconds to read files from front to back."""
+    begun = time.perf_counter()
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            buffer = bytearray(2 ** 23)
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - begun
+
+
+def choose(name: str, folder: Path) -> None:
+    """Print seconds, CPU seconds and the peak of resident memory, in GiB, of one choice."""
+    from methods import METHODS
+    begun, cpu = time.perf_counter(), time.process_time()
+    labels = np.load(folder / "labels.npy")
+    method = METHODS[name]
+    method.choose(labels, len(labels) // 5, np.random.default_rng(0), **{
+        need: np.load(folder / f"{need}.npy", mmap_mode="r") for need in method.needs})
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
+    print(seconds, cpu, int(peak.split()[1]) / 2 ** 20)
+
+
 TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "methods": methods, "dynamics": dynamics,
          "start": start,
          "training": lambda rounds: compare("training", rounds),
@@ -306,11 +389,22 @@ TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "methods": method
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds; their median is printed")
-    parser.add_argument("--only", choices=TASKS)
+    parser.add_argument("--only", choices=[*TASKS, "scale"],
+                        help="scale, which no other run includes, writes 16.3 GB and removes them")
+    parser.add_argument("--images", type=int, default=IMAGENET, help="of --only scale")
+    parser.add_argument("--order", choices=["class", "mixed"], default="class", help="of --only scale")
+    parser.add_argument("--folder", type=Path, help="for the files of --only scale; None: a temporary one")
     parser.add_argument("--network", help=argparse.SUPPRESS)  # a process of --only networks
+    parser.add_argument("--choose", help=argparse.SUPPRESS)  # a process of --only scale
     args = parser.parse_args()
     if args.network:
         network_speed(args.network, args.rounds)
+        return
+    if args.choose:
+        choose(args.choose, args.folder)
+        return
+    if args.only == "scale":
+        scale(args.images, args.order, args.folder)
         return
     for name, task in TASKS.items():
         if args.only in (None, name):

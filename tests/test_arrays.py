@@ -1,14 +1,15 @@
-"""Arrays that grow in a file: whole after every write and every cut, and on a full disk."""
+"""Arrays in files: grown, whole after every write and every cut, and on a full disk; read and released."""
 import io
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from utils import arrays
 from utils.arrays import GrowingArray, GrowingArrays, read_array, write_blocks
 from utils.files import BadInput
 
@@ -289,3 +290,55 @@ def test_an_archive_of_arrays_is_refused(path: Path) -> None:
 def test_a_missing_file_is_named_with_its_remedy(path: Path) -> None:
     with pytest.raises(BadInput, match="x.npy: missing; do this"):
         read_array(path, "do this")
+
+
+# Read in bounded memory
+
+def test_a_small_file_may_stay_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(path, ROWS)
+    mapped = np.load(path, mmap_mode="r")
+    assert arrays.stays(ROWS) and arrays.stays(mapped)
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", ROWS[:3].nbytes)
+    assert arrays.stays(ROWS) and not arrays.stays(mapped) and arrays.stays(mapped[2:5])
+
+
+def resident_files() -> int:
+    """Bytes of files that are resident in this process."""
+    words = Path("/proc/self/status").read_text().split()
+    return 1024 * int(words[words.index("RssFile:") + 1])
+
+
+@pytest.mark.parametrize("view", [lambda array: array, lambda array: array[100:], lambda array: array[:, 7:9],
+                                  lambda array: array.T])
+def test_what_is_released_leaves_memory_and_can_be_read_again(view: Callable, path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    content = np.arange(2 ** 22, dtype=np.float32).reshape(-1, 1024)  # 16 MiB
+    np.save(path, content)
+    part = view(np.load(path, mmap_mode="r"))
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 2 ** 20)
+    before = resident_files()
+    assert part.tobytes() == view(content).tobytes()
+    assert resident_files() > before + 2 ** 23
+    arrays.release(part)
+    assert resident_files() < before + 2 ** 20
+    assert part.tobytes() == view(content).tobytes()
+
+
+@pytest.mark.parametrize("mode, resident", [("c", 0), ("r", 2 ** 24)])
+def test_what_is_small_or_changed_is_not_released(mode: str, resident: int, path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(path, np.ones((1024, 1024), np.float32))
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", resident)
+    array = np.load(path, mmap_mode=mode)
+    if mode == "c":
+        array[:] = 2  # in memory alone
+    total, before = array.sum(), resident_files()
+    arrays.release(array)
+    assert resident_files() > before - 2 ** 20
+    assert array.sum() == total
+
+
+def test_what_is_no_file_is_not_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 0)
+    arrays.release(ROWS)
+    assert ROWS.sum() == 66

@@ -14,6 +14,7 @@ import methods
 from methods import METHODS, Choice, Method, distances, dynamics, gradients, matching, pieces
 from methods.choice import keep_highest, keep_lowest, middle, number_to_keep
 from methods.dynamics import mean_over_epochs
+from utils import arrays
 from utils.files import BadInput
 
 RATES = (0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
@@ -399,17 +400,112 @@ def test_one_seed_one_coreset(name: str) -> None:
     assert differ == (name in ("random", "forgetting", "selfsup", "ccs", "dual"))
 
 
+def on_disk(folder: Path, evidence: dict) -> dict:
+    """The same arrays, memory-mapped."""
+    for need, array in evidence.items():
+        np.save(folder / f"{need}.npy", array)
+    return {need: np.load(folder / f"{need}.npy", mmap_mode="r") for need in evidence}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_memory_maps_give_the_same(name: str, tmp_path: Path) -> None:
-    maps = {}
-    for need, array in EVIDENCE.items():
-        np.save(tmp_path / f"{need}.npy", array)
-        maps[need] = np.load(tmp_path / f"{need}.npy", mmap_mode="r")
-    mapped, plain = run(name, 20, evidence=maps), run(name, 20)
+    mapped, plain = run(name, 20, evidence=on_disk(tmp_path, EVIDENCE)), run(name, 20)
     assert mapped.kept.tolist() == plain.kept.tolist()
     assert type(mapped.kept) is np.ndarray
     if plain.score is not None:
         assert type(mapped.score) is np.ndarray and (mapped.score == plain.score).all()
+
+
+# More features than memory
+
+ORDERS = {"mixed": LABELS, "by class": np.sort(LABELS), "two runs of a class": np.sort(LABELS) * 7 % 12,
+          "one class": np.zeros(N, int)}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("resident", [1, 15 * EVIDENCE["features"][0].nbytes, N * 5 * 4])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
+def test_no_order_and_no_memory_change_the_choice(name: str, resident: int, order: str, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for no class, for some of them together but not for the largest, and for all."""
+    plain = run(name, 20, labels=ORDERS[order])
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(matching, "GRAM_BYTES", 8 * 15 ** 2)
+    small_blocks = run(name, 20, labels=ORDERS[order])
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", resident)
+    mapped = run(name, 20, labels=ORDERS[order], evidence=on_disk(tmp_path, EVIDENCE))
+    assert mapped.kept.tolist() == small_blocks.kept.tolist() == plain.kept.tolist()
+    if plain.score is not None:
+        assert mapped.score.tobytes() == small_blocks.score.tobytes()
+        assert np.allclose(mapped.score, plain.score, rtol=1e-5)  # float32 sums of other blocks
+
+
+@pytest.mark.parametrize("name", ["moderate", "herding", "grand", "gm"])
+def test_mixed_images_are_chosen_as_those_in_order(name: str, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 15 * EVIDENCE["features"][0].nbytes)
+    mixed = run(name, 20, evidence=on_disk(tmp_path, EVIDENCE))
+    ids = np.argsort(LABELS, kind="stable")
+    in_order = run(name, 20, labels=LABELS[ids], evidence={
+        need: array[ids] for need, array in EVIDENCE.items() if need != "dynamics"})
+    assert sorted(ids[in_order.kept]) == mixed.kept.tolist()
+    if mixed.score is not None:
+        assert in_order.score.tobytes() == mixed.score[ids].tobytes()
+
+
+def test_classes_go_together_as_they_lie_in_the_file() -> None:
+    classes = [np.arange(first, last) for first, last in [(7, 9), (9, 15), (0, 3), (3, 5), (5, 7)]]
+    assert pieces.groups(classes, 5) == [[2, 3], [4, 0], [1]]
+
+
+@pytest.mark.parametrize("order, copies", [("by class", []), ("mixed", [[0, 3, 4], [8, 11]])])
+def test_only_mixed_classes_are_copied(order: str, copies: list, tmp_path: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for all that fit together."""
+    labels, copied, copy_rows = np.array([0, 3, 4, 8, 11])[np.arange(N) % 5], [], pieces.copy_rows
+    if order == "by class":
+        labels.sort()
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 45 * EVIDENCE["features"][0].nbytes)
+    monkeypatch.setattr(pieces, "copy_rows", lambda array, ids, out: copied.append(
+        np.unique(labels[ids]).tolist()) or copy_rows(array, ids, out))
+    run("moderate", 20, labels=labels, evidence=on_disk(tmp_path, EVIDENCE))
+    assert copied == copies
+
+
+def resident_bytes(array: np.memmap) -> int:
+    """Of its file, what is resident in this process."""
+    [size] = [lines[lines.index("Rss:") + 1] for lines in
+              (mapping.split() for mapping in Path("/proc/self/smaps").read_text().split("VmFlags"))
+              if str(array.filename) in lines]
+    return int(size) * 1024
+
+
+@pytest.mark.parametrize("name, classes, by_class", [
+    *[(name, 20, False) for name, method in METHODS.items() if method.needs],
+    *[(name, *layout) for name in ("moderate", "gm")
+      for layout in [(20, True), (2, False), (2, True), (1, True)]]])
+def test_memory_does_not_grow_with_the_files(name: str, classes: int, by_class: bool, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of 8 MB and 1 MiB for them: two of twenty classes fit in, but none of two."""
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 2 ** 20)
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", 2 ** 17)
+    monkeypatch.setattr(matching, "GRAM_BYTES", 2 ** 15)
+    n = 500
+    evidence = {"features": np.ones((n, 4096), np.float32), "logits": np.ones((n, 4000), np.float32),
+                "dynamics": np.ones((2700, 3, n), np.float16)}
+    evidence["features"] += seeded().random(n, np.float32)[:, None]
+    labels = np.arange(n) % classes
+    if by_class:
+        labels.sort()
+    evidence = on_disk(tmp_path, {need: evidence[need] for need in METHODS[name].needs})
+    tracemalloc.start()
+    try:
+        run(name, 4, evidence=evidence, labels=labels)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * arrays.RESIDENT_BYTES
+    assert sum(map(resident_bytes, evidence.values())) < 3 * arrays.RESIDENT_BYTES
 
 
 @pytest.mark.parametrize("by_class", [False, True])

@@ -1,5 +1,7 @@
-""".npy files: read without trust, and grown row by row, so that a stopped run's successor goes on."""
+""".npy files: read without trust and in bounded memory, and grown row by row, so that a stopped run's
+successor goes on."""
 import io
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from utils.files import BadInput, read_json, replacing, write_json
+
+RESIDENT_BYTES = 2 ** 30  # of a file, as much as is held at a time
+NEIGHBORS = 2 ** 20  # Linux maps pages before the one asked for too, 64 KiB unless set otherwise
 
 
 def read_array(path: Path, remedy: str) -> np.ndarray:
@@ -25,6 +30,26 @@ def read_array(path: Path, remedy: str) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise BadInput(f"{path}: not a .npy file; {remedy}")
     return array
+
+
+def stays(array: np.ndarray) -> bool:
+    """Whether an array may be in memory as a whole: it is already, or it is mapped and small."""
+    return not isinstance(array, np.memmap) or array.nbytes <= RESIDENT_BYTES
+
+
+def release(array: np.ndarray) -> None:
+    """Take a part of a memory-mapped file, read and done with, out of this process's resident memory.
+
+    Without that a pass over the file ends with all of it resident, as long as the machine has memory. It
+    stays in the system's page cache, and the array may be read again. Arrays that are not mapped, to be
+    read only, from files larger than RESIDENT_BYTES are left as they are.
+    """
+    if isinstance(array, np.memmap) and array.mode == "r" and len(array._mmap) > RESIDENT_BYTES:
+        start = np.frombuffer(array._mmap, np.uint8).ctypes.data
+        first, end = (address - start for address in np.byte_bounds(array))
+        first = max(0, first - NEIGHBORS)
+        first -= first % mmap.PAGESIZE
+        array._mmap.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 class GrowingArray:
