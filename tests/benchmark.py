@@ -230,7 +230,7 @@ def folder_round(folder: Path, workers: int) -> Callable[[], None]:
 
 
 class Photos:
-    """The same for PyTorch: torchvision's RandomResizedCrop, flip, ToTensor and Normalize of Pillow images."""
+    """The same for PyTorch: torchvision's RandomResizedCrop, flip, ToTensor, Normalize of Pillow images."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(str(path) for path in (folder / "train/class").iterdir()) * REPEATS
