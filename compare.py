@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent
 COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
            "last_accuracy", "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")
 # What all runs of a folder have in common.
-FIXED = ("dataset", "image_size", "classes", "arch", "epoch", "base_epoch", "batch_size", "lr")
+FIXED = ("dataset", "name", "image_size", "classes", "arch", "epoch", "base_epoch", "batch_size", "lr")
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +47,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--epoch", default=200, type=options.positive, help="epochs of a coreset run")
     data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run; None: --epoch")
     data.add_argument("--batch_size", default=128, type=options.positive, help="images a step")
-    data.add_argument("--lr", default=0.1, type=options.above_zero, help="learning rate at the start")
+    data.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: "
+                      "train.py's")
     options.add_device_option(data)
     compared = parser.add_argument_group("what is compared")
     compared.add_argument("--methods", nargs="+", default=["random", "moderate"], choices=METHODS,
@@ -70,6 +71,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     if 0 in args.rates:
         parser.error("--rates 0: keeps no image; name fractions above 0")
     args.base_epoch = args.base_epoch or args.epoch
+    args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     return args
 
 
@@ -124,29 +126,30 @@ def main(argv: list[str] | None = None) -> None:
 def plan(args: argparse.Namespace) -> list[Run]:
     """All runs: of each seed the base run, then its coresets."""
     common = ["--dataset", args.dataset, "--data", str(args.data)]
-    for name in ("image_size", "classes"):
+    for name in ("name", "image_size", "classes", "workers"):
         value = getattr(args, name)
         common += [f"--{name}", str(value)] if value else []
     train = ["train.py", *common, "--arch", args.arch, "--batch_size", str(args.batch_size), "--lr",
              f"{args.lr:g}", "--device", args.device, "--resume"]
     n = 0
     if args.equal == "steps":
-        n = len(open_dataset(args.dataset, args.data, classes=args.classes).train.labels)
+        data = open_dataset(args.dataset, args.data, classes=args.classes, own_name=args.name)
+        n = len(data.train.labels)
 
     def steps(images: int) -> int:
         return -(-images // args.batch_size)
 
-    runs = []
+    runs, data_name = [], args.name or args.dataset
     for seed in args.seeds:
         base_dir, own = args.out / f"seed-{seed}", ["--seed", str(seed)]
-        base = base_dir / args.dataset / args.arch
+        base = base_dir / data_name / args.arch
         runs.append(Run(WHOLE, 1.0, seed, "epochs", ((*train, *own, "--epoch", str(args.base_epoch),
                                                       "--model_dir", str(base_dir)),), base))
         model_dir = base_dir if args.equal == "epochs" else base_dir / "equal-steps"
         for rate in args.rates:
             for method in args.methods:
                 save = args.out / "index" / f"seed-{seed}" / f"rate-{rate:g}"
-                name = args.dataset if method == "moderate" else f"{args.dataset}-{method}"
+                name = data_name if method == "moderate" else f"{data_name}-{method}"
                 select = ("selection.py", *common, *own, "--ckpt", str(base / "best.pth"), "--device",
                           args.device, "--method", method, "--rate", f"{rate:g}", "--save", str(save))
                 epochs = args.epoch
@@ -154,7 +157,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
                     epochs = round(args.base_epoch * steps(n) / steps(number_to_keep(n, rate)))
                 runs.append(Run(method, rate, seed, args.equal, (select, (
                     *train, *own, "--epoch", str(epochs), "--model_dir", str(model_dir), "--prune",
-                    str(save / f"{name}.bin"))), model_dir / args.dataset / args.arch,
+                    str(save / f"{name}.bin"))), model_dir / data_name / args.arch,
                                 save / f"{name}.bin"))
     return runs
 

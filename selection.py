@@ -3,7 +3,7 @@
     python selection.py --dataset CIFAR100 --ckpt ckpt/CIFAR100/resnet50/best.pth --rate 0.2
 
 Other methods by --method. Writes <save>/<dataset>.bin (ids to drop), .json (manifest), .scores.npy and .png;
-for other methods than moderate <save>/<dataset>-<method>.*
+for other methods than moderate <save>/<dataset>-<method>.*; of a folder of images also .txt, the files kept.
 """
 import argparse
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import utils  # noqa: F401  first: it sets what MindSpore reads when it is loade
 import numpy as np
 
 from datasets import SOURCES, DataSet, open_dataset
+from datasets.folder import FileSplit
 from datasets.index import write_index
 from methods import METHODS, Choice
 from methods.choice import number_to_keep
@@ -131,7 +132,7 @@ def open_task(args: argparse.Namespace) -> Task:
         return Task(args.features.stem, read_labels(args.labels), None, origin)
     of_run = read_args(args.ckpt.parent) if args.ckpt else {}
     data = open_dataset(args.dataset, args.data, args.image_size or of_run.get("image_size"),
-                        args.classes or of_run.get("classes"))
+                        args.classes or of_run.get("classes"), args.name)
     return Task(data.name, data.train.labels, data, {"images_sha256": data.images_sha256})
 
 
@@ -154,8 +155,8 @@ def gather(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray],
                     "epochs": len(evidence["dynamics"])}
     if "features" in needs or "logits" in needs:
         arch = find_arch(args.arch, args.ckpt)
-        evidence |= features_and_logits(task.data, arch, args.ckpt, args.save)
-        sources |= {"arch": arch, "image_size": task.data.train.image_shape[0]}
+        evidence |= features_and_logits(task.data, arch, args.ckpt, args.save, args.workers)
+        sources |= {"arch": arch, "image_size": task.data.image_size}
     return {name: evidence[name] for name in needs}, sources
 
 
@@ -191,7 +192,7 @@ def per_class(task: Task, choice: Choice) -> str:
 
 def write_results(index: Path, task: Task, choice: Choice, method: str, rate: float, drop: np.ndarray,
                   manifest: dict[str, Any]) -> None:
-    """Write the scores and the picture, then index and manifest.
+    """Write the scores, the picture and the names of files kept, then index and manifest.
 
     Raises:
         BadInput: they cannot be written.
@@ -205,9 +206,12 @@ def write_results(index: Path, task: Task, choice: Choice, method: str, rate: fl
     captions = task.labels if data is None else [data.classes[label] for label in task.labels]
     title = f"{task.name}, {method}: {len(choice.kept)} of {n} training images kept (rate {rate:g})"
     picture = draw_selection(title, choice.score, METHODS[method].score, choice.kept, n,
-                             data and data.train.pixels, captions)
+                             data and data.pictures, captions)
     with replacing(index.with_suffix(".png")) as temporary:
         picture.save(temporary, format="PNG")
+    if data and isinstance(data.train, FileSplit):
+        with replacing(index.with_suffix(".txt")) as temporary, open(temporary, "wb") as file:
+            file.writelines(b"train/%b\n" % data.train.path(i) for i in choice.kept)
     write_index(index, drop, manifest)
 
 

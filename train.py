@@ -4,6 +4,7 @@
     python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin
     python train.py --dataset CIFAR100 --data data --resume      (resumes an interrupted run)
     python train.py --dataset tiny --data data/tiny-imagenet-200 --epoch 90 --batch_size 256
+    python train.py --dataset folder --data PATH --epoch 90 --batch_size 256      (images of your own)
 
 Writes best.pth, last.pth, args.json, log.csv and, for the whole set, dynamics.npy to
 <model_dir>/<dataset>/<arch>/; with --prune, to a folder coreset-... below it.
@@ -21,7 +22,7 @@ from mindspore import nn, ops
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.index import coreset_name, read_index
-from datasets.pipeline import PADDING, Batch, EvaluationBatches, TrainingBatches
+from datasets.pipeline import PADDING, Batch, EvaluationBatches, TrainingBatches, check_images
 from models import NETWORKS, check_image_size, create_model
 from models.checkpoint import load_run, save_checkpoint, save_run, text_tensor
 from utils import options
@@ -37,13 +38,15 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = options.Parser("Train a network on a data set, whole or as a coreset.")
     data = parser.add_argument_group("data")
     options.add_data_options(data, SOURCES)
+    data.add_argument("--check", action="store_true", help="decode every image before training starts")
     data.add_argument("--prune", type=Path, help="index file of ids to leave out; None: train on all images")
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
     network.add_argument("--epoch", default=200, type=options.positive, help="epochs; milestones of the "
                          "learning rate keep their fraction of the run")
     network.add_argument("--batch_size", default=128, type=options.positive, help="images a step")
-    network.add_argument("--lr", default=0.1, type=options.above_zero, help="learning rate at the start")
+    network.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: 0.1, of a "
+                         "folder 0.1 times batch_size / 256")
     options.add_seed_option(network, of="weights, order and transforms")
     options.add_device_option(network)
     output = parser.add_argument_group("output")
@@ -59,15 +62,16 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.resume and not args.save:
         parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
+    args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     device = set_up(args.device, args.seed)
-    data = open_dataset(args.dataset, args.data, args.image_size, args.classes)
-    check_image_size(args.arch, data.train.image_shape[0])
-    folder = args.model_dir / args.dataset / args.arch
+    data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
+    check_image_size(args.arch, data.image_size)
+    folder = args.model_dir / data.name / args.arch
     keep, manifest = np.arange(len(data.train.labels)), None
     if args.prune:
         drop, manifest = read_index(args.prune, data.name, data.train.ids, data.images_sha256)
@@ -76,6 +80,9 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
+    if args.check:
+        for split, index in ((data.train, keep), (data.test, np.arange(len(data.test.labels)))):
+            check_images(split, index, args.workers)
     described = {**vars(args), "device": device, "images": len(keep), "images_sha256": data.images_sha256,
                  "kept_sha256": hashlib.sha256(keep.astype("<i8")).hexdigest(), "index": manifest,
                  "versions": versions()}
@@ -85,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             network = create_model(args.arch, len(data.classes), data.source.small_images)
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
                          args.eval_freq, args.save, resume, args.dynamics and not args.prune,
-                         runs.identity(described))
+                         runs.identity(described), args.workers)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(runs.after_ctrl_c(folder, args.save)) from None
     print(f"best test accuracy {best:.2f} %; results in {folder}")
@@ -93,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int,
           lr: float, seed: int, eval_freq: int = 1, save: bool = True, resume: bool = False,
-          dynamics: bool = False, run: str = "") -> float:
+          dynamics: bool = False, run: str = "", workers: int | None = None) -> float:
     """Train a network with the data set's recipe on the images `keep`; return the best test accuracy, in %.
 
     Writes after each epoch, in this order: log.csv; with `dynamics`, dynamics.npy; with `save`, best.pth if
@@ -104,6 +111,7 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     Args:
         eval_freq: epochs from one test to the next.
         run: identity of the run, for its checkpoints.
+        workers: threads that make batches; None: one a core.
 
     Raises:
         BadInput: a file cannot be written, or `resume` finds files that are damaged or not of one run.
@@ -114,8 +122,8 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     optimizer = make_optimizer(network, recipe.weight_decay, lr)
     train_step = make_train_step(network, optimizer, recipe.clip_norm, dynamics)
     test_step = make_test_step(network)
-    batches = TrainingBatches(data, keep, batch_size, seed)
-    test_batches = EvaluationBatches(data, data.test, batch_size, data.source.test_transform)
+    batches = TrainingBatches(data, keep, batch_size, seed, workers)
+    test_batches = EvaluationBatches(data, data.test, batch_size, data.source.test_transform, workers)
     finished, best, rows = resume_run(network, optimizer, folder) if resume else (0, -1.0, [])
     record = runs.Dynamics(folder / "dynamics.npy", len(data.train.labels), finished) if dynamics else None
     for epoch in range(finished, epochs):

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import cifar, scenes, tiny, toy
+from datasets import cifar, folder, scenes, tiny, toy
+from datasets.folder import FileSplit
 from datasets.images import Split
-from datasets.transforms import PadAndCrop, RandomResizedCrop, RandomTransform, ResizeAndCenterCrop
+from datasets.transforms import Images, PadAndCrop, RandomResizedCrop, RandomTransform, ResizeAndCenterCrop
 from utils.files import BadInput
 
-TestTransform = Callable[[np.ndarray], np.ndarray]
+TestTransform = Callable[[Images], np.ndarray]
+SMALLEST, SMALLEST_OF_IMAGENET = 8, 64  # sides in pixels: that any network takes; of ImageNet variants
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,20 @@ class Recipe:
         gamma: see milestones.
         weight_decay: on every parameter.
         clip_norm: largest global gradient norm; None: gradients are not clipped.
+        lr: learning rate at the start.
+        lr_batch: images a step that `lr` is for, to others it is in proportion; None: it is for any number.
     """
     epochs: int
     milestones: tuple[int, ...]
     gamma: float
     weight_decay: float
     clip_norm: float | None = None
+    lr: float = 0.1
+    lr_batch: int | None = None
+
+    def start(self, batch_size: int) -> float:
+        """The learning rate at the start, where none is given."""
+        return self.lr * batch_size / self.lr_batch if self.lr_batch else self.lr
 
     def learning_rate(self, start: float, epoch: int, epochs: int) -> float:
         """The rate of an epoch (from 0) in a run of `epochs`; milestones keep their fraction of the run."""
@@ -45,18 +55,28 @@ class Source:
         mean, std: of each channel, of images scaled to [0, 1].
         small_images: whether networks take their CIFAR variant, not their ImageNet variant.
         train_transform: of training images, before a horizontal flip with probability 1/2.
-        test_transform: of test images; None: they stay as they are. Features for a selection are of training
-            images as they are, whatever these say.
+        test_transform: of test images; None: they stay as they are.
+        feature_transform: of training images for features; None: they stay as they are, as in the release.
         sizes: sides that the images can have, in pixels; the first is their own.
+        side: to which the transforms bring images of any sizes, in pixels; None: images have one size.
     """
-    read: Callable[[Path], tuple[Split, Split, list[str]]]
+    read: Callable[[Path], tuple[Split, Split, list[str]] | tuple[FileSplit, FileSplit, list[str]]]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     small_images: bool
     recipe: Recipe
     train_transform: RandomTransform
     test_transform: TestTransform | None = None
+    feature_transform: TestTransform | None = None
     sizes: tuple[int, ...] = ()
+    side: int | None = None
+
+    def of_side(self, side: int) -> "Source":
+        """The row for images of any sizes that are brought to this side, in pixels, as ImageNet's to 224."""
+        evaluation = ResizeAndCenterCrop(round(side * 256 / 224), side)
+        return replace(self, side=side, small_images=side < SMALLEST_OF_IMAGENET,
+                       train_transform=RandomResizedCrop(side, side), test_transform=evaluation,
+                       feature_transform=evaluation)
 
 
 @dataclass(frozen=True)
@@ -64,19 +84,36 @@ class DataSet:
     """A data set as the scripts use it: its images and its row of the table.
 
     Args:
+        name: in folders and files that the scripts write.
         images_sha256: of all training images and labels at their own size, so that an index made at one size
-            serves the others.
+            serves the others; of one's own images their paths and file sizes.
     """
     name: str
-    train: Split
-    test: Split
+    train: Split | FileSplit
+    test: Split | FileSplit
     classes: list[str]
     source: Source
     images_sha256: str
 
+    @property
+    def image_size(self) -> int:
+        """Side of the images that networks get, in pixels."""
+        return self.source.side or self.train.image_shape[0]
+
+    def pictures(self, ids: np.ndarray) -> np.ndarray:
+        """The training images of these ids as features are computed of them, uint8 (k, h, w, 3).
+
+        Raises:
+            BadInput: an image cannot be decoded.
+        """
+        images, transform = self.train.pixels(ids), self.source.feature_transform
+        return transform(images) if transform else images
+
 
 CIFAR_RECIPE = Recipe(epochs=200, milestones=(60, 120, 160), gamma=0.2, weight_decay=5e-4)
 TINY_RECIPE = Recipe(epochs=90, milestones=(30, 60), gamma=0.1, weight_decay=1e-4, clip_norm=1.0)
+IMAGENET_RECIPE = Recipe(epochs=90, milestones=(30, 60), gamma=0.1, weight_decay=1e-4, lr_batch=256)
+FOLDER = "folder"
 SOURCES = {
     "CIFAR100": Source(cifar.read_cifar100, mean=(0.50707, 0.48654, 0.44091), std=(0.26733, 0.25643, 0.27615),
                        small_images=True, recipe=CIFAR_RECIPE, train_transform=PadAndCrop(4),
@@ -87,6 +124,9 @@ SOURCES = {
                    test_transform=ResizeAndCenterCrop(resize=73, side=64), sizes=(64,)),
     "toy": Source(toy.make_toy, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), small_images=True,
                   recipe=CIFAR_RECIPE, train_transform=PadAndCrop(2), sizes=(16,)),
+    FOLDER: Source(folder.read_folder, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+                   small_images=False, recipe=IMAGENET_RECIPE,
+                   train_transform=RandomResizedCrop(224, 224)).of_side(224),
 }
 SCENES = {
     "CIFAR100": {"CIFAR100C": scenes.read_cifar100c, "CIFAR100A": scenes.read_cifar100a,
@@ -97,15 +137,17 @@ SOURCES |= {name: replace(SOURCES[parent], read=read) for parent, readers in SCE
             for name, read in readers.items()}
 
 
-def open_dataset(name: str, folder: Path, image_size: int | None = None, classes: int | None = None
-                 ) -> DataSet:
-    """Read a data set into memory.
+def open_dataset(name: str, path: Path, image_size: int | None = None, classes: int | None = None,
+                 own_name: str | None = None) -> DataSet:
+    """Read a data set into memory, or list it where its images stay on disk.
 
     Args:
+        path: its folder.
         image_size: side in pixels; None: the data set's own. Smaller images are box averages, as those of
             downsampled ImageNet (Chrabaszcz, Loshchilov, Hutter, arXiv:1707.08819), and crops move by as
-            as much less.
+            as much less. Images of a folder have any sizes, and their transforms bring them to this one.
         classes: take the images of that many classes, the first ones; None: of all.
+        own_name: of a folder of one's own images; None: `name`.
 
     Raises:
         BadInput: unknown name or size; fewer classes than asked for; missing or damaged files.
@@ -113,18 +155,26 @@ def open_dataset(name: str, folder: Path, image_size: int | None = None, classes
     if name not in SOURCES:
         raise BadInput(f"--dataset {name}: unknown; known are {', '.join(SOURCES)}")
     source = SOURCES[name]
-    if image_size not in (None, *source.sizes):
+    if own_name is not None and name != FOLDER:
+        raise BadInput(f"--name {own_name}: only for --dataset {FOLDER}; leave it out")
+    if own_name != FOLDER and own_name in SOURCES:
+        raise BadInput(f"--name {own_name}: the name of another data set; name another one")
+    if source.side:
+        if image_size is not None and image_size < SMALLEST:
+            raise BadInput(f"--image_size {image_size}: too small; name a number of {SMALLEST} or more")
+        source = source.of_side(image_size or source.side)
+    elif image_size not in (None, *source.sizes):
         sizes = " or ".join(map(str, source.sizes))
         raise BadInput(f"--image_size {image_size}: images of {name} can have {sizes} pixels; name one of "
                        "these or leave it out")
-    train, test, names = source.read(folder)
+    train, test, names = source.read(path)
     sha256 = train.sha256()
     if classes is not None:
         if not 2 <= classes <= len(names):
             raise BadInput(f"--classes {classes}: {name} has {len(names)}; name a number from 2 to that")
         train, test, names = train.of_classes(classes), test.of_classes(classes), names[:classes]
-    if image_size not in (None, source.sizes[0]):
+    if image_size not in (None, source.side, *source.sizes[:1]):
         factor = source.sizes[0] // image_size
         train, test = train.shrunk(factor), test.shrunk(factor)
         source = replace(source, train_transform=PadAndCrop(source.train_transform.padding // factor))
-    return DataSet(name, train, test, names, source, sha256)
+    return DataSet(own_name or name, train, test, names, source, sha256)

@@ -1,10 +1,13 @@
-"""What data sets do to images, uint8 (n, h, w, 3) to uint8 (n, side, side, 3), before normalization.
+"""What data sets do to images, each uint8 (h, w, 3) or a Pillow image, to uint8 (n, side, side, 3).
 
 Resizing is Pillow's, bilinear and antialiased where it shrinks, as torchvision's transforms have it.
 
 A transform for training has two halves: `draw` takes all that is random for a batch from a generator,
-`__call__` does the work with it. So the work may be done in any thread and still depends on the seed alone.
+whatever the images' sizes, which are known when they are decoded; `__call__` does the work with it. So the
+work may be done in any thread and still depends on the seed alone.
 """
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,24 +16,33 @@ from PIL import Image
 
 BILINEAR = Image.Resampling.BILINEAR
 TRIES = 10  # boxes that a random resized crop draws before it takes the central one, as torchvision does
+Images = Iterable[np.ndarray | Image.Image]  # one array of images, or images of different sizes
+
+
+def as_pillow(image: np.ndarray | Image.Image) -> Image.Image:
+    """An image, uint8 (h, w, 3), as Pillow's, or one that is."""
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
 class RandomTransform(Protocol):
     """A transform for training."""
 
-    def draw(self, generator: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
-        """What is random for n images of one size, int (k, n)."""
+    def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
+        """What is random for n images, (k, n)."""
 
-    def __call__(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
         """The transformed images."""
 
 
 @dataclass(frozen=True)
 class PadAndCrop:
-    """A crop of the image's own size at a random place after `padding` black pixels on each side."""
+    """A crop of the image's own size at a random place after `padding` black pixels on each side.
+
+    Of images in one array, uint8 (n, h, w, 3).
+    """
     padding: int
 
-    def draw(self, generator: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
+    def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
         """Top and left, int (2, n)."""
         return generator.integers(0, 2 * self.padding + 1, (2, n))
 
@@ -57,40 +69,55 @@ class RandomResizedCrop:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def draw(self, generator: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
-        """Top, left, height and width of each part, int (4, n)."""
-        area = height * width * generator.uniform(*self.scale, (n, TRIES))
-        ratio = np.exp(generator.uniform(*np.log(self.ratio), (n, TRIES)))
-        widths = np.rint(np.sqrt(area * ratio)).astype(int)
-        heights = np.rint(np.sqrt(area / ratio)).astype(int)
-        fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
-        first = np.arange(n), fits.argmax(1)
-        low, high = self.ratio
-        central = min(height, round(width / low)), min(width, round(height * high))
-        heights = np.where(fits.any(1), heights[first], central[0])
-        widths = np.where(fits.any(1), widths[first], central[1])
-        places = generator.random((2, n))
-        tops = np.where(fits.any(1), places[0] * (height - heights + 1), (height - heights) // 2).astype(int)
-        lefts = np.where(fits.any(1), places[1] * (width - widths + 1), (width - widths) // 2).astype(int)
-        return np.stack([tops, lefts, heights, widths])
+    def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
+        """Numbers in [0, 1) that give area and ratio of each try, then the place, float64 (22, n)."""
+        return generator.random((2 * TRIES + 2, n))
 
-    def __call__(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        return np.stack([self._one(image, *box) for image, box in zip(images, drawn.T.tolist())])
+    def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
+        return np.stack([self.cut(image, numbers) for image, numbers in zip(images, drawn.T.tolist())])
 
-    def _one(self, pixels: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-        part = Image.fromarray(pixels).crop((left, top, left + width, top + height))
-        part = part.resize((self.crop, self.crop), BILINEAR)
-        return np.asarray(part.resize((self.side, self.side), BILINEAR))
+    def cut(self, image: np.ndarray | Image.Image, numbers: list[float]) -> np.ndarray:
+        """The part of an image that its numbers give, resized, uint8 (side, side, 3)."""
+        image = as_pillow(image)
+        return self.resized(image, *self.box(numbers, image.height, image.width))
+
+    def box(self, numbers: list[float], height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the part of an image of that size."""
+        smallest, largest = self.scale
+        narrowest, widest = map(math.log, self.ratio)
+        for i in range(TRIES):
+            area = height * width * (smallest + (largest - smallest) * numbers[2 * i])
+            ratio = math.exp(narrowest + (widest - narrowest) * numbers[2 * i + 1])
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                return int(numbers[-2] * (height - h + 1)), int(numbers[-1] * (width - w + 1)), h, w
+        h, w = min(height, round(width / self.ratio[0])), min(width, round(height * self.ratio[1]))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def resized(self, image: Image.Image, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """A part of an image, resized, uint8 (side, side, 3)."""
+        part = image.crop((left, top, left + width, top + height))
+        for side in (self.crop, self.side):
+            if part.size != (side, side):
+                part = part.resize((side, side), BILINEAR)
+        return np.asarray(part)
 
 
 @dataclass(frozen=True)
 class ResizeAndCenterCrop:
-    """The square image resized to `resize` pixels, then its central `side` pixels square."""
+    """The image, its shorter side resized to `resize` pixels; of that the central `side` pixels square."""
     resize: int
     side: int
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        resized = np.stack([np.asarray(Image.fromarray(image).resize((self.resize, self.resize), BILINEAR))
-                            for image in images])
-        first = round((self.resize - self.side) / 2)
-        return resized[:, first:first + self.side, first:first + self.side]
+    def __call__(self, images: Images) -> np.ndarray:
+        return np.stack([self.cut(as_pillow(image)) for image in images])
+
+    def cut(self, image: Image.Image) -> np.ndarray:
+        """One image's, uint8 (side, side, 3)."""
+        shorter = min(image.size)
+        # Whole pixels, rounded down, as torchvision's Resize has the longer side.
+        width, height = (self.resize * length // shorter for length in image.size)
+        left, top = round((width - self.side) / 2), round((height - self.side) / 2)
+        if image.size != (width, height):
+            image = image.resize((width, height), BILINEAR)
+        return np.asarray(image.crop((left, top, left + self.side, top + self.side)))

@@ -17,7 +17,8 @@ from utils.runs import identity, read_args
 BATCH_SIZE = 64
 
 
-def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path) -> dict[str, np.ndarray]:
+def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, workers: int | None = None
+                        ) -> dict[str, np.ndarray]:
     """Features, float32 (n, d), and logits, float32 (n, k), of the training images by a checkpoint.
 
     Memory-mapped from <checkpoint>.features.npy and .logits.npy beside the checkpoint, or from
@@ -27,13 +28,14 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path) 
 
     Args:
         save: the index's folder, locked by the caller.
+        workers: threads that make batches; None: one a core.
 
     Raises:
         BadInput: the checkpoint does not fit the network, its features are not finite, or a file cannot be
             written.
     """
     key = {"dataset": data.name, "arch": arch, "checkpoint_sha256": sha256(checkpoint),
-           "images_sha256": data.images_sha256, "image_size": data.train.image_shape[0],
+           "images_sha256": data.images_sha256, "image_size": data.image_size,
            "classes": len(data.classes)}
     beside, at_index = checkpoint.with_suffix(""), save / data.name
     for stem in (beside, at_index):
@@ -44,9 +46,9 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path) 
     network = load_network(arch, checkpoint, len(data.classes), data.source.small_images)
     try:
         with locked(checkpoint.parent):
-            return extract(network, data, beside, key)
+            return extract(network, data, beside, key, workers)
     except FolderInUse:
-        return extract(network, data, at_index, key)
+        return extract(network, data, at_index, key, workers)
 
 
 def kept_paths(stem: Path) -> dict[str, Path]:
@@ -71,7 +73,8 @@ def read_kept(stem: Path, key: dict, n: int) -> dict[str, np.ndarray]:
     return arrays if fits else {}
 
 
-def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict) -> dict[str, np.ndarray]:
+def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict, workers: int | None = None
+            ) -> dict[str, np.ndarray]:
     """Compute what is missing of features and logits, in evaluation mode and without random transforms.
 
     Each batch is added to the files at once.
@@ -85,7 +88,7 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict) -> dict[s
     Raises:
         BadInput: a file cannot be written, or features are not finite.
     """
-    batches = EvaluationBatches(data, data.train, BATCH_SIZE)
+    batches = EvaluationBatches(data, data.train, BATCH_SIZE, data.source.feature_transform, workers)
 
     @ms.jit
     def step(images: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
@@ -124,7 +127,7 @@ def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndar
     Raises:
         BadInput: the file is missing, damaged, or of other images or of another run than the checkpoint.
     """
-    command = f"python train.py --dataset {data.name} writes it, without --prune and with --dynamics True"
+    command = f"train.py writes it for {data.name}, without --prune and with --dynamics True"
     dynamics = read_array(path, command)
     n = len(data.train.labels)
     if dynamics.dtype != np.float16 or dynamics.shape[1:] != (3, n) or not dynamics.size:

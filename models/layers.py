@@ -136,14 +136,18 @@ def shift_right(x: ms.Tensor, bits: int) -> ms.Tensor:
 
 
 def pool(x: ms.Tensor, side: int = 1) -> ms.Tensor:
-    """Average an image over side x side equal cells and flatten: (n, c, h, w) to (n, c * side * side).
+    """Average an image over side x side cells and flatten: (n, c, h, w) to (n, c * side * side).
 
-    For any image whose h and w are multiples of `side`. A mean, since oneDNN's pooling of plain layouts is a
-    slow reference loop.
+    The cells are equal, or overlap by a pixel where h or w is no multiple of `side`, as those of PyTorch's
+    adaptive pooling. A mean, since oneDNN's pooling of plain layouts is a slow reference loop.
     """
     if side == 1:
         return ops.mean(x, (2, 3))
     n, c, h, w = x.shape
+    if h % side or w % side:
+        x = ops.stack([ops.mean(x[:, :, i * h // side:-(-(i + 1) * h // side)], 2) for i in range(side)], 2)
+        x = ops.stack([ops.mean(x[..., i * w // side:-(-(i + 1) * w // side)], 3) for i in range(side)], 3)
+        return x.reshape(n, -1)
     return ops.mean(x.reshape(n, c, side, h // side, side, w // side), (3, 5)).reshape(n, -1)
 
 

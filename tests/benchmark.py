@@ -30,6 +30,7 @@ STEPS = 20  # of a round with and without training dynamics
 IMAGENET, IMAGENET_CLASS = 1_281_167, 1281  # images, and of a class
 WRITTEN_ROWS = 2 ** 12  # at a time
 NETWORK_BATCH = 32  # of every network in turn
+PHOTOS, REPEATS, PHOTO_BATCH = 256, 4, 128  # JPEG files, how often each is in a round, images a batch
 
 
 def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
@@ -88,29 +89,28 @@ def torch_round(task: str, channels_last: bool) -> Callable[[], None]:
     return training if task == "training" else extraction
 
 
-ROUNDS = {
-    "MindSpore": mindspore_round,
-    "PyTorch NCHW": lambda task: torch_round(task, channels_last=False),
-    "PyTorch channels-last": lambda task: torch_round(task, channels_last=True),
-}
-
-
-def work(name: str, task: str, pipe: Connection) -> None:
-    run = ROUNDS[name](task)
+def work(prepare: Callable[..., Callable[[], None]], arguments: tuple, pipe: Connection) -> None:
+    run = prepare(*arguments)
     while pipe.recv():
         start = time.perf_counter()
         run()
         pipe.send(time.perf_counter() - start)
 
 
-def compare(task: str, rounds: int) -> None:
-    """Print images per second of every framework present, and MindSpore's ratio to the best other."""
+def alternate(contestants: dict[str, tuple[Callable[..., Callable[[], None]], tuple]], rounds: int
+              ) -> dict[str, list[float]]:
+    """Seconds of each round of those present, in turn, each in a process of its own; the first is warm-up.
+
+    Args:
+        contestants: by name, what prepares a round, and its arguments; those of PyTorch need torch.
+    """
     context = mp.get_context("spawn")
     pipes = {}
-    for name in ROUNDS:
-        if name == "MindSpore" or importlib.util.find_spec("torch"):
+    for name, (prepare, arguments) in contestants.items():
+        if not name.startswith("PyTorch") or importlib.util.find_spec("torch"):
             pipes[name], theirs = context.Pipe()
-            context.Process(target=work, args=(name, task, theirs), daemon=True).start()
+            # Not daemons, which may have no processes of their own.
+            context.Process(target=work, args=(prepare, arguments, theirs)).start()
             theirs.close()  # so that a worker's end is seen here
     seconds = {name: [] for name in pipes}
     for _ in range(rounds + 1):
@@ -119,6 +119,14 @@ def compare(task: str, rounds: int) -> None:
             seconds[name].append(pipe.recv())
     for pipe in pipes.values():
         pipe.send(False)
+    return seconds
+
+
+def compare(task: str, rounds: int) -> None:
+    """Print images per second of every framework present, and MindSpore's ratio to the best other."""
+    seconds = alternate({"MindSpore": (mindspore_round, (task,)),
+                         "PyTorch NCHW": (torch_round, (task, False)),
+                         "PyTorch channels-last": (torch_round, (task, True))}, rounds)
     speeds = {name: BATCH / statistics.median(times[1:]) for name, times in seconds.items()}
     for name, speed in speeds.items():
         print(f"ResNet-50 {task}, batch {BATCH}, {name}: {speed:.1f} img/s "
@@ -192,6 +200,106 @@ def tiny_pipeline(rounds: int) -> None:
         small.resize((64, 64), Image.Resampling.BICUBIC).save(file, format="JPEG")
         images.append(file.getvalue())
     time_pipeline("tiny", images, 256, rounds)
+
+
+def write_photos(folder: Path) -> None:
+    """PHOTOS JPEG files of 500x375 pixels and about 100 kB, as ImageNet's, in one class."""
+    from PIL import Image
+    generator = np.random.default_rng(0)
+    for part, photos in (("train", PHOTOS), ("val", 1)):
+        (folder / part / "class").mkdir(parents=True)
+        for i in range(photos):
+            pixels = generator.normal(0, 8, (375, 500, 3))
+            for side, share in ((4, 0.5), (16, 0.3), (64, 0.2)):
+                coarse = Image.fromarray(generator.integers(0, 256, (side, side, 3), np.uint8))
+                pixels += share * np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC))
+            photo = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            photo.save(folder / part / "class" / f"{i}.jpg", quality=93)
+
+
+def folder_round(folder: Path, workers: int) -> Callable[[], None]:
+    """One call of the result is one pass over the photos, each REPEATS times, as train.py has them at 224."""
+    from datasets import open_dataset
+    from datasets.pipeline import TrainingBatches
+    data = open_dataset("folder", folder)
+    batches = TrainingBatches(data, np.tile(data.train.ids, REPEATS), PHOTO_BATCH, 0, workers)
+
+    def run() -> None:
+        for _ in batches.epoch(0):
+            pass
+
+    return run
+
+
+class Photos:
+    """The same for PyTorch: torchvision's RandomResizedCrop, flip, ToTensor, Normalize of Pillow images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(str(path) for path in (folder / "train/class").iterdir()) * REPEATS
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple:
+        import torch
+        from PIL import Image
+        with open(self.paths[i], "rb") as file:
+            image = Image.open(file).convert("RGB")
+        width, height = image.size
+        top, left, h, w = self.box(height, width)
+        image = image.crop((left, top, left + w, top + h)).resize((224, 224), Image.Resampling.BILINEAR)
+        if torch.rand(1) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tensor = torch.from_numpy(np.array(image, np.uint8, copy=True)).permute((2, 0, 1)).contiguous()
+        tensor = tensor.to(torch.float32).div(255)
+        mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+        return tensor.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1)), 0
+
+    @staticmethod
+    def box(height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a part, as torchvision draws it."""
+        import torch
+        narrowest, widest = torch.log(torch.tensor((3 / 4, 4 / 3))).tolist()
+        for _ in range(10):
+            area = height * width * torch.empty(1).uniform_(0.08, 1.0).item()
+            ratio = torch.exp(torch.empty(1).uniform_(narrowest, widest)).item()
+            w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+            if 0 < w <= width and 0 < h <= height:
+                return (torch.randint(0, height - h + 1, (1,)).item(),
+                        torch.randint(0, width - w + 1, (1,)).item(), h, w)
+        side = min(height, width)
+        return (height - side) // 2, (width - side) // 2, side, side
+
+
+def torch_folder_round(folder: Path, workers: int) -> Callable[[], None]:
+    from torch.utils.data import DataLoader
+    loader = DataLoader(Photos(folder), PHOTO_BATCH, shuffle=True, num_workers=workers,
+                        persistent_workers=True)
+
+    def run() -> None:
+        for _ in loader:
+            pass
+
+    return run
+
+
+def folder_pipeline(rounds: int) -> None:
+    """Print images per second of JPEG files of 500x375 pixels at 224, here and by PyTorch's DataLoader."""
+    from utils.processes import usable_cores
+    workers = usable_cores()
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder))
+        kilobytes = statistics.mean(path.stat().st_size for path in Path(folder).glob("train/*/*")) / 1000
+        print(f"{PHOTOS} JPEG files of 500x375 pixels and {kilobytes:.0f} kB, at 224, {workers} workers",
+              flush=True)
+        seconds = alternate({"here": (folder_round, (Path(folder), workers)), "PyTorch's DataLoader": (
+            torch_folder_round, (Path(folder), workers))}, rounds)
+    speeds = {name: PHOTOS * REPEATS / statistics.median(times[1:]) for name, times in seconds.items()}
+    for name, speed in speeds.items():
+        print(f"folder input pipeline, {name}: {speed:.0f} img/s", flush=True)
+    if len(speeds) > 1:
+        ratio = speeds["here"] / speeds["PyTorch's DataLoader"]
+        print(f"folder input pipeline: here / PyTorch's DataLoader = {ratio:.2f}", flush=True)
 
 
 def time_pipeline(name: str, images: np.ndarray | list[bytes], batch_size: int, rounds: int) -> None:
@@ -380,7 +488,8 @@ def choose(name: str, folder: Path) -> None:
     print(seconds, cpu, int(peak.split()[1]) / 2 ** 20)
 
 
-TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "methods": methods, "dynamics": dynamics,
+TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline,
+         "folder-pipeline": folder_pipeline, "methods": methods, "dynamics": dynamics,
          "start": start,
          "training": lambda rounds: compare("training", rounds),
          "extraction": lambda rounds: compare("extraction", rounds), "networks": networks}

@@ -184,7 +184,7 @@ def check_refused(result: CompletedProcess, *words: str) -> None:
 
 def test_where_they_are_missing_a_line_names_the_command(select, work: Path) -> None:
     (work / RUN / "dynamics.npy").unlink()
-    check_refused(select(), f"{RUN}/dynamics.npy: missing; python train.py --dataset CIFAR100 writes it")
+    check_refused(select(), f"{RUN}/dynamics.npy: missing; train.py writes it for CIFAR100")
 
 
 def test_those_of_another_run_are_refused(select, other: Path, work: Path) -> None:

@@ -228,7 +228,9 @@ def test_a_transform_for_evaluation_comes_before_normalization(data: DataSet) ->
 
 def test_training_crops_are_torchvisions() -> None:
     expected = golden("transforms")
-    crops = SOURCES["tiny"].train_transform(make_pixels(8, 64), expected["boxes"].T)
+    transform = SOURCES["tiny"].train_transform
+    crops = np.stack([transform.resized(Image.fromarray(image), *box)
+                      for image, box in zip(make_pixels(8, 64), expected["boxes"].tolist())])
     assert crops.dtype == np.uint8 and (crops == expected["crops"]).all()
 
 
@@ -249,10 +251,16 @@ def torchvision_box(generator: np.random.Generator, height: int, width: int) -> 
     return (height - low) // 2, (width - high) // 2, low, high
 
 
+def boxes(crop: RandomResizedCrop, n: int, height: int, width: int) -> np.ndarray:
+    """Those that it draws for n images, int (n, 4)."""
+    drawn = crop.draw(np.random.default_rng(0), n)
+    return np.array([crop.box(numbers, height, width) for numbers in drawn.T.tolist()])
+
+
 @pytest.mark.parametrize("height, width", [(64, 64), (20, 64)])
 def test_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int) -> None:
     n = 5000
-    top, left, h, w = RandomResizedCrop(55, 64).draw(np.random.default_rng(0), n, height, width)
+    top, left, h, w = boxes(RandomResizedCrop(55, 64), n, height, width).T
     assert (top >= 0).all() and (left >= 0).all() and (top + h <= height).all() and (left + w <= width).all()
     generator = np.random.default_rng(1)
     expected = np.array([torchvision_box(generator, height, width) for _ in range(n)]).T
@@ -266,8 +274,8 @@ def test_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int) -> N
 
 def test_a_crop_that_never_fits_is_the_central_one() -> None:
     crop = RandomResizedCrop(55, 64, scale=(3.0, 3.0))
-    assert crop.draw(np.random.default_rng(0), 2, 64, 64).T.tolist() == [[0, 0, 64, 64]] * 2
-    assert crop.draw(np.random.default_rng(0), 1, 30, 64).T.tolist() == [[0, 12, 30, 40]]
+    assert boxes(crop, 2, 64, 64).tolist() == [[0, 0, 64, 64]] * 2
+    assert boxes(crop, 1, 30, 64).tolist() == [[0, 12, 30, 40]]
 
 
 class Noting(RandomResizedCrop):

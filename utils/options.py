@@ -2,6 +2,7 @@
 import argparse
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -27,13 +28,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_data_options(group: argparse._ActionsContainer, names: Iterable[str]) -> None:
-    """Add --dataset, --data, --image_size and --classes, as train.py and selection.py have them."""
-    group.add_argument("--dataset", default="CIFAR100", choices=names, help="data set")
+    """Add the options of the data set, as train.py and selection.py have them."""
+    group.add_argument("--dataset", default="CIFAR100", choices=names, help="data set; folder: images of "
+                       "your own, in train/<class>/ and val/<class>/")
     group.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own "
-                       "folder; for tiny, that folder itself")
+                       "folder; for tiny and folder, that folder itself")
+    group.add_argument("--name", type=plain_name, help="of --dataset folder, in the names of folders and "
+                       "files written; None: folder")
     group.add_argument("--image_size", type=positive, help="side of the images in pixels, 32, 16 or 8 "
-                       "of CIFAR; smaller ones train faster; None: the data set's own")
+                       "of CIFAR; smaller ones train faster; any from 8 on of a folder; None: the data set's "
+                       "own, 224 of a folder")
     group.add_argument("--classes", type=positive, help="number of classes, the first ones; None: all")
+    group.add_argument("--workers", type=positive, help="threads that decode and transform images; None: one "
+                       "a core")
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:
@@ -44,6 +51,17 @@ def add_device_option(group: argparse._ActionsContainer) -> None:
 def add_seed_option(group: argparse._ActionsContainer, of: str) -> None:
     """Add --seed; `of` says what it is the seed of."""
     group.add_argument("--seed", default=SEED, type=seed_number, help=f"of {of}")
+
+
+def plain_name(text: str) -> str:
+    """An option's name for files and folders: letters, digits, "_", "-" and ".", no "." or "-" first.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    if not re.fullmatch(r"\w[\w.-]{0,99}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain file name of letters, digits, _, - and .")
+    return text
 
 
 def boolean(text: str) -> bool:

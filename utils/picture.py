@@ -9,7 +9,7 @@ CELL, COLUMNS = 64, 12
 ROW_HEIGHT = 26 + CELL + 18
 BINS = 120
 INK, KEPT, DROPPED = "#222222", "#2f7ebc", "#c9ced6"
-Images = Callable[[np.ndarray], np.ndarray]  # ids (k,) to their images, uint8 (k, h, w, 3)
+Images = Callable[[np.ndarray], np.ndarray]  # ids (k,) to their images, square, uint8 (k, side, side, 3)
 
 
 def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: np.ndarray, n: int,
@@ -38,8 +38,9 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
         pen.text((MARGIN, top), heading, INK, font)
         for column, (i, pixels) in enumerate(zip(ids, images(ids))):
             left = MARGIN + column * (CELL + 6)
-            sheet.paste(Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.NEAREST),
-                        (left, top + 24))
+            # Small images show their pixels.
+            way = Image.Resampling.NEAREST if len(pixels) <= CELL else Image.Resampling.BILINEAR
+            sheet.paste(Image.fromarray(pixels).resize((CELL, CELL), way), (left, top + 24))
             pen.text((left, top + 26 + CELL), captions[i].replace("_", " ")[:12], INK, small)
         top += ROW_HEIGHT
     return sheet

@@ -25,6 +25,11 @@ class Place:
     card: str | None = None
 
 
+def usable_cores() -> int:
+    """Cores of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def make_places(jobs: int, cards: Sequence[str] = ()) -> list[Place]:
     """A place for each job: a card of its own, or an equal part of the cores that this process may use."""
     if cards:

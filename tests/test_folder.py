@@ -1,0 +1,465 @@
+"""One's own images on disk: listing, transforms, the commands, damaged files, memory."""
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from PIL import Image, features
+
+import train
+from datasets import SOURCES, DataSet, open_dataset
+from datasets.folder import read_image
+from datasets.pipeline import EvaluationBatches, TrainingBatches, check_images
+from datasets.transforms import RandomResizedCrop, ResizeAndCenterCrop
+from models.layers import pool
+from two_layers import NAME
+from utils.files import BadInput
+
+BILINEAR = Image.Resampling.BILINEAR
+CLASSES, TRAIN, VAL = ("ant", "bee", "n01440764"), 12, 4  # images of a class
+SMALL = ("--dataset", "folder", "--data", "images", "--image_size", 16)
+TRAINING = (*SMALL, "--arch", NAME, "--epoch", 2, "--batch_size", 10)
+
+
+def noise(seed: int, height: int, width: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def write_folder(folder: Path) -> Path:
+    """Small images of many sizes; return their folder."""
+    for part, images in (("train", TRAIN), ("val", VAL)):
+        for label, name in enumerate(CLASSES):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(images):
+                image = noise(100 * label + i, 20 + i, 40 - 2 * i).resize((48 - i, 25 + label), BILINEAR)
+                image.save(folder / part / name / f"{name}_{i}.JPEG", quality=95)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("folder") / "images")
+
+
+@pytest.fixture
+def folder(images: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(images, tmp_path / "images"))
+
+
+def paths(data: DataSet) -> list[str]:
+    return [data.train.path(i).decode() for i in range(len(data.train.labels))]
+
+
+# The listing
+
+
+def test_ids_follow_sorted_class_then_sorted_path(images: Path) -> None:
+    data = open_dataset("folder", images)
+    assert data.classes == list(CLASSES) and data.name == "folder" and data.image_size == 224
+    assert paths(data) == [f"{name}/{file}" for name in CLASSES
+                           for file in sorted(f"{name}_{i}.JPEG" for i in range(TRAIN))]
+    assert data.train.labels.dtype == np.int32
+    assert data.train.labels.tolist() == [0] * TRAIN + [1] * TRAIN + [2] * TRAIN
+    assert data.test.labels.tolist() == [0] * VAL + [1] * VAL + [2] * VAL
+    assert data.train.ids.tolist() == list(range(3 * TRAIN))
+
+
+def test_nested_folders_links_hidden_and_other_files(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    bee = folder / "train/bee"
+    shutil.rmtree(bee)
+    (bee / "b/deep/deeper").mkdir(parents=True)
+    (bee / "a-").mkdir()
+    (folder / "train/.hidden/x").mkdir(parents=True)
+    (bee / ".thumbs").mkdir()
+    image = folder / "train/ant/ant_0.JPEG"
+    for name in ("b/deep/deeper/1.jpg", "b/2.Jpeg", "a-/3.JPG", "c.jpeg", ".thumbs/4.jpg", "._5.jpg",
+                 "6.txt", "noname"):
+        shutil.copy(image, bee / name)
+    (bee / "d.jpg").symlink_to(image)
+    (bee / "linked").symlink_to(folder / "val/bee")
+    (folder / "train/zoo").symlink_to(folder / "val/ant")
+    (folder / "train/readme.jpg").write_text("not a class")
+    data = open_dataset("folder", folder)
+    assert data.classes == ["ant", "bee", "n01440764", "zoo"]
+    assert [path for path in paths(data) if path.startswith("bee")] == [
+        "bee/a-/3.JPG", "bee/b/2.Jpeg", "bee/b/deep/deeper/1.jpg", "bee/c.jpeg", "bee/d.jpg",
+        *(f"bee/linked/bee_{i}.JPEG" for i in range(VAL))]
+    assert paths(data)[-1] == f"zoo/ant_{VAL - 1}.JPEG"
+    assert "train: passed over 2 files that are no images by their suffix: '.txt', none" in (
+        capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../../.."])
+def test_a_link_to_a_folder_above_it_is_refused(folder: Path, target: str) -> None:
+    (folder / "train/bee/nested").mkdir()
+    (folder / "train/bee/nested/loop").symlink_to(target)
+    with pytest.raises(BadInput, match="loop: a link to a folder above it; delete it"):
+        open_dataset("folder", folder)
+
+
+def test_names_that_are_not_utf8_are_read(folder: Path) -> None:
+    name = os.fsencode(folder / "train/bee") + b"/\xff.png"
+    noise(0, 9, 9).save(os.fsdecode(name))
+    data = open_dataset("folder", folder)
+    assert data.train.path(2 * TRAIN) == b"bee/\xff.png"
+    assert next(data.train.pixels([2 * TRAIN])).size == (9, 9)
+
+
+def test_the_first_classes(images: Path) -> None:
+    every, some = open_dataset("folder", images), open_dataset("folder", images, classes=2)
+    assert some.classes == ["ant", "bee"] and some.images_sha256 == every.images_sha256
+    assert paths(some) == paths(every)[:2 * TRAIN] and some.train.ids.tolist() == list(range(2 * TRAIN))
+    assert len(some.test.labels) == 2 * VAL
+
+
+def test_the_identity_is_of_paths_and_sizes(folder: Path, images: Path) -> None:
+    def identity() -> str:
+        return open_dataset("folder", folder).images_sha256
+
+    path = folder / "train/bee/bee_3.JPEG"
+    content = path.read_bytes()
+    own = open_dataset("folder", images).images_sha256
+    assert identity() == own  # of another place
+    path.write_bytes(content[::-1])
+    (folder / "val/bee/bee_0.JPEG").unlink()
+    assert identity() == own
+    path.write_bytes(content + b"\0")
+    longer = identity()
+    path.write_bytes(content)
+    path.rename(path.with_name("bee_x.JPEG"))
+    assert len({own, longer, identity()}) == 3
+
+
+def test_an_image_takes_less_than_200_bytes_of_memory(tmp_path: Path) -> None:
+    n = 20_000
+    (tmp_path / "empty").touch()
+    for part, images in (("train", n), ("val", 4)):
+        for label in range(2):
+            (tmp_path / part / f"class {label}").mkdir(parents=True)
+            for i in range(images // 2):
+                os.link(tmp_path / "empty", tmp_path / part / f"class {label}/n01440764_{i:08}.JPEG")
+    open_dataset("folder", tmp_path)  # what is loaded once
+    tracemalloc.start()
+    data = open_dataset("folder", tmp_path)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data.train.labels) == n
+    assert kept < 60 * n and peak < 200 * n
+
+
+# Images and transforms
+
+
+def saved(path: Path, image: Image.Image, **settings: object) -> Image.Image:
+    image.save(path, **settings)
+    return read_image(str(path))
+
+
+def test_formats_and_modes_become_rgb(tmp_path: Path) -> None:
+    image = noise(0, 12, 17)
+    pixels = np.asarray(image)
+
+    def found(name: str, image: Image.Image, **settings: object) -> np.ndarray:
+        read = saved(tmp_path / name, image, **settings)
+        assert read.mode == "RGB" and read.size == (17, 12)
+        return np.asarray(read)
+
+    for name in ("x.png", "x.bmp", "x.tiff", "x.ppm", "no-suffix.JPEG.png"):
+        assert (found(name, image) == pixels).all(), name
+    image.save(tmp_path / "png.JPEG", format="PNG")  # ImageNet has one
+    assert (np.asarray(read_image(str(tmp_path / "png.JPEG"))) == pixels).all()
+    if features.check("webp"):
+        assert (found("x.webp", image, lossless=True) == pixels).all()
+    palette = image.quantize(8)
+    assert (found("p.png", palette) == np.asarray(palette.convert("RGB"))).all()
+    assert (found("p.gif", palette, save_all=True, append_images=[noise(1, 12, 17).quantize(8)])
+            == np.asarray(palette.convert("RGB"))).all()
+    alpha = image.copy()
+    alpha.putalpha(Image.fromarray(np.arange(12 * 17, dtype=np.uint8).reshape(12, 17)))
+    assert (found("rgba.png", alpha) == pixels).all()
+    gray = image.convert("L")
+    assert (found("l.png", gray) == np.asarray(gray)[..., None]).all()
+    assert (found("1.png", image.convert("1")) == np.asarray(image.convert("1"))[..., None] * 255).all()
+    flat = Image.new("RGB", (17, 12), (200, 100, 50)).convert("CMYK")
+    assert np.abs(found("cmyk.jpg", flat, quality=100).astype(int) - (200, 100, 50)).max() < 4
+    deep = np.random.default_rng(0).integers(0, 2 ** 16, (12, 17), np.uint16)
+    assert (found("16.png", Image.fromarray(deep)) == (deep >> 8)[..., None]).all()
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="f.tiff: pixels of 32 bits"):
+        saved(tmp_path / "f.tiff", Image.fromarray(np.ones((3, 3), np.float32)))
+
+
+@pytest.mark.parametrize("width, height, resized, corner", [
+    (500, 375, (341, 256), (58, 16)),  # torchvision: int(256 * 500 / 375), round((341 - 224) / 2)
+    (375, 500, (256, 341), (16, 58)),
+    (256, 257, (256, 257), (16, 16)),
+    (100, 90, (284, 256), (30, 16)),
+])
+def test_the_transform_for_evaluation_is_torchvisions(width: int, height: int, resized: tuple[int, int],
+                                                      corner: tuple[int, int]) -> None:
+    image = noise(0, height, width)
+    left, top = corner
+    expected = image.resize(resized, BILINEAR).crop((left, top, left + 224, top + 224))
+    source = SOURCES["folder"]
+    assert source.test_transform == source.feature_transform == ResizeAndCenterCrop(256, 224)
+    assert (source.test_transform([image])[0] == np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize("side, resize", [(8, 9), (64, 73), (100, 114), (224, 256), (384, 439)])
+def test_other_sides(side: int, resize: int, images: Path) -> None:
+    data = open_dataset("folder", images, side)
+    assert data.image_size == side and data.source.small_images == (side < 64)
+    assert data.source.train_transform == RandomResizedCrop(side, side)
+    assert data.source.test_transform == ResizeAndCenterCrop(resize, side)
+
+
+def test_each_image_draws_a_box_of_its_own_size() -> None:
+    """By hand: area 0.54 of the image, ratio 1; the second draws ratio 4/3 of all, which does not fit."""
+    crop = RandomResizedCrop(16, 16)
+    images = [noise(0, 60, 80), noise(1, 100, 30)]
+    drawn = np.zeros((22, 2))
+    drawn[0], drawn[1] = 0.5, 0.5
+    drawn[0, 1], drawn[1, 1], drawn[2, 1], drawn[3, 1] = 1, 1, 0.25, 0.5
+    drawn[-2], drawn[-1] = 0.999, 0.5
+    side = round((60 * 80 * 0.54) ** 0.5)
+    assert crop.box(drawn[:, 0].tolist(), 60, 80) == (60 - side, (80 - side + 1) // 2, side, side)
+    other = round((100 * 30 * (0.08 + 0.92 * 0.25)) ** 0.5)
+    assert crop.box(drawn[:, 1].tolist(), 100, 30) == (100 - other, int(0.5 * (31 - other)), other, other)
+    found = crop(iter(images), drawn)
+    for image, pixels, numbers in zip(images, found, drawn.T.tolist()):
+        top, left, height, width = crop.box(numbers, image.height, image.width)
+        part = image.crop((left, top, left + width, top + height)).resize((16, 16), BILINEAR)
+        assert (pixels == np.asarray(part)).all()
+
+
+def test_pooling_of_sides_that_are_no_multiple_overlaps_as_pytorchs() -> None:
+    x = np.random.default_rng(0).random((2, 3, 7, 4), np.float32)
+    expected = [x[:, :, i:i + 4, j:j + 2].mean((2, 3)) for i in (0, 3) for j in (0, 2)]
+    assert np.abs(pool(ms.Tensor(x), 2).asnumpy() - np.stack(expected, 2).reshape(2, -1)).max() < 1e-6
+
+
+# Batches
+
+
+def all_bytes(batches: object) -> bytes:
+    return b"".join(part.tobytes() for batch in batches for part in batch)
+
+
+def test_batches_are_the_same_whatever_the_workers(images: Path) -> None:
+    data = open_dataset("folder", images, 24)
+    keep = np.arange(1, 3 * TRAIN)
+    epochs = [all_bytes(TrainingBatches(data, keep, 17, seed=3, workers=workers).epoch(2))
+              for workers in (1, 2, 5)]
+    tests = [all_bytes(EvaluationBatches(data, data.test, 9, data.source.test_transform, workers))
+             for workers in (1, 2, 5)]
+    assert len(set(epochs)) == len(set(tests)) == 1
+
+
+def test_evaluation_batches_are_normalized_and_filled_up(images: Path) -> None:
+    data = open_dataset("folder", images, 24)
+    (_, first, _), (index, last, labels) = EvaluationBatches(data, data.test, 8, data.source.test_transform)
+    assert index.tolist() == [8, 9, 10, 11] + [-1] * 4 and labels.tolist() == [2] * 4 + [-1] * 4
+    assert not last[4:].any()
+    pixels = data.source.test_transform(data.test.pixels(range(8)))
+    expected = (pixels / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    assert np.abs(first - expected.transpose(0, 3, 1, 2)).max() < 1e-5
+
+
+def test_an_epoch_crops_and_flips(images: Path) -> None:
+    data = open_dataset("folder", images, 24)
+    drawn = []
+
+    class Noting(RandomResizedCrop):
+        def draw(self, *arguments: object) -> np.ndarray:
+            drawn.append(super().draw(*arguments))
+            return drawn[-1]
+
+    noting = Noting(24, 24)
+    data = dataclasses.replace(data, source=dataclasses.replace(data.source, train_transform=noting))
+    index, found, labels = map(np.concatenate, zip(*TrainingBatches(data, data.train.ids, 10, 0).epoch(0)))
+    assert sorted(index) == data.train.ids.tolist() and (labels == data.train.labels[index]).all()
+    pixels = noting(data.train.pixels(index), np.concatenate(drawn, 1)) / 255
+    expected = ((pixels - data.source.mean) / data.source.std).transpose(0, 3, 1, 2)
+    straight, mirrored = (np.abs(found - other).max((1, 2, 3)) < 1e-5
+                          for other in (expected, expected[..., ::-1]))
+    assert (straight ^ mirrored).all() and 8 < straight.sum() < 28
+
+
+# The recipe
+
+
+def test_the_recipe_is_imagenets() -> None:
+    recipe = SOURCES["folder"].recipe
+    rates = [recipe.learning_rate(0.1, epoch, 9) for epoch in range(9)]
+    assert rates == pytest.approx([0.1] * 3 + [0.01] * 3 + [0.001] * 3)
+    assert (recipe.weight_decay, recipe.clip_norm, recipe.epochs) == (1e-4, None, 90)
+
+
+@pytest.mark.parametrize("options, rate", [
+    ("--dataset folder --batch_size 256", 0.1), ("--dataset folder --batch_size 64", 0.025),
+    ("--dataset folder --batch_size 64 --lr 0.3", 0.3), ("--dataset tiny --batch_size 256", 0.1), ("", 0.1)])
+def test_the_learning_rate_follows_the_batch(options: str, rate: float) -> None:
+    assert train.parse_options(options.split()).lr == pytest.approx(rate)
+
+
+# The commands
+
+
+def run(script: Callable, work: Path, *command: object) -> str:
+    result = script(command[0], work, *command[1:])
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def work(images: Path, tmp_path_factory: pytest.TempPathFactory, script: Callable) -> Path:
+    """A folder in which the three commands have run, with a name."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "images").symlink_to(images)
+    output = [run(script, folder, "train.py", *TRAINING, "--name", "pets"),
+              run(script, folder, "selection.py", *SMALL, "--name", "pets", "--rate", 0.5, "--ckpt",
+                  f"ckpt/pets/{NAME}/best.pth"),
+              run(script, folder, "train.py", *TRAINING, "--name", "pets", "--prune", "index/pets.bin",
+                  "--check", "--workers", 1)]
+    (folder / "output.txt").write_text("".join(output))
+    return folder
+
+
+def test_the_three_commands(work: Path) -> None:
+    output = (work / "output.txt").read_text()
+    assert f"pets: {3 * TRAIN} of {3 * TRAIN} training images, {3 * VAL} test images, 3 classes" in output
+    assert f"kept {3 * TRAIN // 2} of {3 * TRAIN} images" in output
+    assert f"pets: {3 * TRAIN // 2} of {3 * TRAIN} training images" in output
+    run = work / "ckpt/pets" / NAME
+    assert {path.name for path in run.iterdir()} == {
+        "args.json", "best.pth", "last.pth", "log.csv", "dynamics.npy", "best.features.npy",
+        "best.features.json", "best.logits.npy", "coreset-moderate-0.5"}
+    args = json.loads((run / "args.json").read_text())
+    assert args["lr"] == 0.1 * 10 / 256 and args["name"] == "pets" and args["image_size"] == 16
+    assert {path.name for path in (work / "index").iterdir()} == {
+        f"pets.{suffix}" for suffix in ("bin", "json", "scores.npy", "png", "txt")}
+    assert json.loads((work / "index/pets.json").read_text())["image_size"] == 16
+    assert len(Image.open(work / "index/pets.png").getcolors(10 ** 6)) > 100
+
+
+def test_the_list_names_the_files_kept(work: Path, images: Path) -> None:
+    every = paths(open_dataset("folder", images))
+    kept = np.delete(every, pickle.loads((work / "index/pets.bin").read_bytes()))
+    assert (work / "index/pets.txt").read_text() == "".join(f"train/{path}\n" for path in kept)
+    assert all((images / line).is_file() for line in (work / "index/pets.txt").read_text().splitlines())
+
+
+def test_one_worker_and_two_write_the_same_files(work: Path, tmp_path: Path, script: Callable) -> None:
+    (tmp_path / "images").symlink_to(work / "images")
+    run(script, tmp_path, "train.py", *TRAINING, "--name", "pets", "--workers", 1)
+    run(script, tmp_path, "selection.py", *SMALL, "--name", "pets", "--rate", 0.5, "--workers", 1, "--ckpt",
+        f"ckpt/pets/{NAME}/best.pth")
+    for name in (*(f"ckpt/pets/{NAME}/{file}" for file in ("best.pth", "dynamics.npy", "best.features.npy")),
+                 "index/pets.bin", "index/pets.txt"):
+        assert (tmp_path / name).read_bytes() == (work / name).read_bytes(), name
+
+
+def test_an_index_serves_other_places_and_sizes_but_no_other_images(work: Path, folder: Path, tmp_path: Path,
+                                                                    script: Callable) -> None:
+    training = ("train.py", *TRAINING, "--name", "pets", "--prune", work / "index/pets.bin")
+    assert "18 of 36" in run(script, tmp_path, *training, "--image_size", 8, "--resume")
+    (folder / "train/bee/bee_3.JPEG").rename(folder / "train/bee/bee_03.JPEG")
+    result = script("train.py", tmp_path, *training[1:])
+    assert result.returncode == 2 and "made for other images or labels of pets" in result.stderr
+
+
+def test_classes(work: Path, tmp_path: Path, script: Callable) -> None:
+    (tmp_path / "images").symlink_to(work / "images")
+    assert f"folder: {2 * TRAIN} of {2 * TRAIN} training images, {2 * VAL} test images, 2 classes" in run(
+        script, tmp_path, "train.py", *TRAINING, "--classes", 2)
+    run(script, tmp_path, "selection.py", *SMALL, "--rate", 0.5, "--method", "el2n", "--ckpt",
+        f"ckpt/folder/{NAME}/best.pth")
+    lines = (tmp_path / "index/folder-el2n.txt").read_text().splitlines()
+    assert len(lines) == TRAIN and all(line.startswith(("train/ant/", "train/bee/")) for line in lines)
+
+
+# Damaged files and other bad input
+
+DAMAGE = {"cut": lambda content: content[:-200], "text": lambda _: b"no image", "empty": lambda _: b""}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_stops_the_run_with_its_name(folder: Path, damage: str) -> None:
+    path = folder / "train/bee/bee_3.JPEG"
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    data = open_dataset("folder", folder, 16)
+    message = "train/bee/bee_3.JPEG: damaged, or not an image"
+    with pytest.raises(BadInput, match=message):
+        list(TrainingBatches(data, data.train.ids, 10, 0).epoch(0))
+    with pytest.raises(BadInput, match=message):
+        check_images(data.train, data.train.ids, 2)
+    check_images(data.test, data.test.ids, 2)
+    check_images(data.train, np.arange(TRAIN), 2)
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_damage_is_one_line(folder: Path, tmp_path: Path, script: Callable, options: tuple[str, ...]) -> None:
+    path = folder / "val/bee/bee_3.JPEG"
+    path.write_bytes(path.read_bytes()[:-200])
+    result = script("train.py", tmp_path, *TRAINING, *options)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and not (tmp_path / "ckpt").exists() == (
+        bool(options))
+    assert "error: images/val/bee/bee_3.JPEG: damaged, or not an image" in result.stderr
+
+
+def test_a_file_that_has_gone_is_named(folder: Path) -> None:
+    data = open_dataset("folder", folder, 16)
+    (folder / "train/bee/bee_3.JPEG").unlink()
+    with pytest.raises(BadInput, match="bee_3.JPEG: cannot be read .No such file"):
+        check_images(data.train, data.train.ids, 1)
+
+
+def move_images_up(folder: Path) -> None:
+    for path in (folder / "val").glob("*/*"):
+        path.rename(folder / "val" / path.name)
+    for path in (folder / "val").glob("*/"):
+        if path.is_dir():
+            path.rmdir()
+
+
+BAD = [
+    (lambda folder: shutil.rmtree(folder), (), "images/train: missing; put images into train/<class>/"),
+    (lambda folder: shutil.rmtree(folder / "val"), (), "images/val: missing"),
+    (lambda folder: [shutil.rmtree(path) for path in (folder / "train").iterdir()], (),
+     "images/train: holds no class folder"),
+    (move_images_up, (), "images/val: holds no class folder"),
+    (lambda folder: (folder / "train/cat").mkdir(), (), "images/train/cat: holds no image"),
+    (lambda folder: (folder / "val/cat").mkdir(), (), "images/val/cat: a class that images/train lacks"),
+    (lambda folder: (folder / "train/ant/x.png").symlink_to("nowhere"), (), "ant/x.png: not a file"),
+    (lambda folder: os.mkfifo(folder / "train/ant/x.png"), (), "ant/x.png: not a file"),
+    (lambda folder: (folder / "train/ant/x.png").symlink_to("x.png"), (), "ant/x.png: cannot be read"),
+    (lambda folder: (folder / "train/ant/a\nb.png").touch(), (), "a line break in a name"),
+    (lambda _: None, ("--image_size", 7), "--image_size 7: too small"),
+    (lambda _: None, ("--classes", 4), "--classes 4: folder has 3"),
+    (lambda _: None, ("--name", "../x"), "--name: '../x' is not a plain file name"),
+    (lambda _: None, ("--name", ".."), "--name: '..' is not a plain file name"),
+    (lambda _: None, ("--name", ""), "--name: '' is not a plain file name"),
+    (lambda _: None, ("--name", "tiny"), "--name tiny: the name of another data set"),
+    (lambda _: None, ("--dataset", "toy", "--name", "pets"), "--name pets: only for --dataset folder"),
+    (lambda _: None, ("--workers", 0), "--workers"),
+]
+
+
+@pytest.mark.parametrize("change, options, message", BAD)
+def test_bad_input_is_one_line(folder: Path, tmp_path: Path, script: Callable, change: Callable,
+                               options: tuple, message: str) -> None:
+    change(folder)
+    result = script("train.py", tmp_path, "--dataset", "folder", "--data", "images", *options)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert message in result.stderr and result.stderr.startswith("train.py: error: ")
+    assert not (tmp_path / "ckpt").exists()
