@@ -181,7 +181,7 @@ def test_epochs_depend_on_seed_and_number_alone(cifar: Path) -> None:
 
 
 def test_an_unknown_set_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(BadInput, match="--dataset MNIST: unknown; known are CIFAR100, tiny, toy, folder, CIFAR100C"):
+    with pytest.raises(BadInput, match="--dataset MNIST: unknown; known are CIFAR100, tiny, toy, folder, "):
         open_dataset("MNIST", Path())
 
 
