@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The comparisons of docs/results.md, in the order in which they are most useful. May be stopped and started
+# again: finished runs are not run again, unfinished ones go on.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source utils/environment.sh
+environment requirements.txt
+[ -e data/noisy/cifar.npy ] || "$PYTHON" robust/noisy-cifar.py --classes 20
+[ -e data/cifar-100-corrupt/img.bin ] || "$PYTHON" robust/corrupt-cifar.py --rate 0.04
+
+first="random moderate herding gm ccs"
+others="forgetting el2n grand selfsup dual dyn-unc"
+
+compare() {  # a data set, then what differs
+    "$PYTHON" compare.py --dataset "$1" --out "results/$1" "${@:2}" --classes 20 --arch resnet6 \
+        --image_size 16 --batch_size 64 --base_epoch 30 --epoch 100 --device CPU --jobs 2 --paper
+}
+
+compare CIFAR100N --methods $first --rates 0.2 --seeds 1 2 3 4 5                                # A
+compare CIFAR100 --methods $first --rates 0.2 --seeds 1 2 3 4 5                                 # B
+compare CIFAR100N --methods random moderate ccs --rates 0.2 --seeds 1 2 3 --equal steps         # C
+compare CIFAR100 --methods random moderate ccs --rates 0.2 --seeds 1 2 3 --equal steps          # C
+compare CIFAR100C --methods $first --rates 0.2 --seeds 1 2 3                                    # D
+compare CIFAR100N --methods $others --rates 0.2 --seeds 1 2 3                                   # E
+compare CIFAR100 --methods $others --rates 0.2 --seeds 1 2 3                                    # E
+compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4 5                                # E
