@@ -22,26 +22,35 @@ class EvaluationBatches:
     Filled up so that one compiled graph serves every batch.
 
     Args:
+        share: (rank, size): every size-th batch from batch number `rank` on. All ranks have as many; the last
+            ones' last may have no image.
         transform: done to the images, uint8 (n, h, w, 3), before; None: they stay as they are, as features
             need them.
     """
 
     def __init__(self, data: DataSet, split: Split, batch_size: int,
-                 transform: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+                 transform: Callable[[np.ndarray], np.ndarray] | None = None,
+                 share: tuple[int, int] = (0, 1)) -> None:
         self.split = split
         self.batch_size = min(batch_size, len(split.labels))
         self.transform = transform
+        self.rank, self.ranks = share
         self.normalize = Normalizer(data)
 
     def __len__(self) -> int:
-        return -(-len(self.split.labels) // self.batch_size)
+        return self._batches_from(0)
+
+    def _batches_from(self, image: int) -> int:
+        return -(-(len(self.split.labels) - image) // (self.batch_size * self.ranks))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.starting_at(0)
 
     def starting_at(self, image: int) -> Iterator[Batch]:
         """The batches from that image on, which begins one of them."""
-        return in_threads(self._batch, range(image, len(self.split.labels), self.batch_size))
+        step = self.batch_size * self.ranks
+        first = image + self.rank * self.batch_size
+        return in_threads(self._batch, range(first, first + self._batches_from(image) * step, step))
 
     def _batch(self, start: int) -> Batch:
         n = len(self.split.labels)
@@ -58,15 +67,21 @@ class TrainingBatches:
     """The images `keep`, in a new order each epoch, transformed as the data set has it, flipped, normalized.
 
     An epoch's order and transforms depend on `seed` and the epoch's number alone.
+
+    Args:
+        share: (rank, size): of each batch every size-th image from number `rank` on, so that as many ranks
+            share it. One that gets none of a last batch gets its first with index and label -1.
     """
 
-    def __init__(self, data: DataSet, keep: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, data: DataSet, keep: np.ndarray, batch_size: int, seed: int,
+                 share: tuple[int, int] = (0, 1)) -> None:
         self.split = data.train
         self.size = data.train.image_shape[:2]
         self.transform = data.source.train_transform
         self.keep = keep
         self.batch_size = batch_size
         self.seed = seed
+        self.rank, self.ranks = share
         self.normalize = Normalizer(data)
 
     def __len__(self) -> int:
@@ -76,20 +91,28 @@ class TrainingBatches:
         """The batches of one epoch; the last one may be smaller."""
         return in_threads(self._batch, self._draw(number))
 
-    def _draw(self, number: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """All that is random: the images of each batch, what their transform needs, which are flipped."""
+    def _draw(self, number: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, bool]]:
+        """All that is random: the images of each batch, what their transform needs, which are flipped.
+
+        Drawn for the whole batch; of this rank's share, and whether that counts.
+        """
         generator = random_stream(self.seed, "epoch", number)
         order = generator.permutation(self.keep)
         for start in range(0, len(order), self.batch_size):
             index = order[start:start + self.batch_size]
             drawn = self.transform.draw(generator, len(index), *self.size)
-            yield index, drawn, generator.random(len(index)) < 0.5
+            flip = generator.random(len(index)) < 0.5
+            share = slice(self.rank, None, self.ranks) if self.rank < len(index) else slice(1)
+            yield index[share], drawn[:, share], flip[share], self.rank < len(index)
 
-    def _batch(self, plan: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Batch:
-        index, drawn, flip = plan
+    def _batch(self, plan: tuple[np.ndarray, np.ndarray, np.ndarray, bool]) -> Batch:
+        index, drawn, flip, counts = plan
         image = self.transform(self.split.pixels(index), drawn).transpose(0, 3, 1, 2)
         image[flip] = image[flip, ..., ::-1]
-        return index.astype(np.int32), self.normalize(image), self.split.labels[index]
+        label = self.split.labels[index]
+        if not counts:
+            index, label = np.full_like(index, PADDING), np.full_like(label, PADDING)
+        return index.astype(np.int32), self.normalize(image), label
 
 
 def in_threads(make: Callable[[Any], Batch], plans: Iterable[Any]) -> Iterator[Batch]:

@@ -23,6 +23,8 @@ TINY_WNIDS, TINY_TRAIN, TINY_VAL = ("n00000009", "n00000012", "n00000101"), 16, 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers",
                             "fuzz: 100,000 mutated files a reader, some minutes; run.sh leaves them out")
+    config.addinivalue_line("markers",
+                            "ranks: more of several ranks, by msrun too, a minute or two; run.sh leaves them out")
 
 
 @pytest.fixture(scope="session", autouse=True)
