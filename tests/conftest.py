@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers",
                             "fuzz: 100,000 mutated files a reader, some minutes; run.sh leaves them out")
     config.addinivalue_line("markers",
-                            "ranks: more of several ranks, by msrun too, a minute or two; run.sh leaves them out")
+                            "ranks: more of several ranks, some by msrun, minutes; run.sh leaves them out")
 
 
 @pytest.fixture(scope="session", autouse=True)

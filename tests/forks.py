@@ -116,8 +116,9 @@ class Forks:
         runs = []
         for i in range(number):
             more = {"options": options, **(of or {}).get(i, {})}
-            own = {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(i), "RANK_ID": str(i), "DEVICE_ID": str(i)}
-            runs.append(self.start(folder, script, *more.pop("options"), environment={**common, **own}, **more))
+            own = {**common, "MS_ROLE": "MS_WORKER", **dict.fromkeys(("MS_NODE_ID", "RANK_ID", "DEVICE_ID"),
+                                                                     str(i))}
+            runs.append(self.start(folder, script, *more.pop("options"), environment=own, **more))
         return runs
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import TRAIN, TRAINED
+import train
+from conftest import TRAIN, random_data
+from datasets import open_dataset
 from datasets.pipeline import PADDING, EvaluationBatches, TrainingBatches
-from conftest import random_data
 from forks import ROOT, Forks, Run
-from models.checkpoint import load_state
+from models.checkpoint import load_network, load_state
 from two_layers import NAME
 
 RUN = Path("ckpt/CIFAR100", NAME)
@@ -95,10 +96,11 @@ def test_one_seed_gives_two_ranks_the_same_bytes(runs: dict[str, Path]) -> None:
 
 
 def test_an_epochs_batches_are_shared_out_whole() -> None:
-    """Image for image those of one rank, transforms among it; a rank without images has one that counts not."""
+    """Image for image those of one rank, transformed alike; a rank without images has one of no account."""
     data, size = random_data(41, 3), 3
     whole = list(TrainingBatches(data, np.arange(41), 10, 1).epoch(2))
-    shares = [list(TrainingBatches(data, np.arange(41), 10, 1, (rank, size)).epoch(2)) for rank in range(size)]
+    shares = [list(TrainingBatches(data, np.arange(41), 10, 1, (rank, size)).epoch(2))
+              for rank in range(size)]
     for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
         for rank, part in enumerate(parts):
             if rank < len(batch[0]):
@@ -155,8 +157,8 @@ def test_a_killed_rank_is_named_and_the_run_goes_on(cifar: Path, forks: Forks, r
     stop = {"places": str(tmp_path / "places"), "change": "os.rename .last.pth.tmp", "number": 1}
     pair = finish(forks.start_ranks(2, tmp_path, *command, of={0: {"stop": stop}}))
     assert [run.returncode for run in pair] == [-signal.SIGKILL, 1]
-    assert pair[1].err == ("train.py: error: rank 0 of 2 was killed or has crashed; run the command again, of "
-                           "train.py with --resume\n")
+    assert pair[1].err == ("train.py: error: rank 0 of 2 was killed or has crashed; run the command again, "
+                           "of train.py with --resume\n")
     pair = forks.start_ranks(2, tmp_path, *command, "--resume")
     check(pair)
     assert "resuming after epoch 1" in pair[0].out
@@ -166,8 +168,8 @@ def test_a_killed_rank_is_named_and_the_run_goes_on(cifar: Path, forks: Forks, r
 
 @pytest.mark.parametrize("rank, number, status, line", [
     (1, signal.SIGKILL, 1, "train.py: error: rank 1 of 2 was killed or has crashed; "),
-    (0, signal.SIGINT, 130, f"train.py: stopped; the finished epochs are safe in {RUN}; go on with --resume"),
-    (1, signal.SIGINT, 130, f"train.py: stopped; the finished epochs are safe in {RUN}; go on with --resume")])
+    (0, signal.SIGINT, 130, f"train.py: stopped; the finished epochs are safe in {RUN}; go on with "),
+    (1, signal.SIGINT, 130, f"train.py: stopped; the finished epochs are safe in {RUN}; go on with ")])
 def test_a_signal_to_one_rank_ends_all(cifar: Path, forks: Forks, tmp_path: Path, rank: int, number: int,
                                        status: int, line: str) -> None:
     pair = forks.start_ranks(2, tmp_path, "train.py", "--data", cifar, *LONG)
@@ -246,14 +248,10 @@ def test_batch_normalization_keeps_the_first_ranks_statistics(cifar: Path, forks
 
 def accuracy(checkpoint: Path, cifar: Path) -> float:
     """Of a resnet20 on the test images at 8x8 pixels, in percent."""
-    import mindspore as ms
-    import train
-    from datasets import open_dataset
-    from models.checkpoint import load_network
     data = open_dataset("CIFAR100", cifar, 8)
     network = load_network("resnet20", checkpoint, len(data.classes), True)
     return train.run_batches(train.make_test_step(network), iter(EvaluationBatches(data, data.test, 50)), 1,
-                             "").accuracy if ms else 0
+                             "test").accuracy
 
 
 @pytest.fixture

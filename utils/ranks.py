@@ -63,15 +63,13 @@ def share_cores() -> None:
 
     Otherwise each rank's threads would be as many as there are cores.
     """
-    local = int(os.environ.get("MS_WORKER_NUM", 1))
-    number = os.environ.get("DEVICE_ID")  # on this host
-    if "MS_ROLE" not in os.environ or number is None or not hasattr(os, "sched_getaffinity"):
+    if os.environ.get("MS_ROLE") != "MS_WORKER" or not hasattr(os, "sched_getaffinity"):
         return
+    number, count = int(os.environ.get("DEVICE_ID", 0)), int(os.environ["MS_WORKER_NUM"])
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.suppress(OSError):  # the parent has gone
-        if set(cores) == os.sched_getaffinity(os.getppid()) and local <= len(cores):
-            i = int(number) % local
-            os.sched_setaffinity(0, cores[i * len(cores) // local:(i + 1) * len(cores) // local])
+        if os.sched_getaffinity(os.getppid()) == set(cores) and count <= len(cores):
+            os.sched_setaffinity(0, cores[number * len(cores) // count:(number + 1) * len(cores) // count])
 
 
 def init() -> None:
@@ -177,7 +175,7 @@ def finish(status: int, line: str) -> int:
         if line:
             print(line, file=sys.stderr)
     elif status and os.environ["MS_ROLE"] == "MS_WORKER":
-        time.sleep(WAIT)  # the first rank fails alike and says so; msrun would kill it if this one ended first
+        time.sleep(WAIT)  # the first rank says it; msrun would kill that one if this one ended before
     if status and "MS_ROLE" in os.environ:
         time.sleep(SHOW)
     return status
@@ -196,14 +194,14 @@ def unexpected(error: BaseException) -> tuple[int, str]:
 
 
 class Watch:
-    """Connections of the first rank with each other one, over which they tell of their ends, a JSON line each.
+    """Connections of the first rank with each other one, over which they tell of their ends, in a JSON line.
 
     One that breaks without such a line is that of a process that was killed.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.verdict: tuple[int, str] | None = None  # how the run ends: status and, where it is said here, why
+        self.verdict: tuple[int, str] | None = None  # status and, where it is said here, why
         self.over = threading.Event()  # there is a verdict
         self.finishing = False  # the main thread has nothing left to clean up
         self.done = threading.Semaphore(0)  # in the first rank: another one is done
