@@ -186,7 +186,7 @@ def test_a_signal_to_one_rank_ends_all(cifar: Path, forks: Forks, tmp_path: Path
 
 def test_ctrl_c_to_all_ranks_is_one_line(cifar: Path, forks: Forks, tmp_path: Path) -> None:
     pair = forks.start_ranks(2, tmp_path, "train.py", "--data", cifar, *LONG)
-    wait_for_epochs(tmp_path / RUN, 1, pair)
+    wait_for_epochs(tmp_path / RUN, 2, pair)
     for run in pair:
         run.send_signal(signal.SIGINT)
     check(pair, 130, "train.py: stopped; the finished epochs are safe")

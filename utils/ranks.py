@@ -13,13 +13,14 @@ import functools
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import numpy as np
 
@@ -89,6 +90,7 @@ def init() -> None:
     _state.update(rank=communication.get_rank(), size=communication.get_group_size())
     if size() > 1:
         _watch = Watch()
+        _watch.begin()  # now that `finish` knows of it
         silence_others()  # where msrun's variables told no number
         print(f"{size()} ranks, each with its share of every batch", flush=True)
 
@@ -205,13 +207,16 @@ class Watch:
         self.over = threading.Event()  # there is a verdict
         self.finishing = False  # the main thread has nothing left to clean up
         self.done = threading.Semaphore(0)  # in the first rank: another one is done
-        self.connections = self._connect()
-        for number, connection in self.connections.items():
-            threading.Thread(target=self._listen, args=(number, connection), daemon=True).start()
+        self.connections = self._connect()  # by the number of the rank at the other end
+
+    def begin(self) -> None:
+        """Listen to the others."""
+        for number in self.connections:
+            threading.Thread(target=self._listen, args=(number,), daemon=True).start()
 
     @staticmethod
-    def _connect() -> dict[int, socket.socket]:
-        """The other ranks' connections by their numbers; in another rank than the first, its only one."""
+    def _connect() -> dict[int, TextIO]:
+        """In the first rank a connection with each other one, in these the one with the first."""
         scheduler = os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"])
         family = socket.getaddrinfo(*scheduler, type=socket.SOCK_DGRAM)[0][0]
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -223,22 +228,22 @@ class Watch:
         told = gather(np.frombuffer(said.encode().ljust(ADDRESS_BYTES), np.uint8))[:ADDRESS_BYTES]
         if not server:
             address, port, secret = told.tobytes().decode().split()
-            connection = socket.create_connection((address, int(port)))
-            connection.sendall(f"{rank()} {secret}\n".encode())
+            connection = socket.create_connection((address, int(port))).makefile("rw")
+            print(rank(), secret, file=connection, flush=True)
             return {0: connection}
         found = {}
         while len(found) < size() - 1:
-            connection, _ = server.accept()
-            number, _, given = connection.makefile().readline().strip().partition(" ")
-            if given == secret:
+            connection = server.accept()[0].makefile("rw")
+            number, _, given = connection.readline().strip().partition(" ")
+            if given == secret:  # not a stranger
                 found[int(number)] = connection
         server.close()
         return found
 
-    def _listen(self, number: int, connection: socket.socket) -> None:
+    def _listen(self, number: int) -> None:
         """Wait for what another rank says of its end, or for its end."""
         try:
-            message = json.loads(connection.makefile().readline())
+            message = json.loads(self.connections[number].readline())
         except (OSError, ValueError):
             line = (f"{os.path.basename(sys.argv[0])}: error: rank {number} of {size()} was killed or has "
                     "crashed; run the command again, of train.py with --resume")
@@ -276,6 +281,8 @@ class Watch:
         except KeyboardInterrupt:
             status, line = 130, f"{os.path.basename(sys.argv[0])}: stopped" if rank() == 0 else ""
             self.over.wait(SHOW)  # where it came from another rank
+        for number in (signal.SIGINT, signal.SIGTERM):  # once is enough
+            signal.signal(number, signal.SIG_IGN)
         self._decide(status, line)
         if self.verdict[0]:
             self._leave()
@@ -286,7 +293,7 @@ class Watch:
     def _tell(self, status: int, line: str) -> None:
         for connection in self.connections.values():
             with contextlib.suppress(OSError):
-                connection.sendall(json.dumps({"status": status, "line": line}).encode() + b"\n")
+                print(json.dumps({"status": status, "line": line}), file=connection, flush=True)
 
     def _leave(self) -> NoReturn:
         """End this process as was decided, without MindSpore's own end, which waits for the other ranks."""
