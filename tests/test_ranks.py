@@ -229,10 +229,10 @@ def test_a_wrong_option_is_one_line(forks: Forks, tmp_path: Path) -> None:
 def test_three_ranks_train_as_one_does(cifar: Path, forks: Forks, tmp_path: Path) -> None:
     """Seven batches an epoch, the last one of two images."""
     command = "train.py", "--data", cifar, *OPTIONS, "--batch_size", 33
-    three = forks.start_ranks(3, tmp_path / "three", *command)
-    check([forks.start(tmp_path / "one", *command)])
+    three = forks.start_ranks(3, tmp_path, *command, "--model_dir", "three")
+    check([forks.start(tmp_path, *command, "--model_dir", "one")])
     check(three)
-    check_equal(tmp_path / "three" / RUN, tmp_path / "one" / RUN)
+    check_equal(*(tmp_path / name / RUN.relative_to("ckpt") for name in ("three", "one")))
 
 
 @pytest.mark.ranks

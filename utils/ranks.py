@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 
@@ -215,7 +215,7 @@ class Watch:
             threading.Thread(target=self._listen, args=(number,), daemon=True).start()
 
     @staticmethod
-    def _connect() -> dict[int, TextIO]:
+    def _connect() -> dict[int, BinaryIO]:
         """In the first rank a connection with each other one, in these the one with the first."""
         scheduler = os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"])
         family = socket.getaddrinfo(*scheduler, type=socket.SOCK_DGRAM)[0][0]
@@ -228,13 +228,14 @@ class Watch:
         told = gather(np.frombuffer(said.encode().ljust(ADDRESS_BYTES), np.uint8))[:ADDRESS_BYTES]
         if not server:
             address, port, secret = told.tobytes().decode().split()
-            connection = socket.create_connection((address, int(port))).makefile("rw")
-            print(rank(), secret, file=connection, flush=True)
+            connection = socket.create_connection((address, int(port))).makefile("rwb")
+            connection.write(f"{rank()} {secret}\n".encode())
+            connection.flush()
             return {0: connection}
         found = {}
         while len(found) < size() - 1:
-            connection = server.accept()[0].makefile("rw")
-            number, _, given = connection.readline().strip().partition(" ")
+            connection = server.accept()[0].makefile("rwb")
+            number, _, given = connection.readline().decode().strip().partition(" ")
             if given == secret:  # not a stranger
                 found[int(number)] = connection
         server.close()
@@ -293,7 +294,8 @@ class Watch:
     def _tell(self, status: int, line: str) -> None:
         for connection in self.connections.values():
             with contextlib.suppress(OSError):
-                print(json.dumps({"status": status, "line": line}), file=connection, flush=True)
+                connection.write(json.dumps({"status": status, "line": line}).encode() + b"\n")
+                connection.flush()
 
     def _leave(self) -> NoReturn:
         """End this process as was decided, without MindSpore's own end, which waits for the other ranks."""
