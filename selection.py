@@ -21,7 +21,7 @@ from methods.choice import number_to_keep
 from methods.evidence import features_and_logits, read_dynamics, read_embeddings, read_labels
 from models import NETWORKS
 from models.checkpoint import find_arch
-from utils import options
+from utils import options, ranks
 from utils.device import random_stream, set_up, versions
 from utils.files import BadInput, locked, replacing, sha256, write_array
 from utils.picture import draw_selection
@@ -108,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     index = args.save / f"{task.name if args.method == 'moderate' else f'{task.name}-{args.method}'}.bin"
     with locked(args.save):
         evidence, sources = gather(args, task)
+        ranks.others_end()
         settings = {name: getattr(args, name, setting.default) for name, setting in method.settings.items()}
         choice = method.choose(task.labels, number, random_stream(args.seed, args.method), **evidence,
                                **settings)

@@ -25,7 +25,7 @@ from datasets.index import coreset_name, read_index
 from datasets.pipeline import PADDING, Batch, EvaluationBatches, TrainingBatches, check_images
 from models import NETWORKS, check_image_size, create_model
 from models.checkpoint import load_run, save_checkpoint, save_run, text_tensor
-from utils import options
+from utils import options, ranks
 from utils.device import set_up, versions
 from utils.files import BadInput, locked
 from utils.progress import Metrics, progress_bar
@@ -122,8 +122,10 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     optimizer = make_optimizer(network, recipe.weight_decay, lr)
     train_step = make_train_step(network, optimizer, recipe.clip_norm, dynamics)
     test_step = make_test_step(network)
-    batches = TrainingBatches(data, keep, batch_size, seed, workers)
-    test_batches = EvaluationBatches(data, data.test, batch_size, data.source.test_transform, workers)
+    share = ranks.rank(), ranks.size()
+    batches = TrainingBatches(data, keep, batch_size, seed, workers, share)
+    test_batches = EvaluationBatches(data, data.test, -(-batch_size // ranks.size()),
+                                     data.source.test_transform, workers, share)
     finished, best, rows = resume_run(network, optimizer, folder) if resume else (0, -1.0, [])
     record = runs.Dynamics(folder / "dynamics.npy", len(data.train.labels), finished) if dynamics else None
     for epoch in range(finished, epochs):
@@ -134,6 +136,7 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
         title = f"epoch {epoch + 1}/{epochs}"
         trained = run_batches(train_step, batches.epoch(epoch), len(batches), title, record)
         check_finite(network, trained, title, rate)
+        ranks.take_statistics(network)
         row = {"epoch": epoch + 1, "lr": rate, "train_loss": trained.loss, "train_acc": trained.accuracy,
                "test_loss": "", "test_acc": "", "train_seconds": trained.seconds, "test_seconds": "",
                "images_per_second": trained.images_per_second}
@@ -183,7 +186,10 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
         clip_norm: largest global gradient norm; None: gradients are not clipped.
         dynamics: return also, of each image, what utils.runs.Dynamics records, (3, b).
     """
-    loss_function = nn.CrossEntropyLoss()
+    # Of a batch that ranks share, each has sums over its images, of which these make the whole batch's.
+    over_ranks, gradients_over_ranks = ranks.reducers(optimizer.parameters)
+    loss_function = nn.CrossEntropyLoss(ignore_index=PADDING, reduction="sum") if over_ranks else (
+        nn.CrossEntropyLoss())
 
     def forward(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
         logits = network(images)
@@ -194,6 +200,10 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
     @ms.jit
     def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ...]:
         (loss, logits), gradients = gradient(images, labels)
+        if over_ranks is not None:
+            sums = over_ranks(ops.stack((loss, (labels != PADDING).astype(ms.float32).sum())))
+            loss = sums[0] / sums[1]
+            gradients = gradients_over_ranks(scale_gradients(gradients, 1 / sums[1]))
         if clip_norm is not None:
             gradients = clip_gradients(gradients, clip_norm)
         optimizer(gradients)
@@ -207,7 +217,10 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
 def clip_gradients(gradients: tuple[ms.Tensor, ...], most: float) -> tuple[ms.Tensor, ...]:
     """The gradients times min(1, most / (global gradient norm + 1e-6)), as PyTorch's clip_grad_norm_."""
     norm = ops.sqrt(ops.addn(ops.HyperMap()(square_sum, gradients)))
-    scale = ops.minimum(most / (norm + 1e-6), ms.Tensor(1, ms.float32))
+    return scale_gradients(gradients, ops.minimum(most / (norm + 1e-6), ms.Tensor(1, ms.float32)))
+
+
+def scale_gradients(gradients: tuple[ms.Tensor, ...], scale: ms.Tensor) -> tuple[ms.Tensor, ...]:
     return ops.HyperMap()(ops.partial(ops.mul, scale), gradients)
 
 
@@ -241,7 +254,11 @@ def make_test_step(network: nn.Cell) -> Step:
 
 def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
                 record: runs.Dynamics | None = None) -> Metrics:
-    """Run a step over one pass of batches; stop where the loss is no longer a finite number."""
+    """Run a step over one pass of batches; stop where the loss is no longer a finite number.
+
+    Returns:
+        What the pass came to, over all ranks.
+    """
     metrics = Metrics()
     sizes = set()
     with progress_bar(title, steps, "step", state=metrics.describe) as bar:
@@ -260,6 +277,7 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
             if metrics.diverged_at:
                 break
     metrics.fetch()
+    metrics.over_ranks()
     return metrics
 
 

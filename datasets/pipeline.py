@@ -30,19 +30,26 @@ class EvaluationBatches:
     Args:
         transform: done to the images before; None: they stay as they are.
         workers: threads that make batches; None: one a core.
+        share: (rank, size): every size-th batch from batch number `rank` on. All ranks have as many; the last
+            ones' last may have no image.
     """
 
     def __init__(self, data: DataSet, split: Split | FileSplit, batch_size: int,
-                 transform: Callable[[Images], np.ndarray] | None = None, workers: int | None = None) -> None:
+                 transform: Callable[[Images], np.ndarray] | None = None, workers: int | None = None,
+                 share: tuple[int, int] = (0, 1)) -> None:
         self.split = split
         self.side = data.image_size
         self.batch_size = min(batch_size, len(split.labels))
         self.transform = transform
         self.workers = workers
+        self.rank, self.ranks = share
         self.normalize = Normalizer(data)
 
     def __len__(self) -> int:
-        return -(-len(self.split.labels) // self.batch_size)
+        return self._batches_from(0)
+
+    def _batches_from(self, image: int) -> int:
+        return -(-(len(self.split.labels) - image) // (self.batch_size * self.ranks))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.starting_at(0)
@@ -52,8 +59,9 @@ class EvaluationBatches:
         return in_threads(self._fill, self._plans(image), self.side, self.workers)
 
     def _plans(self, image: int) -> Iterator[Plan]:
-        n = len(self.split.labels)
-        for start in range(image, n, self.batch_size):
+        n, step = len(self.split.labels), self.batch_size * self.ranks
+        first = image + self.rank * self.batch_size
+        for start in range(first, first + self._batches_from(image) * step, step):
             rows = np.arange(start, start + self.batch_size)
             index = np.where(rows < n, rows, PADDING)
             yield index, np.where(rows < n, self.split.labels[index], PADDING), ()
@@ -70,10 +78,12 @@ class TrainingBatches:
 
     Args:
         workers: threads that make batches; None: one a core.
+        share: (rank, size): of each batch every size-th image from number `rank` on, so that as many ranks
+            share it. One that gets none of a last batch gets a row of zeros with index and label -1.
     """
 
     def __init__(self, data: DataSet, keep: np.ndarray, batch_size: int, seed: int,
-                 workers: int | None = None) -> None:
+                 workers: int | None = None, share: tuple[int, int] = (0, 1)) -> None:
         self.split = data.train
         self.side = data.image_size
         self.transform = data.source.train_transform
@@ -81,6 +91,7 @@ class TrainingBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.workers = workers
+        self.rank, self.ranks = share
         self.normalize = Normalizer(data)
 
     def __len__(self) -> int:
@@ -91,13 +102,21 @@ class TrainingBatches:
         return in_threads(self._fill, self._plans(number), self.side, self.workers)
 
     def _plans(self, number: int) -> Iterator[Plan]:
-        """All that is random: the images of each batch, what their transform needs, which are flipped."""
+        """All that is random: the images of each batch, what their transform needs, which are flipped.
+
+        Drawn for the whole batch; of this rank's share.
+        """
         generator = random_stream(self.seed, "epoch", number)
         order = generator.permutation(self.keep)
         for start in range(0, len(order), self.batch_size):
             index = order[start:start + self.batch_size]
             drawn = self.transform.draw(generator, len(index))
-            yield index, self.split.labels[index], (drawn, generator.random(len(index)) < 0.5)
+            flip = generator.random(len(index)) < 0.5
+            share = slice(self.rank, None, self.ranks)
+            if self.rank < len(index):
+                yield index[share], self.split.labels[index[share]], (drawn[:, share], flip[share])
+            else:
+                yield np.array([PADDING]), np.array([PADDING]), ()
 
     def _fill(self, result: np.ndarray, index: np.ndarray, drawn: np.ndarray, flip: np.ndarray) -> None:
         images = self.transform(self.split.pixels(index), drawn)

@@ -6,9 +6,10 @@ import mindspore as ms
 import numpy as np
 
 from datasets import DataSet
-from datasets.pipeline import PADDING, EvaluationBatches
+from datasets.pipeline import EvaluationBatches
 from methods import pieces
 from models.checkpoint import load_network, run_of
+from utils import ranks
 from utils.arrays import GrowingArrays, read_array, read_key
 from utils.files import BadInput, FolderInUse, locked, sha256
 from utils.progress import progress_bar
@@ -77,7 +78,8 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict, workers: 
             ) -> dict[str, np.ndarray]:
     """Compute what is missing of features and logits, in evaluation mode and without random transforms.
 
-    Each batch is added to the files at once.
+    Each batch is added to the files at once. Several ranks compute a batch each, the same ones as a single
+    rank would; once all are in the files, the other ranks than the first end.
 
     Args:
         network: for inference.
@@ -88,7 +90,8 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict, workers: 
     Raises:
         BadInput: a file cannot be written, or features are not finite.
     """
-    batches = EvaluationBatches(data, data.train, BATCH_SIZE, data.source.feature_transform, workers)
+    batches = EvaluationBatches(data, data.train, BATCH_SIZE, data.source.feature_transform, workers,
+                                (ranks.rank(), ranks.size()))
 
     @ms.jit
     def step(images: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
@@ -103,8 +106,9 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict, workers: 
             print(f"going on after image {arrays.rows} of {n}", flush=True)
         with progress_bar("features", n, "image", arrays.rows) as bar:
             try:
-                for ids, images, _ in batches.starting_at(arrays.rows):
-                    features, logits = (values.asnumpy()[ids != PADDING]
+                for _, images, _ in batches.starting_at(arrays.rows):
+                    # Up to n: the last batch is filled up.
+                    features, logits = (ranks.gather(values.asnumpy())[:n - arrays.rows]
                                         for values in step(ms.Tensor(images)))
                     if not np.isfinite(features).all():
                         arrays.remove()
@@ -114,6 +118,7 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict, workers: 
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"{arrays.rows} of {n} images are done; the same command goes on "
                                         "from there") from None
+    ranks.others_end()
     return read_kept(stem, key, n)
 
 

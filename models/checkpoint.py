@@ -12,6 +12,7 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from models import NETWORKS, create_model
 from models.layers import fold_batchnorm
+from utils import ranks
 from utils.files import BadInput, one_line, read_bytes, replacing
 from utils.runs import read_args
 
@@ -21,6 +22,7 @@ CRC_MARK, CRC_BYTES = b"crc_num", 10  # end a MindSpore checkpoint: the mark, th
 TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10, "little"))
 
 
+@ranks.by_first
 def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | None = None) -> None:
     """Write a network's parameters in MindSpore's checkpoint format, under any name.
 

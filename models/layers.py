@@ -4,6 +4,8 @@ from collections.abc import Callable
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
+
+from utils import ranks
 from mindspore.common.initializer import HeNormal, Initializer, Uniform, initializer
 
 
@@ -96,7 +98,9 @@ class Dropout(nn.Cell):
 
     MindSpore's own generators keep a state that no checkpoint holds; with one a run that is stopped and
     resumed would draw other masks than a run that is not. Here the mask is a hash of each value's position
-    and of `state`, which each training step moves on. In evaluation the identity.
+    and of `state`, which each training step moves on. The position is that in the whole batch, of which
+    each rank has every size-th row, so that the masks do not depend on the number of ranks. In evaluation the
+    identity.
 
     Args:
         rate: fraction of the values that become 0; the others are scaled by 1 / (1 - rate).
@@ -114,6 +118,9 @@ class Dropout(nn.Cell):
         state = self.state + 1
         ops.assign(self.state, state)
         position = ops.arange(0, x.size, dtype=ms.int32)
+        if ranks.size() > 1:
+            d = x.shape[1]
+            position = position // d * (ranks.size() * d) + ranks.rank() * d + position % d
         keep = scramble(scramble(position) ^ scramble(state)) >= int(self.rate * 2 ** 31)
         return x * keep.reshape(x.shape).astype(x.dtype) / (1 - self.rate)
 

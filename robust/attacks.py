@@ -20,6 +20,7 @@ from models import NETWORKS
 from models.checkpoint import find_arch, load_network
 from robust.options import make_parser
 from robust.records import recording
+from utils import ranks
 from utils.arrays import GrowingArrays, read_key
 from utils.device import random_stream, set_up
 from utils.files import BadInput, locked, read_json, sha256
@@ -171,7 +172,8 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: Atta
                      first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Attack a split of a data set batch by batch, from batch number `first` on.
 
-    A batch's random start depends on the seed and the batch's number alone.
+    A batch's random start depends on the seed and the batch's number alone. Several ranks attack a batch each
+    at one time; all yield the images of all.
 
     Yields:
         The attacked images, uint8 (n, h, w, 3), and whether the network labels each correctly before and
@@ -179,15 +181,15 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: Atta
     """
     gradient_sign, predict = make_gradient_sign(network, data), make_predict(network, data)
     n, size = len(split.labels), attack.batch_size
-    for number in range(first, -(-n // size)):
+    for done in range(first * size, n, size * ranks.size()):
+        number = done // size + ranks.rank()
         # The last one is filled up: one graph.
         rows = np.arange(number * size, (number + 1) * size) % n
         clean, labels = split.pixels(rows), split.labels[rows]
         attacked = ATTACKS[attack.name](gradient_sign, clean, labels, attack.budget,
                                         random_stream(attack.seed, attack.name, number))
         correct = np.stack([predict(pixels) == labels for pixels in (clean, attacked)], axis=1)
-        count = min(size, n - number * size)
-        yield attacked[:count], correct[:count]
+        yield ranks.gather(attacked)[:n - done], ranks.gather(correct)[:n - done]
 
 
 def parse_options(description: str, attack: str, checkpoint: Path) -> tuple[Path, Attack]:
@@ -293,6 +295,7 @@ def attack_training_set(network: nn.Cell, data: DataSet, attack: Attack, path: P
                 bar.update(len(images))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on from there") from None
+        ranks.others_end()
         before, after = 100 * np.load(paths["correct"]).mean(axis=0)
         with recording(record_path, {**key, "accuracy_before": before, "accuracy_after": after}) as record:
             os.replace(paths["images"], path)

@@ -25,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
                             "fuzz: 100,000 mutated files a reader, some minutes; run.sh leaves them out")
     config.addinivalue_line("markers",
                             "kills: compare.py killed at eight more moments; run.sh leaves them out")
+    config.addinivalue_line("markers",
+                            "ranks: more of several ranks, some by msrun, minutes; run.sh leaves them out")
 
 
 @pytest.fixture(scope="session", autouse=True)

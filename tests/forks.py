@@ -78,13 +78,15 @@ class Forks:
             self.folder.cleanup()
 
     def start(self, folder: Path, script: str, *options: object, limits: dict[str, int] | None = None,
-              stop: dict[str, Any] | None = None, options_only: bool = False) -> Run:
+              stop: dict[str, Any] | None = None, options_only: bool = False,
+              environment: dict[str, str] | None = None) -> Run:
         """Start a script in a working folder.
 
         Args:
             limits: of the process, by name, such as RLIMIT_FSIZE.
             stop: arguments of `Stop`.
             options_only: end with status 0 once its options have been understood.
+            environment: further variables.
         """
         if not self.server:
             self.folder = tempfile.TemporaryDirectory()
@@ -96,8 +98,28 @@ class Forks:
         connection.connect(f"{self.folder.name}/socket")
         self.runs.append(Run(connection, {"command": [str(ROOT / script), *map(str, options)],
                                           "folder": str(folder), "limits": limits or {}, "stop": stop,
-                                          "options_only": options_only}))
+                                          "options_only": options_only, "environment": environment or {}}))
         return self.runs[-1]
+
+    def start_ranks(self, number: int, folder: Path, script: str, *options: object,
+                    of: dict[int, dict[str, Any]] | None = None) -> list[Run]:
+        """Start a script as msrun does: a process for each rank, and a scheduler, which ends with the tests.
+
+        Args:
+            of: further arguments of `start` for a rank; "options" in place of `options`.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        common = {"MS_WORKER_NUM": str(number), "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port),
+                  "MS_TOPO_TIMEOUT": str(SECONDS)}
+        self.start(folder, script, *options, environment={**common, "MS_ROLE": "MS_SCHED"})
+        runs = []
+        for i in range(number):
+            more = {"options": options, **(of or {}).get(i, {})}
+            own = {**common, "MS_ROLE": "MS_WORKER", **dict.fromkeys(("MS_NODE_ID", "RANK_ID", "DEVICE_ID"),
+                                                                     str(i))}
+            runs.append(self.start(folder, script, *more.pop("options"), environment=own, **more))
+        return runs
 
 
 class Stop:
@@ -195,8 +217,9 @@ def end_with(connection: socket.socket, pid: int) -> None:
 
 
 def execute(command: list[str], folder: str, limits: dict[str, int], stop: dict[str, Any] | None,
-            options_only: bool) -> NoReturn:
+            options_only: bool, environment: dict[str, str]) -> NoReturn:
     """Become a run."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     sys.argv = command

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source utils/environment.sh
 environment requirements.txt tests/requirements.txt
-exec "$PYTHON" -m pytest -q -n 2 --dist loadfile -m "not fuzz and not kills" tests "$@"
+exec "$PYTHON" -m pytest -q -n 2 --dist loadfile -m "not fuzz and not kills and not ranks" tests "$@"

@@ -24,6 +24,7 @@ def commands(document: Path) -> list[str]:
     blocks = re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
     pieces = [line.partition("#")[0].replace("$seed", "1") for block in blocks for line in block.splitlines()]
     pieces += re.findall(r"`([^`\n]+)`", re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.M | re.S))
+    pieces = [re.sub(r"^msrun( --\S+)+ (?=\S+\.py)", "python ", piece) for piece in pieces]
     return [command for piece in pieces for command in re.split(r"\s*(?:;|&&)\s*", piece.strip())
             if re.match(r"(python|bash) (-m models|\S+\.(py|sh)\b)", command)]
 

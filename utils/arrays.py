@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from utils import ranks
 from utils.files import BadInput, read_json, replacing, write_json
 
 RESIDENT_BYTES = 2 ** 30  # of a file, as much as is held at a time
@@ -149,6 +150,8 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
 class GrowingArrays:
     """Arrays that grow by the same rows, each a file, and the key of what they are computed from.
 
+    The first rank has the files; in the others only the number of rows is known.
+
     Args:
         paths: of the arrays, by name.
         key_path: JSON file of the key. Where it holds another key, or is missing, the arrays are begun anew.
@@ -159,12 +162,17 @@ class GrowingArrays:
 
     def __init__(self, paths: dict[str, Path], key_path: Path, key: dict[str, Any]) -> None:
         self.paths, self.key_path = paths, key_path
-        if read_key(key_path) != key:
-            for path in paths.values():
+        self.arrays = self._open(key) or {}
+        # A kill may leave one ahead.
+        self.keep(ranks.from_first(lambda: min(array.rows for array in self.arrays.values())))
+
+    @ranks.by_first
+    def _open(self, key: dict[str, Any]) -> dict[str, GrowingArray]:
+        if read_key(self.key_path) != key:
+            for path in self.paths.values():
                 path.unlink(missing_ok=True)
-            write_json(key_path, key)
-        self.arrays = {name: GrowingArray(path) for name, path in paths.items()}
-        self.keep(min(array.rows for array in self.arrays.values()))  # a kill may leave one ahead
+            write_json(self.key_path, key)
+        return {name: GrowingArray(path) for name, path in self.paths.items()}
 
     def __enter__(self) -> "GrowingArrays":
         return self
@@ -186,7 +194,7 @@ class GrowingArrays:
             if not all(array.found for array in self.arrays.values()):
                 self.remove()
             raise
-        self.rows += len(rows[name])
+        self.rows += len(next(iter(rows.values())))
 
     def keep(self, rows: int) -> None:
         """Count that many rows, and none after them."""
@@ -195,6 +203,7 @@ class GrowingArrays:
                 array.keep(rows)
         self.rows = rows
 
+    @ranks.by_first
     def remove(self) -> None:
         """Delete the files."""
         for path in (*self.paths.values(), self.key_path):

@@ -5,6 +5,7 @@ import platform
 import mindspore as ms
 import numpy as np
 
+from utils import ranks
 from utils.files import BadInput
 
 DEVICES = ("auto", "CPU", "GPU", "Ascend")
@@ -16,6 +17,8 @@ CPU_SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MS_DEV_HOST_BLOCKING_RUN": "1"}
 
 def set_up(device: str, seed: int) -> str:
     """Choose the device, make the CPU's settings if it is the CPU, seed MindSpore; return the device's name.
+
+    Under msrun, join the other ranks.
 
     Args:
         device: one of DEVICES; auto takes the best one present.
@@ -32,6 +35,8 @@ def set_up(device: str, seed: int) -> str:
     if device == "CPU":
         for name, value in CPU_SETTINGS.items():
             os.environ.setdefault(name, value)
+        ranks.share_cores()
+    ranks.init()
     ms.set_deterministic(True)
     ms.set_seed(seed)
     return device

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from utils import ranks
+
 
 class BadInput(Exception):
     """What the user gave cannot be used; the message names it, what is wrong and what to do, in one line."""
@@ -59,11 +61,25 @@ def make_folder(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Make a folder for results and keep other runs out of it until the end of the block, or of the process.
 
-    What was made and is still empty at the end is removed.
+    What was made and is still empty at the end is removed. The first rank's lock holds for all ranks.
 
     Raises:
-        BadInput: another run is in it, or it cannot be written to.
+        FolderInUse: another run is in it, or it cannot be written to; in every rank.
     """
+    refusal = None
+    with contextlib.ExitStack() as stack:
+        try:
+            if ranks.is_first():
+                stack.enter_context(_locked(folder))
+        except FolderInUse as error:
+            refusal = error
+        if ranks.from_first(lambda: refusal is not None):
+            raise refusal or FolderInUse(f"{folder}: refused to the first rank")
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -143,6 +159,7 @@ def to_json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, default=str) + "\n"
 
 
+@ranks.by_first
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file in one step.
 
@@ -153,6 +170,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(to_json(content))
 
 
+@ranks.by_first
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
     """Write rows as a CSV file in one step.
 
@@ -165,6 +183,7 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]
         writer.writerows(rows)
 
 
+@ranks.by_first
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a .npy file in one step.
 

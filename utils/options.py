@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
+from utils import ranks
 from utils.device import DEVICES
 from utils.files import BadInput
 
@@ -24,7 +25,7 @@ class Parser(argparse.ArgumentParser):
                          **settings)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message}\n" if ranks.is_first() else None)
 
 
 def add_data_options(group: argparse._ActionsContainer, names: Iterable[str]) -> None:
@@ -134,6 +135,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     script = os.path.basename(sys.argv[0])
     # MindSpore turns Ctrl-C into a SIGTERM to its own process once it has compiled something.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ranks.silence_others()
     status, message = 0, ""
     try:
         main()
@@ -149,6 +151,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
                               "limits of this machine")
     except MemoryError:
         status, message = 2, "error: out of memory; use a machine with more"
-    if message:
-        print(f"{script}: {message}", file=sys.stderr)
-    sys.exit(status)
+    except SystemExit as end:  # the option parser's, which has said why, or that of a rank with no work left
+        status = end.code or 0
+    except Exception as error:
+        status, message = ranks.unexpected(error)
+    sys.exit(ranks.finish(status, message and f"{script}: {message}"))

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
+
+from utils import ranks
 
 MINUTE = 60
 
@@ -42,7 +45,8 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0,
     if not sys.stderr.isatty():
         settings = {"file": Lines(), "ncols": 100, "delay": MINUTE, "mininterval": MINUTE,
                     "maxinterval": MINUTE}
-    bar = Bar(total=total, initial=done, desc=title, unit=unit, leave=False, **settings)
+    bar = Bar(total=total, initial=done, desc=title, unit=unit, leave=False, disable=not ranks.is_first(),
+              **settings)
     bar.state = state
     return bar
 
@@ -69,6 +73,8 @@ class Metrics:
         for loss, correct, count in self.pending:
             value = float(loss.asnumpy())
             self.steps += 1
+            if not count:  # of several ranks the last ones may have no image in the last batch
+                continue
             if not math.isfinite(value) and not self.diverged_at:
                 self.diverged_at = self.steps
             self.loss_sum += value * count
@@ -81,6 +87,13 @@ class Metrics:
         """Leave a step that may have compiled out of the speed."""
         self.untimed_seconds += seconds
         self.untimed_images += images
+
+    def over_ranks(self) -> None:
+        """Add up what the ranks have; the first one's seconds count."""
+        own = np.array([[self.loss_sum, self.correct, self.images, self.untimed_images]])
+        sums = ranks.gather(own).sum(0)
+        self.loss_sum = float(sums[0])
+        self.correct, self.images, self.untimed_images = (int(number) for number in sums[1:])
 
     def describe(self) -> str:
         """The pass so far in a few words."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from utils import ranks
 from utils.arrays import GrowingArray
 from utils.files import BadInput, read_bytes, read_json, to_json, write_csv, write_json
 
@@ -32,10 +33,10 @@ def open_run(folder: Path, options: dict[str, Any], resume: bool) -> bool:
         BadInput: the folder cannot be written, or the run in it has other options, images or versions of its
             own files than this one.
     """
-    if resume and can_resume(folder, options):
-        return True
-    start_folder(folder, options)
-    return False
+    resumed = bool(ranks.from_first(lambda: resume and can_resume(folder, options)))
+    if not resumed:
+        start_folder(folder, options)
+    return resumed
 
 
 def can_resume(folder: Path, options: dict[str, Any]) -> bool:
@@ -60,6 +61,7 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     return (folder / "last.pth").exists()
 
 
+@ranks.by_first
 def start_folder(folder: Path, options: dict[str, Any]) -> None:
     """Move an earlier run's files to a dated folder in the run's folder and write args.json.
 
@@ -135,7 +137,8 @@ class Dynamics:
     """The record of training dynamics, dynamics.npy, float16 (epochs, 3, n).
 
     For each epoch and image, as it was presented (transformed, in training mode): the probability p_y of its
-    label, p_y less the highest other probability, and the norm of p - y. An epoch is appended at its end.
+    label, p_y less the highest other probability, and the norm of p - y. An epoch is appended at its end,
+    each image's by the rank that had it.
 
     Args:
         images: n.
@@ -148,9 +151,14 @@ class Dynamics:
     def __init__(self, path: Path, images: int, finished: int) -> None:
         self.path, self.images = path, images
         self.pending = []
-        with GrowingArray(path) as array:
+        self._open(finished)
+
+    @ranks.by_first
+    def _open(self, finished: int) -> None:
+        with GrowingArray(self.path) as array:
             if array.rows < finished:
-                raise BadInput(f"{path}: has no record of each of the {finished} epochs of last.pth; {AGAIN}")
+                raise BadInput(f"{self.path}: has no record of each of the {finished} epochs of last.pth; "
+                               f"{AGAIN}")
             array.keep(finished)
 
     def record(self, ids: np.ndarray, values: Any) -> None:
@@ -165,8 +173,14 @@ class Dynamics:
         """
         epoch = np.full((1, 3, self.images), np.nan, np.float16)
         for ids, values in self.pending:
-            epoch[0, :, ids] = values.asnumpy().T
+            seen = ids >= 0  # not rows that fill up a batch
+            epoch[0, :, ids[seen]] = values.asnumpy().T[seen]
         self.pending.clear()
+        epoch = np.fmax.reduce(ranks.gather(epoch), keepdims=True)  # a rank has NaN for the others' images
+        self._append(epoch)
+        return hashlib.sha256(epoch).hexdigest()
+
+    @ranks.by_first
+    def _append(self, epoch: np.ndarray) -> None:
         with GrowingArray(self.path) as array:
             array.append(epoch)
-        return hashlib.sha256(epoch).hexdigest()
