@@ -99,7 +99,7 @@ def test_an_epochs_batches_are_shared_out_whole() -> None:
     """Image for image those of one rank, transformed alike; a rank without images has one of no account."""
     data, size = random_data(41, 3), 3
     whole = list(TrainingBatches(data, np.arange(41), 10, 1).epoch(2))
-    shares = [list(TrainingBatches(data, np.arange(41), 10, 1, (rank, size)).epoch(2))
+    shares = [list(TrainingBatches(data, np.arange(41), 10, 1, share=(rank, size)).epoch(2))
               for rank in range(size)]
     for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
         for rank, part in enumerate(parts):
