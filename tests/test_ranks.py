@@ -136,6 +136,7 @@ def test_a_selection_by_two_ranks_is_that_by_one(cifar: Path, forks: Forks, trai
         assert contents(tmp_path / "two" / folder) == contents(tmp_path / "one" / folder)
 
 
+@pytest.mark.ranks
 def test_an_attack_by_two_ranks_is_that_by_one(cifar: Path, forks: Forks, trained: Path,
                                                tmp_path: Path) -> None:
     for name in ("one", "two"):
@@ -166,6 +167,7 @@ def test_a_killed_rank_is_named_and_the_run_goes_on(cifar: Path, forks: Forks, r
         assert (tmp_path / RUN / name).read_bytes() == (runs["two"] / name).read_bytes(), name
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("rank, number, status, line", [
     (1, signal.SIGKILL, 1, "train.py: error: rank 1 of 2 was killed or has crashed; "),
     (0, signal.SIGINT, 130, f"train.py: stopped; the finished epochs are safe in {RUN}; go on with "),
@@ -184,6 +186,7 @@ def test_a_signal_to_one_rank_ends_all(cifar: Path, forks: Forks, tmp_path: Path
     assert not list((tmp_path / RUN).glob(".*"))
 
 
+@pytest.mark.ranks
 def test_ctrl_c_to_all_ranks_is_one_line(cifar: Path, forks: Forks, tmp_path: Path) -> None:
     pair = forks.start_ranks(2, tmp_path, "train.py", "--data", cifar, *LONG)
     wait_for_epochs(tmp_path / RUN, 2, pair)
@@ -192,6 +195,7 @@ def test_ctrl_c_to_all_ranks_is_one_line(cifar: Path, forks: Forks, tmp_path: Pa
     check(pair, 130, "train.py: stopped; the finished epochs are safe")
 
 
+@pytest.mark.ranks
 def test_a_run_that_diverges_ends_all_ranks(cifar: Path, forks: Forks, tmp_path: Path) -> None:
     pair = forks.start_ranks(2, tmp_path, "train.py", "--data", cifar, *LONG, "--lr", 1e38)
     check(pair, 1, "learning rate 1e+38; start again with a smaller --lr")
@@ -207,6 +211,7 @@ def test_bad_input_is_one_line(cifar: Path, forks: Forks, tmp_path: Path) -> Non
     assert not one_lacks[1].err
 
 
+@pytest.mark.ranks
 def test_a_folder_in_use_is_refused_by_all_ranks(cifar: Path, forks: Forks, tmp_path: Path) -> None:
     first = forks.start(tmp_path, "train.py", "--data", cifar, *LONG)
     wait_for_epochs(tmp_path / RUN, 1, [first])
