@@ -358,11 +358,15 @@ def test_one_line_names_the_culprit_and_no_file_changes(bad: Path, shell, comman
     assert snapshot(bad) == before
 
 
-def test_help_and_option_errors_answer_within_three_seconds(tmp_path: Path) -> None:
-    """Of processor time: other tests may be using this machine."""
-    for command in (["train.py", "--help"], ["selection.py", "--rate", "2", "--ckpt", "x"]):
+def test_help_and_option_errors_take_little_longer_than_importing_mindspore(tmp_path: Path) -> None:
+    """In processor time: other tests may be using this machine."""
+    def seconds(*command: object) -> float:
         start = os.times()
-        subprocess.run([sys.executable, ROOT / command[0], *command[1:]], cwd=tmp_path, capture_output=True)
+        subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True)
         end = os.times()
-        seconds = end.children_user + end.children_system - start.children_user - start.children_system
-        assert seconds < 3, command
+        return end.children_user + end.children_system - start.children_user - start.children_system
+
+    for command in (["train.py", "--help"], ["selection.py", "--rate", "2", "--ckpt", "x"]):
+        ours, imports = (min(seconds(*words) for _ in range(2))
+                         for words in ([ROOT / command[0], *command[1:]], ["-c", "import mindspore"]))
+        assert ours < 1.5 * imports, command
