@@ -13,6 +13,7 @@ import shlex
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,17 +194,20 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     left.sort(key=lambda run: (args.seeds.index(run.seed) // len(places), run.index is not None))
     processes, lock = Processes(places), threading.Lock()
     bases: dict[int, Future] = {}
+    # One selection of a base run at a time: the first writes the features that the others read.
+    selecting = {seed: threading.Lock() for seed in args.seeds}
     failures = {}
 
     def do(run: Run) -> None:
         base = bases.get(run.seed)
         if run.index and base and base.result():
             return fail(run, "its base run failed")
+        output = args.out / "output" / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
+        output.parent.mkdir(exist_ok=True)
         for command in run.commands:
-            print(shlex.join(["python", *command]), flush=True)
-            output = args.out / "output" / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
-            output.parent.mkdir(exist_ok=True)
-            status = processes.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
+            with selecting[run.seed] if command[0] == "selection.py" else nullcontext():
+                print(shlex.join(["python", *command]) + "\n", end="", flush=True)  # whole, from any thread
+                status = processes.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
             if status:
                 return fail(run, last_line(output) if status > 0 else f"ended by signal {-status}")
         with lock:

@@ -333,7 +333,7 @@ header = "epoch,train_acc,test_acc,train_seconds,test_seconds"
 (folder / "log.csv").write_text(f"{header}\\n1,9,{accuracy},1,1\\n")
 '''
 FAKE_SELECTION = '''
-import json, pathlib, sys
+import json, pathlib, sys, time
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 here = pathlib.Path(sys.argv[0]).parent
 method, rate, seed = options["--method"], options["--rate"], options["--seed"]
@@ -343,6 +343,13 @@ if (here / "fail").exists() and f"{method} {rate} {seed}" == (here / "fail").rea
     sys.exit("selection.py: no luck")
 index = pathlib.Path(options["--save"], "toy.bin" if method == "moderate" else f"toy-{method}.bin")
 index.parent.mkdir(parents=True, exist_ok=True)
+in_use = pathlib.Path(options["--ckpt"]).parent / "in-use"
+try:
+    in_use.touch(exist_ok=False)
+except FileExistsError:
+    sys.exit("selection.py: another one of this base run is at work")
+time.sleep(0.1)
 index.write_text("ids")
 index.with_suffix(".json").write_text(json.dumps({"method": method, "rate": float(rate)}))
+in_use.unlink()
 '''
