@@ -92,6 +92,12 @@ def test_the_plot_shows_each_method_in_its_color_at_its_accuracy() -> None:
     assert heights["moderate"] < heights["random"]  # higher up
 
 
+def test_the_plot_does_not_mix_equal_steps_with_equal_epochs() -> None:
+    steps = row("random", 0.2, 1, 70, equal="steps")
+    assert tables.draw_plot([*ROWS, steps], "toy") == tables.draw_plot(ROWS, "toy")
+    assert tables.draw_plot([*ROWS[:2], steps], "toy") != tables.draw_plot([*ROWS[:2], ROWS[2]], "toy")
+
+
 def test_the_plan_has_a_base_run_a_seed_then_its_coresets() -> None:
     runs = compare.plan(compare.parse_options([*SMALL, "--methods", "random", "moderate", "--out", "x"]))
     assert [(run.method, run.rate, run.seed) for run in runs][:5] == [
@@ -333,7 +339,7 @@ header = "epoch,train_acc,test_acc,train_seconds,test_seconds"
 (folder / "log.csv").write_text(f"{header}\\n1,9,{accuracy},1,1\\n")
 '''
 FAKE_SELECTION = '''
-import json, pathlib, sys, time
+import fcntl, json, os, pathlib, sys, time
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 here = pathlib.Path(sys.argv[0]).parent
 method, rate, seed = options["--method"], options["--rate"], options["--seed"]
@@ -343,13 +349,9 @@ if (here / "fail").exists() and f"{method} {rate} {seed}" == (here / "fail").rea
     sys.exit("selection.py: no luck")
 index = pathlib.Path(options["--save"], "toy.bin" if method == "moderate" else f"toy-{method}.bin")
 index.parent.mkdir(parents=True, exist_ok=True)
-in_use = pathlib.Path(options["--ckpt"]).parent / "in-use"
-try:
-    in_use.touch(exist_ok=False)
-except FileExistsError:
-    sys.exit("selection.py: another one of this base run is at work")
+base = os.open(pathlib.Path(options["--ckpt"]).parent, os.O_RDONLY)
+fcntl.flock(base, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails beside another one, as selection.py does
 time.sleep(0.1)
 index.write_text("ids")
 index.with_suffix(".json").write_text(json.dumps({"method": method, "rate": float(rate)}))
-in_use.unlink()
 '''

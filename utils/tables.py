@@ -46,6 +46,13 @@ def by_cell(rows: Iterable[Row], column: str) -> dict[tuple[str, float], dict[in
     return cells
 
 
+def by_protocol(rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows of equal epochs, then of equal steps, as far as there are any; with the whole set's each."""
+    protocols = sorted({row["equal"] for row in rows if row["method"] != WHOLE} or {"epochs"})
+    return {equal: [row for row in rows if row["method"] == WHOLE or row["equal"] == equal]
+            for equal in protocols}
+
+
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (of n - 1); that of a single value is NaN."""
     values = np.array(list(values))
@@ -75,8 +82,7 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
         paper: published figures, a header and rows; []: none.
     """
     parts = []
-    for equal in sorted({row["equal"] for row in rows if row["method"] != WHOLE} or {"epochs"}):
-        some = [row for row in rows if row["method"] == WHOLE or row["equal"] == equal]
+    for equal, some in by_protocol(rows).items():
         parts += [f"## Equal {equal}\n",
                   "Test accuracy after the last epoch, %: mean ± standard deviation (number of runs)\n",
                   accuracy_table(some, "last_accuracy"),
@@ -176,7 +182,11 @@ def published_rows(path: Path, dataset: str) -> list[list[str]]:
 
 
 def draw_plot(rows: list[Row], title: str) -> Image.Image:
-    """Last epoch's accuracy against rate: a line a method, bars of one standard deviation, the whole set."""
+    """Last epoch's accuracy against rate: a line a method, bars of one standard deviation, the whole set.
+
+    Of equal epochs, where there are such runs, else of equal steps.
+    """
+    equal, rows = next(iter(by_protocol(rows).items()))
     cells = by_cell(rows, "last_accuracy")
     methods, rates = names_and_rates(rows)
     points = {name: [(rate, *mean_and_deviation(cells[name, rate].values())) for rate in rates
@@ -197,7 +207,7 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
     def y(accuracy: float) -> float:
         return HEIGHT - BOTTOM - (accuracy - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    pen.text((LEFT, 14), f"{title}: test accuracy after the last epoch, %", INK, font)
+    pen.text((LEFT, 14), f"{title}: test accuracy after the last epoch, %; equal {equal}", INK, font)
     for tick in np.linspace(low, high, 6):
         pen.line((LEFT, y(tick), WIDTH - RIGHT, y(tick)), RULE)
         pen.text((LEFT - 8, y(tick)), f"{tick:g}", INK, small, anchor="rm")
