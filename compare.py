@@ -116,8 +116,9 @@ def main(argv: list[str] | None = None) -> None:
         with replacing(args.out / "table.md") as temporary:
             temporary.write_text(tables(rows, paper))
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
-        with replacing(args.out / "plot.png") as temporary:
-            draw_plot(rows, args.dataset).save(temporary, format="PNG")
+        if any(row["method"] != WHOLE for row in rows):
+            with replacing(args.out / "plot.png") as temporary:
+                draw_plot(rows, args.dataset).save(temporary, format="PNG")
     print((args.out / "table.md").read_text())
     for run, why in failures.items():
         print(f"compare.py: failed: {run}: {why}", file=sys.stderr)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,6 +29,7 @@ BATCH = 128
 STEPS = 20  # of a round with and without training dynamics
 IMAGENET, IMAGENET_CLASS = 1_281_167, 1281  # images, and of a class
 WRITTEN_ROWS = 2 ** 12  # at a time
+MOST_LINKS = 50_000  # to a file; ext4 allows 65,000
 NETWORK_BATCH = 32  # of every network in turn
 PHOTOS, REPEATS, PHOTO_BATCH = 256, 4, 128  # JPEG files, how often each is in a round, images a batch
 
@@ -436,6 +437,61 @@ def scale(images: int, order: str, folder: Path | None) -> None:
                   f"{peak:.2f} GiB", flush=True)
 
 
+def listing(images: int, folder: Path | None) -> None:
+    """Print seconds to list a folder of images, and from there to the first step of `train.py --prune`.
+
+    Then ResNet-50 is built but not compiled, and the first batch is decoded.
+
+    Args:
+        folder: for a folder of the images, removed at the end; None: the system's for temporary files.
+    """
+    import train
+    open_dataset, run_batches, moments = train.open_dataset, train.run_batches, []
+
+    def list_images(*given: object) -> object:
+        moments.append(time.perf_counter())
+        data = open_dataset(*given)
+        moments.append(time.perf_counter())
+        return data
+
+    def take_a_batch(_: Callable, batches: Iterator, *rest: object) -> None:
+        next(batches)
+        moments.append(time.perf_counter())
+        raise StopIteration
+
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        write_links(Path(made, "data"), images)
+        options = ["--dataset", "folder", "--data", f"{made}/data", "--device", "CPU"]
+        subprocess.run([sys.executable, ROOT / "selection.py", *options, "--method", "random", "--rate", "0.2",
+                        "--save", made], check=True)
+        train.open_dataset, train.run_batches = list_images, take_a_batch
+        try:
+            train.main([*options, "--prune", f"{made}/folder-random.bin", "--model_dir", made])
+        except StopIteration:
+            pass
+        finally:
+            train.open_dataset, train.run_batches = open_dataset, run_batches
+    begun, listed, ready = moments
+    print(f"{images} images: listed in {listed - begun:.1f} s, {ready - listed:.1f} s from there to the first "
+          "step", flush=True)
+
+
+def write_links(folder: Path, images: int) -> None:
+    """Training images in classes of IMAGENET_CLASS and one of each class for validation, links to few files."""
+    from PIL import Image
+    pictures = []
+    for i in range(-(-images // MOST_LINKS)):
+        pictures.append(folder / f"{i}.jpg")
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (i, 128, 0)).save(pictures[-1])
+    for first in range(0, images, IMAGENET_CLASS):
+        name = f"n{first // IMAGENET_CLASS:08d}"
+        for part, last in (("train", min(first + IMAGENET_CLASS, images)), ("val", first + 1)):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(first, last):
+                os.link(pictures[i // MOST_LINKS], folder / part / name / f"{name}_{i}.JPEG")
+
+
 def write_evidence(folder: Path, images: int, order: str) -> None:
     """Write labels, features (class mean and noise), logits and dynamics, some rows at a time."""
     from utils.arrays import write_blocks
@@ -498,11 +554,12 @@ TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds; their median is printed")
-    parser.add_argument("--only", choices=[*TASKS, "scale"],
-                        help="scale, which no other run includes, writes 16.3 GB and removes them")
-    parser.add_argument("--images", type=int, default=IMAGENET, help="of --only scale")
+    parser.add_argument("--only", choices=[*TASKS, "scale", "listing"],
+                        help="scale and listing are in no other run; scale writes 16.3 GB and removes them")
+    parser.add_argument("--images", type=int, default=IMAGENET, help="of --only scale or listing")
     parser.add_argument("--order", choices=["class", "mixed"], default="class", help="of --only scale")
-    parser.add_argument("--folder", type=Path, help="for the files of --only scale; None: a temporary one")
+    parser.add_argument("--folder", type=Path,
+                        help="for the files of --only scale or listing; None: a temporary one")
     parser.add_argument("--network", help=argparse.SUPPRESS)  # a process of --only networks
     parser.add_argument("--choose", help=argparse.SUPPRESS)  # a process of --only scale
     args = parser.parse_args()
@@ -514,6 +571,9 @@ def main() -> None:
         return
     if args.only == "scale":
         scale(args.images, args.order, args.folder)
+        return
+    if args.only == "listing":
+        listing(args.images, args.folder)
         return
     for name, task in TASKS.items():
         if args.only in (None, name):

@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers",
                             "fuzz: 100,000 mutated files a reader, some minutes; run.sh leaves them out")
     config.addinivalue_line("markers",
-                            "kills: compare.py killed at eight more moments; run.sh leaves them out")
+                            "kills: compare.py and train.py killed at more moments; run.sh leaves them out")
     config.addinivalue_line("markers",
                             "ranks: more of several ranks, some by msrun, minutes; run.sh leaves them out")
 

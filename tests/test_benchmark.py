@@ -1,5 +1,7 @@
-"""The benchmark of the methods on large files, on small ones."""
+"""The benchmarks of ImageNet's size, on small files."""
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,4 +45,11 @@ def test_ctrl_c_leaves_no_files(moment: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(benchmark, moment, stop)
     with pytest.raises(KeyboardInterrupt):
         benchmark.scale(1500, "class", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_listing_takes_train_to_its_first_step(tmp_path: Path) -> None:
+    command = [sys.executable, benchmark.__file__, "--only", "listing", "--images", "1500", "--folder", tmp_path]
+    *_, line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    assert re.fullmatch(r"1500 images: listed in [\d.]+ s, [\d.]+ s from there to the first step", line)
     assert not list(tmp_path.iterdir())

@@ -238,6 +238,13 @@ def test_coresets_of_a_base_run_that_fails_are_not_tried(project: Path, start: C
     assert {row["seed"] for row in rows_of(project)} == {"2"}
 
 
+def test_a_comparison_without_a_finished_run_says_why(project: Path, start: Callable) -> None:
+    (project / "fail").write_text("base 1")
+    run = start("--seeds", 1).finish()
+    assert run.returncode == 1 and rows_of(project) == [] and "Traceback" not in run.err
+    assert "compare.py: failed: whole set 1, seed 1, equal epochs: train.py: no luck\n" in run.err
+
+
 def test_methods_are_added_to_a_finished_folder(project: Path, start: Callable) -> None:
     assert start().finish().returncode == 0
     before = len(calls(project))

@@ -275,7 +275,8 @@ def under_msrun(cifar: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
                                env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
     yield process
     process.kill()
-    process.communicate()
+    process.wait()
+    process.stdout.close()
 
 
 @pytest.mark.ranks

@@ -85,7 +85,9 @@ OF_A_CORESET = [("os.rename .best.pth.tmp", 0, None), ("open .log.csv.tmp", 1, N
                 ("os.rename .last.pth.tmp", 1, None)]
 
 
-@pytest.mark.parametrize("place, deaths", [(RUN, DEATHS), (RUN / "coreset-half-100", OF_A_CORESET)])
+@pytest.mark.parametrize("place, deaths", [
+    pytest.param(RUN, DEATHS, marks=pytest.mark.kills), (RUN, DEATHS[::3]),
+    (RUN / "coreset-half-100", OF_A_CORESET)])
 def test_killed_and_resumed_is_as_never_stopped(cifar: Path, forks: Forks, tmp_path: Path, place: Path,
                                                 deaths: list) -> None:
     epochs = len(deaths) + 2

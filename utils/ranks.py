@@ -203,7 +203,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.verdict: tuple[int, str] | None = None  # status and, where it is said here, why
+        self.verdict: int | None = None  # all ranks' exit status
+        self.said = False  # why, by this rank
         self.over = threading.Event()  # there is a verdict
         self.finishing = False  # the main thread has nothing left to clean up
         self.done = threading.Semaphore(0)  # in the first rank: another one is done
@@ -260,9 +261,12 @@ class Watch:
             self._leave()
 
     def _decide(self, status: int, line: str) -> None:
-        """Let the run end so, unless its end is decided."""
+        """Let the run end so, and say why, unless its end is decided."""
         with self.lock:
-            self.verdict = self.verdict or (status, line)
+            if self.verdict is None:
+                self.verdict, self.said = status, bool(line)
+                if line:  # at once: msrun kills all ranks within a second of a failed one
+                    print(line, file=sys.stderr, flush=True)
         self.over.set()
         self.done.release()
 
@@ -270,7 +274,7 @@ class Watch:
         """See `finish` above."""
         try:
             self.finishing = True
-            if status and rank() and not self.verdict:
+            if status and rank() and self.verdict is None:
                 self._tell(status, line)  # the first rank says it
                 self.over.wait(WAIT)
             elif not status and rank():
@@ -285,7 +289,7 @@ class Watch:
         for number in (signal.SIGINT, signal.SIGTERM):  # once is enough
             signal.signal(number, signal.SIG_IGN)
         self._decide(status, line)
-        if self.verdict[0]:
+        if self.verdict:
             self._leave()
         if rank() == 0:
             self._tell(0, "")
@@ -300,11 +304,9 @@ class Watch:
     def _leave(self) -> NoReturn:
         """End this process as was decided, without MindSpore's own end, which waits for the other ranks."""
         with self.lock:
-            status, line = self.verdict
-            if line:
-                print(line, file=sys.stderr, flush=True)
+            if self.said:
                 time.sleep(SHOW)
             if rank() == 0:
-                self._tell(status, "")
+                self._tell(self.verdict, "")
             sys.stdout.flush()
-            os._exit(status)
+            os._exit(self.verdict)

@@ -185,6 +185,9 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
     """Last epoch's accuracy against rate: a line a method, bars of one standard deviation, the whole set.
 
     Of equal epochs, where there are such runs, else of equal steps.
+
+    Args:
+        rows: of runs.csv, of a coreset run at least.
     """
     equal, rows = next(iter(by_protocol(rows).items()))
     cells = by_cell(rows, "last_accuracy")
