@@ -49,7 +49,8 @@ def test_ctrl_c_leaves_no_files(moment: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_listing_takes_train_to_its_first_step(tmp_path: Path) -> None:
-    command = [sys.executable, benchmark.__file__, "--only", "listing", "--images", "1500", "--folder", tmp_path]
-    *_, line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    options = ["--only", "listing", "--images", "1500", "--folder", tmp_path]
+    *_, line = subprocess.run([sys.executable, benchmark.__file__, *options], check=True,
+                              stdout=subprocess.PIPE, text=True).stdout.splitlines()
     assert re.fullmatch(r"1500 images: listed in [\d.]+ s, [\d.]+ s from there to the first step", line)
     assert not list(tmp_path.iterdir())
