@@ -462,8 +462,8 @@ def listing(images: int, folder: Path | None) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as made:
         write_links(Path(made, "data"), images)
         options = ["--dataset", "folder", "--data", f"{made}/data", "--device", "CPU"]
-        subprocess.run([sys.executable, ROOT / "selection.py", *options, "--method", "random", "--rate", "0.2",
-                        "--save", made], check=True)
+        subprocess.run([sys.executable, ROOT / "selection.py", *options, "--method", "random",
+                        "--rate", "0.2", "--save", made], check=True)
         train.open_dataset, train.run_batches = list_images, take_a_batch
         try:
             train.main([*options, "--prune", f"{made}/folder-random.bin", "--model_dir", made])
@@ -472,12 +472,12 @@ def listing(images: int, folder: Path | None) -> None:
         finally:
             train.open_dataset, train.run_batches = open_dataset, run_batches
     begun, listed, ready = moments
-    print(f"{images} images: listed in {listed - begun:.1f} s, {ready - listed:.1f} s from there to the first "
-          "step", flush=True)
+    print(f"{images} images: listed in {listed - begun:.1f} s, {ready - listed:.1f} s from there to the "
+          "first step", flush=True)
 
 
 def write_links(folder: Path, images: int) -> None:
-    """Training images in classes of IMAGENET_CLASS and one of each class for validation, links to few files."""
+    """Training images in classes of IMAGENET_CLASS, and one of each class for validation: links."""
     from PIL import Image
     pictures = []
     for i in range(-(-images // MOST_LINKS)):
