@@ -80,16 +80,26 @@ def test_published_figures_of_a_scene_leave_out_rates_that_have_none() -> None:
     assert tables.published_rows(compare.ROOT / "imgs/published.csv", "toy") == []
 
 
-def test_the_plot_shows_each_method_in_its_color_at_its_accuracy() -> None:
-    pixels = np.asarray(tables.draw_plot(ROWS, "toy"))
+def shown(rows: list[dict], name: str) -> np.ndarray:
+    """Rows and columns of a method's pixels in the plot, the legend aside, (n, 2)."""
+    pixels = np.asarray(tables.draw_plot(rows, "toy"))
     assert pixels.shape == (tables.HEIGHT, tables.WIDTH, 3)
-    heights = {}
-    for name, color in zip(("random", "moderate"), tables.COLORS):
-        own = (pixels == [int(color[i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2)
-        own[:, tables.WIDTH - tables.RIGHT:] = False  # the legend
-        own[:, :tables.LEFT] = False
-        heights[name] = np.flatnonzero(own[:, :tables.LEFT + 120].any(axis=1)).mean()
-    assert heights["moderate"] < heights["random"]  # higher up
+    color = tables.COLORS[("random", "moderate").index(name)]
+    own = (pixels == [int(color[i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2)
+    own[:, tables.WIDTH - tables.RIGHT:] = False
+    own[:, :tables.LEFT] = False
+    return np.argwhere(own)
+
+
+def test_the_plot_shows_each_method_in_its_color_at_its_accuracy() -> None:
+    heights = [places[places[:, 1] < tables.LEFT + 120, 0].mean()
+               for places in (shown(ROWS, "moderate"), shown(ROWS, "random"))]
+    assert heights[0] < heights[1]  # higher up
+
+
+def test_the_plot_of_a_single_rate_has_methods_beside_one_another() -> None:
+    rows = ROWS[:6]
+    assert shown(rows, "random")[:, 1].max() + 50 < shown(rows, "moderate")[:, 1].min()
 
 
 def test_the_plot_does_not_mix_equal_steps_with_equal_epochs() -> None:

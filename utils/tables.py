@@ -220,8 +220,9 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
     if whole is not None:
         pen.line((LEFT, y(whole), WIDTH - RIGHT, y(whole)), INK, 1)
         pen.text((LEFT + 6, y(whole) - 3), f"{WHOLE} {whole:.1f}", INK, small, anchor="lb")
+    gap = 4 if len(rates) > 1 else (WIDTH - LEFT - RIGHT) / (len(points) + 1)  # beside one another
     for number, (name, line) in enumerate(points.items()):
-        color, shift = COLORS[number % len(COLORS)], 4 * (number - (len(points) - 1) / 2)
+        color, shift = COLORS[number % len(COLORS)], gap * (number - (len(points) - 1) / 2)
         places = [(x(rate) + shift, y(mean)) for rate, mean, _ in line]
         pen.line(places, color, 3)
         for (left, top), (_, mean, width) in zip(places, line):
