@@ -440,7 +440,7 @@ def scale(images: int, order: str, folder: Path | None) -> None:
 def listing(images: int, folder: Path | None) -> None:
     """Print seconds to list a folder of images, and from there to the first step of `train.py --prune`.
 
-    Then ResNet-50 is built but not compiled, and the first batch is decoded.
+    By then ResNet-50 is built but not compiled, and the first batch is decoded.
 
     Args:
         folder: for a folder of the images, removed at the end; None: the system's for temporary files.
@@ -479,11 +479,10 @@ def listing(images: int, folder: Path | None) -> None:
 def write_links(folder: Path, images: int) -> None:
     """Training images in classes of IMAGENET_CLASS, and one of each class for validation: links."""
     from PIL import Image
-    pictures = []
-    for i in range(-(-images // MOST_LINKS)):
-        pictures.append(folder / f"{i}.jpg")
-        folder.mkdir(exist_ok=True)
-        Image.new("RGB", (64, 64), (i, 128, 0)).save(pictures[-1])
+    folder.mkdir()
+    pictures = [folder / f"{i}.jpg" for i in range(-(-images // MOST_LINKS))]
+    for picture in pictures:
+        Image.new("RGB", (64, 64)).save(picture)
     for first in range(0, images, IMAGENET_CLASS):
         name = f"n{first // IMAGENET_CLASS:08d}"
         for part, last in (("train", min(first + IMAGENET_CLASS, images)), ("val", first + 1)):
