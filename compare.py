@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     with locked(args.out):
         check_settings(args)
         failures = execute(runs, args)
-        rows = read_runs(args.out / "runs.csv", COLUMNS)
+        rows = in_order(read_runs(args.out / "runs.csv", COLUMNS))
         paper = published_rows(ROOT / "imgs/published.csv", args.dataset) if args.paper else []
         with replacing(args.out / "table.md") as temporary:
             temporary.write_text(tables(rows, paper))
@@ -237,6 +237,13 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
             processes.stop()
             raise KeyboardInterrupt("the same command goes on from there") from None
     return failures
+
+
+def in_order(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of runs.csv by method, as METHODS has them, rate and seed, whichever was finished first."""
+    places = {name: place for place, name in enumerate((WHOLE, *METHODS))}
+    return sorted(rows, key=lambda row: (places.get(row["method"], len(places)), float(row["rate"]),
+                                         int(row["seed"])))
 
 
 def last_line(path: Path) -> str:

@@ -108,6 +108,23 @@ def test_the_plot_does_not_mix_equal_steps_with_equal_epochs() -> None:
     assert tables.draw_plot([*ROWS[:2], steps], "toy") != tables.draw_plot([*ROWS[:2], ROWS[2]], "toy")
 
 
+@pytest.mark.parametrize("accuracies", [(50, 50), (0, 100), (33.3, 33.4), (0, 0)])
+def test_the_plot_holds_any_range_of_accuracies(accuracies: tuple[float, float]) -> None:
+    rows = [row("random", 0.2, 1, accuracies[0], 1), row("moderate", 0.2, 1, accuracies[1], 1)]
+    for name in ("random", "moderate"):
+        places = shown(rows, name)[:, 0]
+        assert len(set(places)) == 9 and places.min() >= tables.TOP - 4  # a dot, all of it
+        assert places.max() <= tables.HEIGHT - tables.BOTTOM + 4
+
+
+def test_rows_are_in_the_methods_order_whichever_was_finished_first() -> None:
+    rows = [row("ccs", 0.2, 2, 1), row("my-own", 0.2, 1, 1), row("ccs", 0.2, 1, 1), row("random", 0.5, 1, 1),
+            row(WHOLE, 1, 1, 1), row("random", 0.2, 1, 1)]
+    assert [(one["method"], one["rate"], one["seed"]) for one in compare.in_order(rows)] == [
+        (WHOLE, "1", "1"), ("random", "0.2", "1"), ("random", "0.5", "1"), ("ccs", "0.2", "1"),
+        ("ccs", "0.2", "2"), ("my-own", "0.2", "1")]
+
+
 def test_the_plan_has_a_base_run_a_seed_then_its_coresets() -> None:
     runs = compare.plan(compare.parse_options([*SMALL, "--methods", "random", "moderate", "--out", "x"]))
     assert [(run.method, run.rate, run.seed) for run in runs][:5] == [
@@ -182,7 +199,7 @@ def test_a_comparison_of_real_runs_killed_and_continued(forks: Forks, cifar: Pat
         assert row["index_sha256"] == index and row["checkpoint_sha256"] == sha256(folder / "last.pth")
     with Image.open(tmp_path / "out/plot.png") as plot:
         assert plot.size == (tables.WIDTH, tables.HEIGHT)
-    assert (tmp_path / "out/table.md").read_text() == tables.tables(rows, [])
+    assert (tmp_path / "out/table.md").read_text() == tables.tables(compare.in_order(rows), [])
 
 
 # Whole comparisons with train.py and selection.py replaced by scripts of a moment
@@ -271,7 +288,7 @@ def test_two_jobs_give_the_same_results_and_plot_as_one(project: Path, start: Ca
     assert start("--jobs", 2).finish().returncode == 0
     two = results(project)
     assert sorted(map(str, rows)) == sorted(map(str, rows_of(project)))
-    assert all(one[name] == two[name] for name in ("table.md", "plot.png"))
+    assert all(one[name] == two[name] for name in ("table.md", "table.csv", "plot.png"))
 
 
 def test_a_finished_folder_without_its_large_files_goes_on_elsewhere(project: Path, start: Callable) -> None:

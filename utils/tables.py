@@ -197,8 +197,9 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
     whole = mean_and_deviation(cells[WHOLE, 1.0].values())[0] if (WHOLE, 1.0) in cells else None
     ends = [mean + sign * np.nan_to_num(width) for line in points.values() for _, mean, width in line
             for sign in (-1, 1)] + ([whole] if whole is not None else [])
-    low, high = np.floor(min(ends) / 5) * 5, np.ceil(max(ends) / 5) * 5 or 5
-    high = high if high > low else low + 5
+    tick = next(size for size in (1, 2, 5, 10, 20) if max(ends) - min(ends) <= 6 * size)
+    low = np.floor(min(ends) / tick) * tick
+    high = max(np.ceil(max(ends) / tick) * tick, low + tick)
     spread = rates[-1] - rates[0] or 0.2
     first, last = rates[0] - 0.1 * spread, rates[-1] + 0.1 * spread
     sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
@@ -211,9 +212,9 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
         return HEIGHT - BOTTOM - (accuracy - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     pen.text((LEFT, 14), f"{title}: test accuracy after the last epoch, %; equal {equal}", INK, font)
-    for tick in np.linspace(low, high, 6):
-        pen.line((LEFT, y(tick), WIDTH - RIGHT, y(tick)), RULE)
-        pen.text((LEFT - 8, y(tick)), f"{tick:g}", INK, small, anchor="rm")
+    for accuracy in np.arange(low, high + tick / 2, tick):
+        pen.line((LEFT, y(accuracy), WIDTH - RIGHT, y(accuracy)), RULE)
+        pen.text((LEFT - 8, y(accuracy)), f"{accuracy:g}", INK, small, anchor="rm")
     for rate in rates:
         pen.text((x(rate), HEIGHT - BOTTOM + 8), f"{100 * rate:g} %", INK, small, anchor="ma")
     pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24), "images kept", INK, small, anchor="ma")
