@@ -59,7 +59,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     compared.add_argument("--seeds", nargs="+", default=[1, 2, 3, 4, 5], type=options.seed_number,
                           metavar="SEED", help="each trains a base network of its own")
     compared.add_argument("--equal", default="epochs", choices=("epochs", "steps"), help="epochs: a coreset "
-                          "run has --epoch epochs (the paper's protocol); steps: as many steps as the base")
+                          "run has --epoch epochs, in the paper as many as the base; steps: as many steps as the "
+                          "base")
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, type=Path, help="folder of the results")
     output.add_argument("--jobs", default=1, type=options.positive, help="runs at one time, each with its "
@@ -71,6 +72,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if 0 in args.rates:
         parser.error("--rates 0: keeps no image; name fractions above 0")
+    args.rates = [float(f"{rate:g}") for rate in args.rates]  # as folders and runs.csv have them
+    for name in ("methods", "rates", "seeds"):
+        setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     args.base_epoch = args.base_epoch or args.epoch
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     return args
@@ -103,13 +107,14 @@ class Run:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
-    runs = plan(args)
+    n, images_sha256 = look_at_images(args)
+    runs = plan(args, n)
     if args.dry_run:
         for run in runs:
             print(*(shlex.join(["python", *command]) for command in run.commands), sep="\n")
         return
     with locked(args.out):
-        check_settings(args)
+        check_settings(args, images_sha256)
         failures = execute(runs, args)
         rows = in_order(read_runs(args.out / "runs.csv", COLUMNS))
         paper = published_rows(ROOT / "imgs/published.csv", args.dataset) if args.paper else []
@@ -125,18 +130,24 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(1 if failures else 0)
 
 
-def plan(args: argparse.Namespace) -> list[Run]:
-    """All runs: of each seed the base run, then its coresets."""
+def look_at_images(args: argparse.Namespace) -> tuple[int, str]:
+    """The number of training images, and their SHA-256.
+
+    Raises:
+        BadInput: files are missing or damaged.
+    """
+    data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
+    return len(data.train.labels), data.images_sha256
+
+
+def plan(args: argparse.Namespace, n: int) -> list[Run]:
+    """All runs on n training images: of each seed the base run, then its coresets."""
     common = ["--dataset", args.dataset, "--data", str(args.data)]
     for name in ("name", "image_size", "classes", "workers"):
         value = getattr(args, name)
         common += [f"--{name}", str(value)] if value else []
     train = ["train.py", *common, "--arch", args.arch, "--batch_size", str(args.batch_size), "--lr",
              f"{args.lr:g}", "--device", args.device, "--resume"]
-    n = 0
-    if args.equal == "steps":
-        data = open_dataset(args.dataset, args.data, classes=args.classes, own_name=args.name)
-        n = len(data.train.labels)
 
     def steps(images: int) -> int:
         return -(-images // args.batch_size)
@@ -164,11 +175,11 @@ def plan(args: argparse.Namespace) -> list[Run]:
     return runs
 
 
-def check_settings(args: argparse.Namespace) -> None:
+def check_settings(args: argparse.Namespace, images_sha256: str) -> None:
     """Write what all runs of the folder have in common, or compare it with what stands there.
 
     Raises:
-        BadInput: it differs.
+        BadInput: options, images or labels differ.
     """
     path = args.out / "settings.json"
     settings = {name: getattr(args, name) for name in FIXED}
@@ -177,7 +188,10 @@ def check_settings(args: argparse.Namespace) -> None:
         if earlier and earlier.get(name) != value:
             raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; give that, or name "
                            "another --out")
-    write_json(path, settings)
+    if earlier and earlier.get("images_sha256") != images_sha256:
+        raise BadInput(f"--data {args.data}: other images or labels of {args.dataset} than those of {path}; "
+                       "give these, or name another --out")
+    write_json(path, {**settings, "images_sha256": images_sha256})
 
 
 def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
@@ -199,10 +213,18 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     selecting = {seed: threading.Lock() for seed in args.seeds}
     failures = {}
 
-    def do(run: Run) -> None:
+    def do(run: Run) -> str:
+        """Do a run; return why it failed, "" if it did not."""
+        try:
+            failures[run] = do_commands(run)
+        except (BadInput, OSError) as error:  # a full disk, say: the other runs may still be done
+            failures[run] = str(error)
+        return failures[run]
+
+    def do_commands(run: Run) -> str:
         base = bases.get(run.seed)
         if run.index and base and base.result():
-            return fail(run, "its base run failed")
+            return "its base run failed"
         output = args.out / "output" / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
         output.parent.mkdir(exist_ok=True)
         for command in run.commands:
@@ -210,15 +232,11 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
                 print(shlex.join(["python", *command]) + "\n", end="", flush=True)  # whole, from any thread
                 status = processes.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
             if status:
-                return fail(run, last_line(output) if status > 0 else f"ended by signal {-status}")
+                return last_line(output) if status > 0 else f"ended by signal {-status}"
         with lock:
             rows.append(describe(run))
             write_csv(path, rows, COLUMNS)
         return ""
-
-    def fail(run: Run, why: str) -> str:
-        failures[run] = why
-        return why
 
     with ThreadPoolExecutor(len(places)) as pool, progress_bar("runs", len(runs), "run", len(runs) - len(left)
                                                                ) as bar:
@@ -236,7 +254,7 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.stop()
             raise KeyboardInterrupt("the same command goes on from there") from None
-    return failures
+    return {run: why for run, why in failures.items() if why}
 
 
 def in_order(rows: list[dict[str, str]]) -> list[dict[str, str]]:

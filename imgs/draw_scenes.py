@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from datasets import open_dataset
 from datasets.images import Split
 from models import NETWORKS
-from models.checkpoint import load_network
 from robust import attacks
 from robust.corruptions import CORRUPTIONS
 from robust.project import ROOT
@@ -44,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     device = set_up(args.device, args.seed)
     data = open_dataset("CIFAR100", args.data)
-    network = load_network(args.arch, args.ckpt, len(data.classes), data.source.small_images)
+    network = attacks.load_attacked(data, args.arch, args.ckpt)
     images, labels = data.test.images[:args.images], data.test.labels[:args.images]
     attacked, accuracies = {}, {}
     for name in ("GSA", "PGD"):

@@ -26,6 +26,7 @@ from utils.device import random_stream, set_up
 from utils.files import BadInput, locked, read_json, sha256
 from utils.options import add_device_option, fraction, positive
 from utils.progress import progress_bar
+from utils.runs import read_args
 
 LEVELS = 255
 PREDICTED = -1  # instead of a label: the one that the network predicts
@@ -243,11 +244,23 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack)
                     hidden.unlink(missing_ok=True)
             print(f"{path}: this attack is there already")
         else:
-            network = load_network(attack.arch, attack.checkpoint, len(data.classes),
-                                   data.source.small_images)
+            network = load_attacked(data, attack.arch, attack.checkpoint)
             record = attack_training_set(network, data, attack, path, record_path, key)
     print(f"{attack.name}: accuracy of {attack.arch} on the {n} training images "
           f"{record['accuracy_before']:.2f} % before, {record['accuracy_after']:.2f} % after; {path}")
+
+
+def load_attacked(data: DataSet, arch: str, checkpoint: Path) -> nn.Cell:
+    """A network that was trained on images of the data set's size, which is to be attacked.
+
+    Raises:
+        BadInput: the checkpoint does not fit, or args.json beside it names another size.
+    """
+    trained = read_args(checkpoint.parent).get("image_size") or data.image_size
+    if trained != data.image_size:
+        raise BadInput(f"{checkpoint}: trained on images of {trained}x{trained} pixels, not on those of "
+                       f"{data.image_size}x{data.image_size} to be attacked; train it without --image_size")
+    return load_network(arch, checkpoint, len(data.classes), data.source.small_images)
 
 
 def unfinished_files(path: Path) -> dict[str, Path]:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Set up .venv and run the tests, two files at a time; arguments go to pytest.
+# Set up .venv and run the tests, two files at a time; arguments, files to run alone among them, go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source utils/environment.sh
 environment requirements.txt tests/requirements.txt
-exec "$PYTHON" -m pytest -q -n 2 --dist loadfile -m "not fuzz and not kills and not ranks" tests "$@"
+exec "$PYTHON" -m pytest -q -n 2 --dist loadfile -o testpaths=tests \
+    -m "not fuzz and not kills and not ranks" "$@"

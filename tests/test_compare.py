@@ -24,7 +24,8 @@ SMALL = ["--dataset", "toy", "--arch", "resnet20", "--epoch", "2", "--seeds", "1
 
 def row(method: str, rate: float, seed: int, last: float, best: float = 0, equal: str = "epochs") -> dict:
     return {"method": method, "rate": str(rate), "seed": str(seed), "last_accuracy": str(last),
-            "best_accuracy": str(best or last), "equal": equal, "seconds": "1800"}
+            "best_accuracy": str(best or last), "equal": equal, "seconds": "1800",
+            "epochs": "30" if method == WHOLE else "100"}
 
 
 ROWS = [row(WHOLE, 1, 1, 80), row(WHOLE, 1, 2, 82), row("random", 0.2, 1, 30), row("random", 0.2, 2, 34),
@@ -62,6 +63,7 @@ def test_an_interval_against_a_worked_example() -> None:
 def test_equal_steps_and_equal_epochs_are_tables_of_their_own() -> None:
     text = tables.tables([*ROWS, row("moderate", 0.2, 1, 70, equal="steps")], [])
     epochs, steps = text.split("## Equal steps")
+    assert "Epochs: 30 of the whole set, 100 of a coreset" in epochs
     assert "36.00 ± 1.41" in epochs and "70.00" not in epochs and "**70.00** (1)" in steps
     assert "4.00 hours of training and testing, 1.00 of them base runs" in steps
 
@@ -108,13 +110,19 @@ def test_the_plot_does_not_mix_equal_steps_with_equal_epochs() -> None:
     assert tables.draw_plot([*ROWS[:2], steps], "toy") != tables.draw_plot([*ROWS[:2], ROWS[2]], "toy")
 
 
-@pytest.mark.parametrize("accuracies", [(50, 50), (0, 100), (33.3, 33.4), (0, 0)])
+@pytest.mark.parametrize("accuracies", [(50, 50), (0, 100), (33.3, 33.4), (0, 0), (100, 100)])
 def test_the_plot_holds_any_range_of_accuracies(accuracies: tuple[float, float]) -> None:
     rows = [row("random", 0.2, 1, accuracies[0], 1), row("moderate", 0.2, 1, accuracies[1], 1)]
     for name in ("random", "moderate"):
         places = shown(rows, name)[:, 0]
         assert len(set(places)) == 9 and places.min() >= tables.TOP - 4  # a dot, all of it
         assert places.max() <= tables.HEIGHT - tables.BOTTOM + 4
+
+
+def test_a_wide_deviation_ends_at_the_plots_edges() -> None:
+    rows = [row("random", 0.2, 1, 97), row("random", 0.2, 2, 2)]  # 49.5 ± 67.2
+    places = shown(rows, "random")[:, 0]
+    assert places.min() >= tables.TOP and places.max() <= tables.HEIGHT - tables.BOTTOM
 
 
 def test_rows_are_in_the_methods_order_whichever_was_finished_first() -> None:
@@ -125,18 +133,29 @@ def test_rows_are_in_the_methods_order_whichever_was_finished_first() -> None:
         ("ccs", "0.2", "2"), ("my-own", "0.2", "1")]
 
 
+def plan(*options: str) -> list[compare.Run]:
+    """The runs on the toy set's 3,000 images."""
+    return compare.plan(compare.parse_options([*SMALL, "--out", "x", *options]), 3000)
+
+
 def test_the_plan_has_a_base_run_a_seed_then_its_coresets() -> None:
-    runs = compare.plan(compare.parse_options([*SMALL, "--methods", "random", "moderate", "--out", "x"]))
+    runs = plan("--methods", "random", "moderate")
     assert [(run.method, run.rate, run.seed) for run in runs][:5] == [
         (WHOLE, 1, 1), ("random", 0.2, 1), ("moderate", 0.2, 1), ("random", 0.5, 1), ("moderate", 0.5, 1)]
     assert len({run.key for run in runs}) == len(runs) == 10
 
 
 def test_equal_steps_gives_a_coreset_the_base_runs_steps() -> None:
-    runs = compare.plan(compare.parse_options([*SMALL, "--equal", "steps", "--base_epoch", "4",
-                                               "--batch_size", "100", "--methods", "random", "--out", "x"]))
+    runs = plan("--equal", "steps", "--base_epoch", "4", "--batch_size", "100", "--methods", "random")
     epochs = {run.rate: run.commands[-1][run.commands[-1].index("--epoch") + 1] for run in runs}
     assert epochs == {1.0: "4", 0.2: "20", 0.5: "8"}  # 4 x 30 steps: 20 x 6, 8 x 15
+
+
+def test_what_is_named_twice_is_done_once() -> None:
+    options = ("--methods", "random", "random", "--rates", "1/3", "0.333333", "--seeds", "1", "1")
+    runs = plan(*options)
+    assert [run.key for run in runs] == [(WHOLE, 1, 1, "epochs"), ("random", 0.333333, 1, "epochs")]
+    assert float(f"{runs[1].rate:g}") == runs[1].rate  # what runs.csv has of it is found again
 
 
 def test_jobs_share_out_the_cores() -> None:
@@ -147,10 +166,12 @@ def test_jobs_share_out_the_cores() -> None:
 
 def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
     options = [*SMALL, "--out", str(tmp_path)]
-    compare.check_settings(compare.parse_options(options))
-    compare.check_settings(compare.parse_options([*options, "--seeds", "7"]))
+    compare.check_settings(compare.parse_options(options), "a")
+    compare.check_settings(compare.parse_options([*options, "--seeds", "7"]), "a")
     with pytest.raises(BadInput, match="--lr: 0.2, but 0.1 in"):
-        compare.check_settings(compare.parse_options([*options, "--lr", "0.2"]))
+        compare.check_settings(compare.parse_options([*options, "--lr", "0.2"]), "a")
+    with pytest.raises(BadInput, match="--data data: other images or labels of toy than those of"):
+        compare.check_settings(compare.parse_options(options), "b")
 
 
 @pytest.mark.parametrize("options", [["--rates", "0"], ["--rates", "1.5"], ["--methods", "best"],
@@ -256,6 +277,14 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_made_up_for(project: P
     assert len(rows_of(project)) == RUNS and len(calls(project)) == RUNS + 8 + 2 - 1
     table = (project / "out/table.md").read_text()
     assert "| random | **21.50 ± 0.71** (2) | **51.50 ± 0.71** (2) |" in table
+
+
+def test_a_run_whose_files_cannot_be_read_does_not_stop_the_others(project: Path, start: Callable) -> None:
+    log = project / "out/seed-2/toy/resnet20/coreset-random-0.5/log.csv"
+    log.mkdir(parents=True)  # in its place
+    run = start().finish()
+    assert run.returncode == 1 and "failed: random 0.5, seed 2, equal epochs: " in run.err
+    assert len(rows_of(project)) == RUNS - 1 and "Traceback" not in run.err
 
 
 def test_coresets_of_a_base_run_that_fails_are_not_tried(project: Path, start: Callable) -> None:

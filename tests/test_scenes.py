@@ -344,6 +344,12 @@ def test_all_images_of_a_set_are_perturbed_as_much_as_its_script_said(work: Path
     assert table(output)[1] == ["random", percent]
 
 
+def test_a_network_of_images_of_another_size_is_not_attacked(cifar: Path, tmp_path: Path) -> None:
+    (tmp_path / "args.json").write_text('{"image_size": 16}')
+    with pytest.raises(BadInput, match="best.pth: trained on images of 16x16 pixels, not on those of 32x32"):
+        attacks.load_attacked(open_dataset("CIFAR100", cifar), NAME, tmp_path / "best.pth")
+
+
 def test_marks_of_other_labels_are_refused(work: Path, forks: Forks) -> None:
     labels = np.load(work / "data/noisy/cifar.npy")
     np.save(work / "data/noisy/cifar.npy", (labels + 1) % CLASSES)

@@ -1,5 +1,6 @@
 """Runs that are killed, interrupted, resumed, out of disk, in one another's way."""
 import csv
+import hashlib
 import json
 import os
 import pickle
@@ -153,6 +154,30 @@ def test_a_run_is_moved_with_its_data_and_resumed(cifar: Path, forks: Forks, fin
     run = forks.start(tmp_path / "elsewhere", "train.py", "--data", "data", *TRAINED, "--resume",
                       "--model_dir", "runs").finish()
     assert run.returncode == 0 and "resuming after epoch 3" in run.out
+
+
+def test_a_coreset_run_goes_on_where_the_same_images_were_selected_anew(cifar: Path, forks: Forks,
+                                                                        tmp_path: Path) -> None:
+    """Another version or another spelling of a path in the manifest does not matter; other images do."""
+    index = tmp_path / "index/CIFAR100-random.bin"
+
+    def train() -> Run:
+        return forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 1, "--prune", index,
+                           "--resume").finish()
+
+    assert forks.start(tmp_path, "selection.py", "--data", cifar, "--method", "random", "--rate",
+                       0.5).finish().returncode == 0
+    assert train().returncode == 0
+    manifest = json.loads(index.with_suffix(".json").read_text())
+    index.with_suffix(".json").write_text(json.dumps({**manifest, "versions": {"python": "3.99"}}))
+    assert "resuming after epoch 1" in train().out
+    ids = pickle.loads(index.read_bytes())
+    index.write_bytes(pickle.dumps(np.setdiff1d(np.arange(TRAIN), ids)))
+    sha256 = hashlib.sha256(index.read_bytes()).hexdigest()
+    index.with_suffix(".json").write_text(json.dumps({**manifest, "index_sha256": sha256}))
+    run = train()
+    check_one_line(run)
+    assert "--resume: kept_sha256 is" in run.err
 
 
 def cut_log(run: Path) -> None:

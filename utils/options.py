@@ -33,7 +33,7 @@ def add_data_options(group: argparse._ActionsContainer, names: Iterable[str]) ->
     group.add_argument("--dataset", default="CIFAR100", choices=names, help="data set; folder: images of "
                        "your own, in train/<class>/ and val/<class>/")
     group.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own "
-                       "folder; for tiny and folder, that folder itself")
+                       "folder; for tiny, tinyC, tinyA, tinyN and folder, that folder itself")
     group.add_argument("--name", type=plain_name, help="of --dataset folder, in the names of folders and "
                        "files written; None: folder")
     group.add_argument("--image_size", type=positive, help="side of the images in pixels, 32, 16 or 8 "

@@ -15,8 +15,8 @@ from utils.files import BadInput, read_bytes, read_json, to_json, write_csv, wri
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
-# In args.json, but free to differ in a resumed run.
-PLACES = ("data", "prune", "model_dir", "resume", "workers", "check", "versions")
+# In args.json, but free to differ in a resumed run. Of the index kept_sha256 is compared, the images kept.
+PLACES = ("data", "prune", "model_dir", "resume", "workers", "check", "versions", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "test_seconds",
            "images_per_second")
 AGAIN = "start again without --resume"

@@ -83,7 +83,8 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
     """
     parts = []
     for equal, some in by_protocol(rows).items():
-        parts += [f"## Equal {equal}\n",
+        parts += [f"## Equal {equal}\n", f"Epochs: {epochs_of(some, True)} of the whole set, "
+                  f"{epochs_of(some, False)} of a coreset\n",
                   "Test accuracy after the last epoch, %: mean ± standard deviation (number of runs)\n",
                   accuracy_table(some, "last_accuracy"),
                   "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
@@ -96,6 +97,12 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
     if paper:
         parts += ["## Published, ResNet-50\n", markdown(paper)]
     return "\n".join(parts)
+
+
+def epochs_of(rows: list[Row], whole: bool) -> str:
+    """Epochs of the runs on the whole set, or of those on a coreset: a number, or the least and the most."""
+    numbers = {int(row["epochs"]) for row in rows if (row["method"] == WHOLE) == whole}
+    return " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else "-"
 
 
 SUMMARY = ("method", "rate", "equal", "runs", "last_mean", "last_deviation", "best_mean", "best_deviation")
@@ -197,9 +204,10 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
     whole = mean_and_deviation(cells[WHOLE, 1.0].values())[0] if (WHOLE, 1.0) in cells else None
     ends = [mean + sign * np.nan_to_num(width) for line in points.values() for _, mean, width in line
             for sign in (-1, 1)] + ([whole] if whole is not None else [])
-    tick = next(size for size in (1, 2, 5, 10, 20) if max(ends) - min(ends) <= 6 * size)
-    low = np.floor(min(ends) / tick) * tick
-    high = max(np.ceil(max(ends) / tick) * tick, low + tick)
+    ends = np.clip(ends, 0, 100)
+    tick = next(size for size in (1, 2, 5, 10, 20) if np.ptp(ends) <= 6 * size)
+    low = np.floor(ends.min() / tick) * tick
+    high = max(np.ceil(ends.max() / tick) * tick, low + tick)
     spread = rates[-1] - rates[0] or 0.2
     first, last = rates[0] - 0.1 * spread, rates[-1] + 0.1 * spread
     sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
@@ -209,7 +217,8 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
         return LEFT + (rate - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
     def y(accuracy: float) -> float:
-        return HEIGHT - BOTTOM - (accuracy - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        share = np.clip((accuracy - low) / (high - low), 0, 1)  # a wide bar may end outside
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     pen.text((LEFT, 14), f"{title}: test accuracy after the last epoch, %; equal {equal}", INK, font)
     for accuracy in np.arange(low, high + tick / 2, tick):
