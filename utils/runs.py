@@ -15,8 +15,8 @@ from utils.files import BadInput, read_bytes, read_json, to_json, write_csv, wri
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
-# In args.json, but free to differ in a resumed run. Of the index kept_sha256 is compared, the images kept.
-PLACES = ("data", "prune", "model_dir", "resume", "workers", "check", "versions", "index")
+# In args.json, but free to differ in a resumed run.
+PLACES = ("data", "prune", "model_dir", "resume", "workers", "check", "versions")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "test_seconds",
            "images_per_second")
 AGAIN = "start again without --resume"
@@ -51,7 +51,8 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
         return False
     earlier = read_json(path, AGAIN)
     for name, value in json.loads(to_json(options)).items():
-        if name not in PLACES and earlier.get(name) != value:
+        # Of the index kept_sha256 is compared: its manifest has paths and versions of the selection.
+        if name not in (*PLACES, "index") and earlier.get(name) != value:
             raise BadInput(f"--resume: {name} is {value}, but {earlier.get(name)} in {path}; "
                            f"give the run's own options, or {AGAIN}")
     if earlier.get("versions") != options["versions"]:
