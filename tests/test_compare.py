@@ -70,13 +70,13 @@ def test_equal_steps_and_equal_epochs_are_tables_of_their_own() -> None:
 
 def test_published_figures_are_those_of_the_file() -> None:
     header, *rows = tables.published_rows(compare.ROOT / "imgs/published.csv", "CIFAR100")
-    assert header[:2] == ["method", "keep 20 %"] and len(rows) == 9
+    assert header[:2] == ["CIFAR-100", "keep 20 %"] and len(rows) == 9
     assert ["Moderate-DS (Xia 2023)", "51.83±0.52"] in [row[:2] for row in rows]
 
 
 def test_published_figures_of_a_scene_leave_out_rates_that_have_none() -> None:
     header, *rows = tables.published_rows(compare.ROOT / "imgs/published.csv", "CIFAR100N")
-    assert header == ["method", "keep 20 %", "keep 30 %"]
+    assert header == ["CIFAR-100, 20 % label noise", "keep 20 %", "keep 30 %"]
     assert ["Random (Xia 2023)", "34.47", "43.26"] in rows
     assert ["Moderate-DS (Xia 2023)", "40.25", "48.53"] in rows
     assert tables.published_rows(compare.ROOT / "imgs/published.csv", "toy") == []

@@ -185,7 +185,7 @@ def published_rows(path: Path, dataset: str) -> list[list[str]]:
         found = [row for row in csv.DictReader(file) if row["data set"] == PUBLISHED.get(dataset)]
     columns = [name for name in (found[0] if found else []) if any(row[name] for row in found)][3:]
     rows = [[f"{row['method']} ({row['source']})", *(row[name] or "-" for name in columns)] for row in found]
-    return [["method", *(f"keep {name} %" for name in columns)], *rows] if rows else []
+    return [[PUBLISHED[dataset], *(f"keep {name} %" for name in columns)], *rows] if rows else []
 
 
 def draw_plot(rows: list[Row], title: str) -> Image.Image:
