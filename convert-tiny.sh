@@ -3,6 +3,7 @@
 #   bash convert-tiny.sh [--delete-test] [FOLDER]     default: data/tiny-imagenet-200 beside this script
 # May be stopped and run again. Never overwrites an image. Leaves the unlabelled test/ without --delete-test.
 set -euo pipefail
+unset CDPATH
 fail() { echo "convert-tiny.sh: error: $1" >&2; exit 2; }
 
 folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/data/tiny-imagenet-200

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Train, select 20 %, train again on the moderate coreset and on a random one: a few minutes on two cores.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source utils/environment.sh
 environment requirements.txt

@@ -95,14 +95,19 @@ def read_tinyn(folder: Path) -> Splits:
 def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:
     """Tiny ImageNet with the training images and labels of <part>/tiny_img.npy and tiny_target.npy.
 
-    They are looked for in `folder` and in the folder above it. The images stay on disk, memory-mapped.
+    They are looked for in `folder` and in the folder above it, also above the folder that a link leads to.
+    The images stay on disk, memory-mapped.
 
     Raises:
-        BadInput: as `read_cifar100c`.
+        BadInput: as `read_cifar100c`; more than one of these places has them.
     """
     clean, test, classes = read_tiny(folder)
     places = [folder / part, Path(os.path.realpath(folder)).parent / part, folder.parent / part]
-    place = next((place for place in places if os.path.isfile(place / "tiny_img.npy")), places[1])
+    found = {os.path.realpath(place): place for place in places if os.path.isfile(place / "tiny_img.npy")}
+    if len(found) > 1:
+        raise BadInput(f"{' and '.join(map(str, found.values()))}: both hold tiny_img.npy; move the one away "
+                       "that is not meant")
+    place = next(iter(found.values()), places[1])
     images, targets = place / "tiny_img.npy", place / "tiny_target.npy"
     train = Split(check_images(read_array(images, make(script)), clean, images, script),
                   check_labels(read_array(targets, make(script)), clean, classes, targets, script))

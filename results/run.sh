@@ -2,11 +2,14 @@
 # The comparisons of docs/results.md, in the order in which they are most useful. May be stopped and started
 # again: finished runs are not run again, unfinished ones go on.
 set -uo pipefail
+trap 'exit 130' INT  # compare.py ends by itself after Ctrl-C, and the next one would begin
+unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source utils/environment.sh
 environment requirements.txt
-[ -e data/noisy/cifar.npy ] || "$PYTHON" robust/noisy-cifar.py --classes 20
-[ -e data/cifar-100-corrupt/img.bin ] || "$PYTHON" robust/corrupt-cifar.py --rate 0.04
+# Their records are written last. Data of other settings are refused by compare.py.
+[ -e data/noisy/cifar.json ] || "$PYTHON" robust/noisy-cifar.py --classes 20
+[ -e data/cifar-100-corrupt/corrupt.json ] || "$PYTHON" robust/corrupt-cifar.py --rate 0.04
 
 first="random moderate herding gm ccs"
 others="forgetting el2n grand selfsup dual dyn-unc"

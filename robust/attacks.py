@@ -310,9 +310,10 @@ def attack_training_set(network: nn.Cell, data: DataSet, attack: Attack, path: P
             raise KeyboardInterrupt("the same command goes on from there") from None
         ranks.others_end()
         before, after = 100 * np.load(paths["correct"]).mean(axis=0)
-        with recording(record_path, {**key, "accuracy_before": before, "accuracy_after": after}) as record:
+        digest = sha256(paths["images"])  # seconds of a large file, in which a kill must not cost the attack
+        with recording(record_path, {**key, "accuracy_before": before, "accuracy_after": after,
+                                     "sha256": digest}) as record:
             os.replace(paths["images"], path)
-            record["sha256"] = sha256(path)
         arrays.remove()
     return record
 

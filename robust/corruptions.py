@@ -143,7 +143,8 @@ def corrupt(images: np.ndarray, kinds: np.ndarray, seed: int) -> np.ndarray:
     corrupted = images.copy()
     for name, corruption in CORRUPTIONS.items():
         chosen = np.flatnonzero(kinds == name)
-        corrupted[chosen] = corruption(images[chosen], random_stream(seed, name))
+        if len(chosen):
+            corrupted[chosen] = corruption(images[chosen], random_stream(seed, name))
     return corrupted
 
 

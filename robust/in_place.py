@@ -20,6 +20,7 @@ IN_PROGRESS = "in progress"
 MARK = b"corrupted by robust/corrupt-tiny.py: "  # and the kind: a JPEG comment of every corrupted image
 MARK_WITHIN = 500  # bytes from a file's start
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
+COPY = "-corrupt"  # how a copy's name ends
 COPY_ANEW = f"delete the folder and copy {TINY} again with cp -r"
 
 
@@ -39,9 +40,9 @@ def corrupt_copy(folder: Path, rate: float, seed: int) -> None:
             damaged.
     """
     real = Path(os.path.realpath(folder))
-    if real.name == TINY or real == Path(os.path.realpath(folder.parent / TINY)):
-        raise BadInput(f"{folder}: is the original; copy it with cp -r {real} {real.parent / TINY}-corrupt "
-                       "and corrupt that")
+    if not real.name.endswith(COPY) or real == Path(os.path.realpath(folder.parent / TINY)):
+        raise BadInput(f"{folder}: is the original (the name of a copy ends in {COPY}); copy it with cp -r "
+                       f"{real} {real.parent / TINY}{COPY} and corrupt that")
     with locked(folder):
         note = read_json(folder / NOTE, COPY_ANEW)
         if note.get("state") == FINISHED:

@@ -114,16 +114,19 @@ def main() -> None:
 
 def perturbed_fraction(name: str, labels: np.ndarray, evidence: dict[str, np.ndarray], perturbed: np.ndarray,
                        rate: float, seed: int) -> str:
-    """The fraction of a method's coreset that is perturbed, in percent; "-" where it cannot keep as many.
+    """The fraction of a method's coreset that is perturbed, in percent; "-" where it cannot keep as many, or
+    none is to be kept.
 
     Args:
         evidence: features, logits and dynamics, as far as the method needs them.
         perturbed: which images are, bool (n,).
         rate: fraction of the images to keep.
     """
-    method = METHODS[name]
+    method, number = METHODS[name], number_to_keep(len(labels), rate)
+    if not number:
+        return "-"
     try:
-        choice = method.choose(labels, number_to_keep(len(labels), rate), random_stream(seed, name),
+        choice = method.choose(labels, number, random_stream(seed, name),
                                **{need: evidence[need] for need in method.needs})
     except BadInput:
         return "-"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set up .venv and run the tests, two files at a time; arguments, files to run alone among them, go to pytest.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source utils/environment.sh
 environment requirements.txt tests/requirements.txt

@@ -338,10 +338,10 @@ def test_all_images_of_a_set_are_perturbed_as_much_as_its_script_said(work: Path
     images = TINY_IMAGES if name.startswith("tiny") else TRAIN
     output = run(forks, work, "kept-share.py", "--dataset", name, "--data", "data", "--arch", NAME, "--ckpt",
                  CKPT.format("tiny" if name.startswith("tiny") else "CIFAR100"), "--methods", "random",
-                 "--rates", "1", "--save", "index")
+                 "--rates", "1", "0", "--save", "index")
     percent = f"{100 * count(work / 'data'):.1f} %"
     assert f"the fraction that is {word}; of all {images} images {percent}" in output
-    assert table(output)[1] == ["random", percent]
+    assert table(output)[1] == ["random", percent, "-"]
 
 
 def test_a_network_of_images_of_another_size_is_not_attacked(cifar: Path, tmp_path: Path) -> None:
@@ -484,6 +484,36 @@ def stop_at_third_batch(patch: pytest.MonkeyPatch, error: BaseException) -> None
     patch.setattr(GrowingArrays, "append", append)
 
 
+def test_an_attack_stopped_before_its_end_is_not_made_again(attack: FewSteps, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch,
+                                                            capsys: pytest.CaptureFixture) -> None:
+    """While a large file's SHA-256 is computed, too."""
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        real = attacks.sha256
+
+        def stop(path: Path) -> str:
+            if path.suffix == ".npy":
+                raise Stop
+            return real(path)
+
+        patch.setattr(attacks, "sha256", stop)
+        attack("stopped")
+    attack("stopped")
+    assert f"going on after image {TRAIN} of {TRAIN}" in capsys.readouterr().out
+
+
+def test_two_places_with_a_scenes_files_are_refused(inside: Path, tmp_path: Path) -> None:
+    """Above the link that --data names, and above the folder that it leads to."""
+    shutil.copytree(inside / "tiny-imagenet-200", tmp_path / "shared/tiny-imagenet-200")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/tiny-imagenet-200").symlink_to(tmp_path / "shared/tiny-imagenet-200")
+    shutil.copytree(inside / "noisy", tmp_path / "data/noisy")
+    open_dataset("tinyN", tmp_path / "data/tiny-imagenet-200")
+    shutil.copytree(inside / "noisy", tmp_path / "shared/noisy")
+    with pytest.raises(BadInput, match="shared/noisy and .*data/noisy: both hold tiny_img.npy"):
+        open_dataset("tinyN", tmp_path / "data/tiny-imagenet-200")
+
+
 def test_an_unfinished_attack_with_other_settings_is_not_overwritten(attack: FewSteps, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(Stop):
@@ -507,7 +537,7 @@ def test_ctrl_c_says_that_an_attack_goes_on(attack: FewSteps, monkeypatch: pytes
 def test_a_finished_attack_is_not_made_again(attack: FewSteps, monkeypatch: pytest.MonkeyPatch,
                                              capsys: pytest.CaptureFixture) -> None:
     attack("whole")
-    monkeypatch.setattr(attacks, "load_network", None)
+    monkeypatch.setattr(attacks, "load_attacked", None)
     attack("whole")
     assert "cifar_train.npy: this attack is there already" in capsys.readouterr().out
 
@@ -533,7 +563,7 @@ def test_a_finished_attack_with_other_settings_is_replaced(attack: FewSteps, tmp
 def copy_of(inside: Path, folder: Path) -> Path:
     """A copy of Tiny ImageNet beside a link to the original."""
     (folder / "tiny-imagenet-200").symlink_to(inside / "tiny-imagenet-200")
-    return shutil.copytree(inside / "tiny-imagenet-200", folder / "copy")
+    return shutil.copytree(inside / "tiny-imagenet-200", folder / "another-corrupt")
 
 
 def stop_corruption(folder: Path, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -581,11 +611,12 @@ def test_a_copy_is_not_corrupted_twice(work: Path) -> None:
 def test_the_original_is_never_corrupted(work: Path, tmp_path: Path) -> None:
     folder = work / "data/tiny-imagenet-200"
     before = files(folder)
-    (tmp_path / "copy").symlink_to(folder)
-    for path in (folder, tmp_path / "copy"):
-        with pytest.raises(BadInput, match="is the original; copy it with cp -r"):
+    (tmp_path / "link-corrupt").symlink_to(folder)
+    other = shutil.copytree(folder, tmp_path / "tinyimagenet")  # an original by another name
+    for path in (folder, tmp_path / "link-corrupt", other):
+        with pytest.raises(BadInput, match="is the original .*; copy it with cp -r"):
             in_place.corrupt_copy(path, 0.2, 42)
-    assert files(folder) == before
+    assert files(folder) == files(other) == before
 
 
 @pytest.mark.parametrize("part", ["train", "train/n00000012", "train/n00000009/images/n00000009_0.JPEG"])

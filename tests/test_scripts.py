@@ -173,6 +173,67 @@ def test_toy_needs_no_files(script, tmp_path: Path) -> None:
     assert result.returncode == 0 and "kept 1500 of 3000" in result.stdout
 
 
+# Setting up
+
+def fake_python(path: Path, version: str = "(3, 11)") -> None:
+    """A Python that says what it is asked to do; a virtual environment of it is a copy of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"""#!{sys.executable}
+import os, shutil, sys
+arguments = sys.argv[1:]
+if arguments[0] == "-c":
+    sys.version_info = {version}
+    exec(arguments[1])
+elif arguments[1] == "venv":
+    folder = arguments[-1]
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder + "/bin")
+    shutil.copy(__file__, folder + "/bin/python")
+elif arguments[2] == "install":
+    print("pip with PYTHONPATH", repr(os.environ["PYTHONPATH"]))
+""")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def set_up(tmp_path: Path) -> Callable[[], subprocess.CompletedProcess]:
+    """set_up(): utils/environment.sh in a project of its own, as demo.sh has it."""
+    (tmp_path / "project/utils").mkdir(parents=True)
+    shutil.copy(ROOT / "utils/environment.sh", tmp_path / "project/utils")
+    (tmp_path / "project/requirements.txt").write_text("numpy\n")
+    fake_python(tmp_path / "bin/python3.11")
+    (tmp_path / "elsewhere/utils").mkdir(parents=True)
+    surroundings = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": "/usr",
+                    "CDPATH": f"{tmp_path}/elsewhere"}
+    command = "source utils/environment.sh; environment requirements.txt; echo $PYTHON"
+    return lambda: subprocess.run(["bash", "-euc", command], cwd=tmp_path / "project", env=surroundings,
+                                  capture_output=True, text=True)
+
+
+def test_an_environment_is_made_once(set_up: Callable, tmp_path: Path) -> None:
+    python = tmp_path / "project/.venv/bin/python"
+    first, second = set_up(), set_up()
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "pip with PYTHONPATH ''" in first.stdout and first.stdout.endswith(f"{python}\n")
+    assert second.stdout == f"{python}\n"
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(set_up: Callable, tmp_path: Path) -> None:
+    python = tmp_path / "project/.venv/bin/python"
+    assert set_up().returncode == 0
+    python.unlink()
+    python.symlink_to(tmp_path / "gone")
+    result = set_up()
+    assert result.returncode == 0 and "pip with" in result.stdout and python.is_file(), result.stderr
+
+
+def test_an_environment_of_another_python_is_left_alone(set_up: Callable, tmp_path: Path) -> None:
+    fake_python(tmp_path / "project/.venv/bin/python", version="(3, 13)")
+    result = set_up()
+    assert result.returncode == 2 and result.stderr.endswith("move it away\n")
+    assert result.stderr.count("\n") == 1
+
+
 # The demo
 
 def test_the_demo_ends_with_its_table(tmp_path: Path) -> None:
