@@ -59,8 +59,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     compared.add_argument("--seeds", nargs="+", default=[1, 2, 3, 4, 5], type=options.seed_number,
                           metavar="SEED", help="each trains a base network of its own")
     compared.add_argument("--equal", default="epochs", choices=("epochs", "steps"), help="epochs: a coreset "
-                          "run has --epoch epochs, in the paper as many as the base; steps: as many steps as the "
-                          "base")
+                          "run has --epoch epochs, in the paper as many as the base; steps: as many steps as "
+                          "the base")
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, type=Path, help="folder of the results")
     output.add_argument("--jobs", default=1, type=options.positive, help="runs at one time, each with its "

@@ -143,6 +143,9 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
         if (epoch + 1) % eval_freq == 0 or epoch + 1 == epochs:
             network.set_train(False)
             tested = run_batches(test_step, iter(test_batches), len(test_batches), "test")
+            if tested.diverged_at:
+                raise FloatingPointError(f"{title}: the test loss is not a finite number, learning rate "
+                                         f"{rate:g}; start again with a smaller --lr")
             row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds}
         rows.append(row)
         runs.write_log(folder / "log.csv", rows)
@@ -274,7 +277,7 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
                 metrics.fetch()
                 metrics.leave_untimed(time.perf_counter() - before, count)
             bar.update()
-            if metrics.diverged_at:
+            if metrics.diverged_at and ranks.size() == 1:  # one of several would leave the others waiting
                 break
     metrics.fetch()
     metrics.over_ranks()

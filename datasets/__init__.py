@@ -173,6 +173,8 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
         if not 2 <= classes <= len(names):
             raise BadInput(f"--classes {classes}: {name} has {len(names)}; name a number from 2 to that")
         train, test, names = train.of_classes(classes), test.of_classes(classes), names[:classes]
+        if not len(test.labels):
+            raise BadInput(f"--classes {classes}: {name} has no test image of these; name a larger number")
     if image_size not in (None, source.side, *source.sizes[:1]):
         factor = source.sizes[0] // image_size
         train, test = train.shrunk(factor), test.shrunk(factor)

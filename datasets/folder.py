@@ -95,11 +95,16 @@ def class_names(part: Path) -> list[bytes]:
     """The names of the class folders of train/ or val/, sorted.
 
     Raises:
-        BadInput: there are none, or the folder cannot be read.
+        BadInput: there are none, one is a link to nothing, or the folder cannot be read.
     """
     try:
         with os.scandir(os.fsencode(part)) as scan:
-            names = sorted(entry.name for entry in scan if not entry.name.startswith(b".") and entry.is_dir())
+            entries = [entry for entry in scan if not entry.name.startswith(b".")]
+        for entry in entries:
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                raise BadInput(f"{os.fsdecode(entry.path)}: a link to nothing; put the class there or delete "
+                               "it")
+        names = sorted(entry.name for entry in entries if entry.is_dir())
     except OSError as error:
         raise cannot_read(part, error) from error
     if not names:
@@ -166,11 +171,11 @@ def images_below(part: Path, name: bytes, passed_over: Counter[str]) -> Iterator
                         raise BadInput(f"{ascii(os.fsdecode(top + path))}: a line break in a name; rename it")
                     if entry.is_dir():
                         pending.append((path, above | {place}))
-                    elif (suffix := os.path.splitext(entry.name)[1].lower()) not in known:
-                        passed_over[ascii(os.fsdecode(suffix)) if suffix else "none"] += 1
                     elif not entry.is_file():
                         raise BadInput(f"{os.fsdecode(top + path)}: not a file, or a link to none; put the "
                                        "image there or delete it")
+                    elif (suffix := os.path.splitext(entry.name)[1].lower()) not in known:
+                        passed_over[ascii(os.fsdecode(suffix)) if suffix else "none"] += 1
                     else:
                         yield b"%b\0%d" % (path, entry.stat().st_size)
         except OSError as error:
@@ -203,7 +208,8 @@ def read_image(path: str) -> Image.Image:
     """
     try:
         with Image.open(path, formats=formats()) as image:
-            if image.mode.startswith("I;16"):
+            # Some of 16 bits come as 32: those of PGM files, and before Pillow 10.3 those of PNG files.
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             if image.mode in ("I", "F"):
                 raise BadInput(f"{path}: pixels of 32 bits, whose range is not known; save it with 8 bits")

@@ -118,6 +118,10 @@ class ResizeAndCenterCrop:
         # Whole pixels, rounded down, as torchvision's Resize has the longer side.
         width, height = (self.resize * length // shorter for length in image.size)
         left, top = round((width - self.side) / 2), round((height - self.side) / 2)
+        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):  # a thin one: resize what is kept alone
+            scale_x, scale_y = image.width / width, image.height / height
+            box = (left * scale_x, top * scale_y, (left + self.side) * scale_x, (top + self.side) * scale_y)
+            return np.asarray(image.resize((self.side, self.side), BILINEAR, box=box))
         if image.size != (width, height):
             image = image.resize((width, height), BILINEAR)
         return np.asarray(image.crop((left, top, left + self.side, top + self.side)))

@@ -105,6 +105,31 @@ def test_a_link_to_a_folder_above_it_is_refused(folder: Path, target: str) -> No
         open_dataset("folder", folder)
 
 
+@pytest.mark.parametrize("place", ["train/cat", "val/cat", "train/bee/more"])
+def test_a_link_to_nothing_is_refused(folder: Path, place: str) -> None:
+    (folder / place).symlink_to("gone")
+    with pytest.raises(BadInput, match=f"{place}: .*a? link to no"):
+        open_dataset("folder", folder)
+
+
+def test_first_classes_without_a_test_image_are_refused(folder: Path) -> None:
+    for name in ("ant", "bee"):
+        shutil.rmtree(folder / "val" / name)
+    with pytest.raises(BadInput, match="--classes 2: folder has no test image of these"):
+        open_dataset("folder", folder, classes=2)
+    assert len(open_dataset("folder", folder).test.labels) == VAL
+
+
+def test_a_thin_image_is_resized_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 2 x 20,000 pixels the whole would have 256 x 2,560,000."""
+    transform = ResizeAndCenterCrop(256, 224)
+    assert transform([noise(0, 2, 20_000)]).shape == (1, 224, 224, 3)
+    image = noise(0, 50, 420)
+    whole = transform([image]).astype(int)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 256 * 2000)
+    assert np.abs(whole - transform([image])).max() <= 1
+
+
 def test_names_that_are_not_utf8_are_read(folder: Path) -> None:
     name = os.fsencode(folder / "train/bee") + b"/\xff.png"
     noise(0, 9, 9).save(os.fsdecode(name))
@@ -192,6 +217,8 @@ def test_formats_and_modes_become_rgb(tmp_path: Path) -> None:
     assert np.abs(found("cmyk.jpg", flat, quality=100).astype(int) - (200, 100, 50)).max() < 4
     deep = np.random.default_rng(0).integers(0, 2 ** 16, (12, 17), np.uint16)
     assert (found("16.png", Image.fromarray(deep)) == (deep >> 8)[..., None]).all()
+    (tmp_path / "16.pgm").write_bytes(b"P5 17 12 65535\n" + deep.astype(">u2").tobytes())
+    assert (np.asarray(read_image(str(tmp_path / "16.pgm"))) == (deep >> 8)[..., None]).all()
 
 
 def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The documented commands, each in a Python of its own, on a small set in the official layout."""
 import csv
 import json
+import os
 import pickle
 import re
 import shutil
@@ -166,6 +167,13 @@ def test_a_run_that_diverges_stops(cifar: Path, script, tmp_path: Path) -> None:
     assert result.returncode == 1 and result.stderr.count("\n") == 1
     assert re.search("train.py: error: epoch [12]/2: .*, learning rate 1e[+]38; start again with a smaller "
                      "--lr", result.stderr)
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_error() -> None:
+    code = "from utils import options; options.run_script(lambda: print('\\u732b'))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                            env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert result.returncode == 0 and result.stdout == "\\u732b\n", result.stderr
 
 
 def test_toy_needs_no_files(script, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 
@@ -105,6 +106,7 @@ def test_killed_and_resumed_is_as_never_stopped(cifar: Path, forks: Forks, tmp_p
         killed = forks.start(tmp_path, "train.py", *options, stop=stop).finish()
         assert killed.returncode == (-signal.SIGKILL if size is None else -signal.SIGXFSZ), (stop, killed.err)
         check_whole(run)
+        assert all((earlier / "log.csv").exists() for earlier in run.glob("earlier-*"))
     resumed = forks.start(tmp_path, "train.py", *options).finish()
     assert resumed.returncode == 0 and "resuming after epoch" in resumed.out, resumed.err
     assert log(run) == log(expected) and len(log(run)) == epochs
@@ -282,6 +284,37 @@ def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
     assert [row["epoch"] for row in log(tmp_path)] == ["1"] and len(np.load(tmp_path / "dynamics.npy")) == 1
     for name in ("best.pth", "last.pth"):
         assert all(np.isfinite(value).all() for value in load_checkpoint(tmp_path / name).values())
+
+
+def test_a_test_loss_that_is_not_finite_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a part of the test images counts as the best accuracy."""
+    real = train.make_test_step
+
+    def make_test_step(network: TwoLayers) -> train.Step:
+        step = real(network)
+        return lambda images, labels: (step(images, labels)[0] * float("nan"), labels.sum())
+
+    monkeypatch.setattr(train, "make_test_step", make_test_step)
+    with pytest.raises(FloatingPointError, match="^epoch 1/2: the test loss is not a finite number"):
+        train.train(TwoLayers(3, True), random_data(30, 3), np.arange(30), tmp_path, epochs=2, batch_size=10,
+                    lr=0.1, seed=0)
+    assert not any((tmp_path / name).exists() for name in ("best.pth", "last.pth", "log.csv"))
+
+
+@pytest.mark.parametrize("size, steps", [(1, 1), (2, 5)])
+def test_several_ranks_go_through_the_pass_in_which_they_diverge(monkeypatch: pytest.MonkeyPatch, size: int,
+                                                                 steps: int) -> None:
+    """One that left it alone would leave the others waiting for its gradients."""
+    monkeypatch.setattr(train.ranks, "size", lambda: size)
+    monkeypatch.setattr(train.Metrics, "over_ranks", lambda self: None)
+    done = []
+
+    def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        done.append(len(labels))
+        return ms.Tensor(np.nan, ms.float32), ms.Tensor(0)
+
+    batches = ((np.arange(2), np.zeros((2, 3, 4, 4), np.float32), np.zeros(2, np.int32)) for _ in range(5))
+    assert train.run_batches(step, batches, 5, "epoch 1/1").diverged_at == 1 and len(done) == steps
 
 
 # Two runs in one folder

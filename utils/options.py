@@ -1,5 +1,6 @@
 """Options that scripts share, and a script's clean end."""
 import argparse
+import io
 import math
 import os
 import re
@@ -133,6 +134,8 @@ def above_zero(text: str) -> float:
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main: exit status 2 and one line for bad input, 1 for a diverged run, 130 for Ctrl-C."""
     script = os.path.basename(sys.argv[0])
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of classes and files that the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     # MindSpore turns Ctrl-C into a SIGTERM to its own process once it has compiled something.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ranks.silence_others()

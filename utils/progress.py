@@ -41,10 +41,11 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0,
         done: units that an earlier run has done.
         state: gives a few words for the bar's end.
     """
-    settings = {"mininterval": 1}
+    # miniters 1: else a thread of tqdm's draws the bar where steps become slower, and so asks for its state.
+    settings = {"mininterval": 1, "miniters": 1}
     if not sys.stderr.isatty():
-        settings = {"file": Lines(), "ncols": 100, "delay": MINUTE, "mininterval": MINUTE,
-                    "maxinterval": MINUTE}
+        settings |= {"file": Lines(), "ncols": 100, "delay": MINUTE, "mininterval": MINUTE,
+                     "maxinterval": MINUTE}
     bar = Bar(total=total, initial=done, desc=title, unit=unit, leave=False, disable=not ranks.is_first(),
               **settings)
     bar.state = state
@@ -89,11 +90,12 @@ class Metrics:
         self.untimed_images += images
 
     def over_ranks(self) -> None:
-        """Add up what the ranks have; the first one's seconds count."""
-        own = np.array([[self.loss_sum, self.correct, self.images, self.untimed_images]])
-        sums = ranks.gather(own).sum(0)
-        self.loss_sum = float(sums[0])
-        self.correct, self.images, self.untimed_images = (int(number) for number in sums[1:])
+        """Add up what the ranks have, and share that one has diverged; the first one's seconds count."""
+        own = np.array([[self.loss_sum, self.correct, self.images, self.untimed_images, self.diverged_at]])
+        found = ranks.gather(own)
+        self.loss_sum = float(found[:, 0].sum())
+        self.correct, self.images, self.untimed_images = (int(number) for number in found[:, 1:4].sum(0))
+        self.diverged_at = int(found[:, 4].max())
 
     def describe(self) -> str:
         """The pass so far in a few words."""

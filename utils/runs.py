@@ -70,8 +70,9 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
         BadInput: the folder cannot be written.
     """
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
-    if [path.name for path in earlier] == ["args.json"]:
-        earlier = []  # it was stopped before its first epoch's end
+    if {path.name for path in earlier} <= {"args.json", "dynamics.npy"}:
+        earlier = []  # it was stopped before its first epoch's end, at which log.csv is written first
+        (folder / "dynamics.npy").unlink(missing_ok=True)
     if earlier:
         dated = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
         while dated.exists():
