@@ -114,8 +114,7 @@ def main() -> None:
 
 def perturbed_fraction(name: str, labels: np.ndarray, evidence: dict[str, np.ndarray], perturbed: np.ndarray,
                        rate: float, seed: int) -> str:
-    """The fraction of a method's coreset that is perturbed, in percent; "-" where it cannot keep as many, or
-    none is to be kept.
+    """The fraction of a method's coreset that is perturbed, in percent; "-" where it keeps none.
 
     Args:
         evidence: features, logits and dynamics, as far as the method needs them.
