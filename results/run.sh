@@ -26,4 +26,4 @@ compare CIFAR100 --methods random moderate ccs --rates 0.2 --seeds 1 2 3 --equal
 compare CIFAR100C --methods $first --rates 0.2 --seeds 1 2 3                                    # D
 compare CIFAR100N --methods $others --rates 0.2 --seeds 1 2 3                                   # E
 compare CIFAR100 --methods $others --rates 0.2 --seeds 1 2 3                                    # E
-compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4 5                                # E
+compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4                                  # E
