@@ -10,6 +10,7 @@ import compare
 import selection
 import train
 from forks import ROOT, Forks
+from utils import tables
 
 WIDTH = 110
 DOCUMENTS = [ROOT / "README.md", *sorted(path for folder in ("docs", "robust", "tests")
@@ -76,6 +77,27 @@ def test_links_lead_to_files(document: Path) -> None:
 def test_tests_that_are_named_exist(document: Path) -> None:
     names = set(re.findall(r"\btest_\w+\.py", document.read_text()))
     assert {name for name in names if not (ROOT / "tests" / name).exists()} == set()
+
+
+@pytest.mark.parametrize("column, name", [(1, "CIFAR100N"), (3, "CIFAR100"), (5, "CIFAR100C")])
+def test_readmes_results_are_those_of_the_runs(column: int, name: str) -> None:
+    """Accuracies and differences to random, of equal epochs at a fifth kept."""
+    runs = [row for row in tables.read_runs(ROOT / f"results/{name}/runs.csv", compare.COLUMNS)
+            if row["equal"] == "epochs"]
+    cells = tables.by_cell(runs, "last_accuracy")
+    section = (ROOT / "README.md").read_text().partition("\n## Results\n")[2].partition("\n## ")[0]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines()
+             if line.startswith("|")][2:]
+    shown = {row[0]: (row[column].strip("*"), row[column + 1].partition(" (")[0]) for row in table
+             if row[column]}
+    assert shown.keys() == {method for method, rate in cells if rate in (0.2, 1)}
+    random = cells["random", 0.2]
+    for method, (accuracy, difference) in shown.items():
+        own = cells[method, 1 if method == tables.WHOLE else 0.2]
+        assert accuracy == tables.plus_minus(*tables.mean_and_deviation(own.values()))
+        if method not in (tables.WHOLE, "random"):
+            mean, half_width = tables.interval([own[seed] - random[seed] for seed in own])
+            assert difference == f"{mean:+.2f} ± {half_width:.2f}"
 
 
 def test_lines_are_not_too_long() -> None:
