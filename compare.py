@@ -216,10 +216,12 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     def do(run: Run) -> str:
         """Do a run; return why it failed, "" if it did not."""
         try:
-            failures[run] = do_commands(run)
+            why = do_commands(run)
         except (BadInput, OSError) as error:  # a full disk, say: the other runs may still be done
-            failures[run] = str(error)
-        return failures[run]
+            why = str(error)
+        if why:
+            failures[run] = why
+        return why
 
     def do_commands(run: Run) -> str:
         base = bases.get(run.seed)
@@ -254,7 +256,7 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.stop()
             raise KeyboardInterrupt("the same command goes on from there") from None
-    return {run: why for run, why in failures.items() if why}
+    return failures
 
 
 def in_order(rows: list[dict[str, str]]) -> list[dict[str, str]]:

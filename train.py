@@ -144,8 +144,7 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
             network.set_train(False)
             tested = run_batches(test_step, iter(test_batches), len(test_batches), "test")
             if tested.diverged_at:
-                raise FloatingPointError(f"{title}: the test loss is not a finite number, learning rate "
-                                         f"{rate:g}; start again with a smaller --lr")
+                raise diverged(f"{title}: the test loss is not a finite number", rate)
             row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds}
         rows.append(row)
         runs.write_log(folder / "log.csv", rows)
@@ -287,12 +286,15 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
 def check_finite(network: nn.Cell, trained: Metrics, title: str, rate: float) -> None:
     """Raise FloatingPointError, naming step and learning rate, where training has diverged in an epoch."""
     if trained.diverged_at:
-        raise FloatingPointError(f"{title}: the loss is not a finite number at step {trained.diverged_at}, "
-                                 f"learning rate {rate:g}; start again with a smaller --lr")
+        raise diverged(f"{title}: the loss is not a finite number at step {trained.diverged_at}", rate)
     for name, parameter in network.parameters_and_names():
         if not np.isfinite(parameter.asnumpy()).all():
-            raise FloatingPointError(f"{title}: {name} is not finite after the last step, {trained.steps}, "
-                                     f"learning rate {rate:g}; start again with a smaller --lr")
+            raise diverged(f"{title}: {name} is not finite after the last step, {trained.steps}", rate)
+
+
+def diverged(what: str, rate: float) -> FloatingPointError:
+    """The error that says what is no longer finite, at which learning rate, and what to do."""
+    return FloatingPointError(f"{what}, learning rate {rate:g}; start again with a smaller --lr")
 
 
 def summary(title: str, row: dict) -> str:

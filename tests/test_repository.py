@@ -79,12 +79,16 @@ def test_tests_that_are_named_exist(document: Path) -> None:
     assert {name for name in names if not (ROOT / "tests" / name).exists()} == set()
 
 
+def accuracies(name: str, column: str) -> dict[tuple[str, float], dict[int, float]]:
+    """Of the runs of equal epochs, by method and rate, and in each by seed."""
+    runs = tables.read_runs(ROOT / f"results/{name}/runs.csv", compare.COLUMNS)
+    return tables.by_cell((row for row in runs if row["equal"] == "epochs"), column)
+
+
 @pytest.mark.parametrize("column, name", [(1, "CIFAR100N"), (3, "CIFAR100"), (5, "CIFAR100C")])
 def test_readmes_results_are_those_of_the_runs(column: int, name: str) -> None:
     """Accuracies and differences to random, of equal epochs at a fifth kept."""
-    runs = [row for row in tables.read_runs(ROOT / f"results/{name}/runs.csv", compare.COLUMNS)
-            if row["equal"] == "epochs"]
-    cells = tables.by_cell(runs, "last_accuracy")
+    cells = accuracies(name, "last_accuracy")
     section = (ROOT / "README.md").read_text().partition("\n## Results\n")[2].partition("\n## ")[0]
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines()
              if line.startswith("|")][2:]
@@ -98,6 +102,24 @@ def test_readmes_results_are_those_of_the_runs(column: int, name: str) -> None:
         if method not in (tables.WHOLE, "random"):
             mean, half_width = tables.interval([own[seed] - random[seed] for seed in own])
             assert difference == f"{mean:+.2f} ± {half_width:.2f}"
+
+
+@pytest.mark.parametrize("name, column, rate, methods, text", [
+    ("CIFAR100N", "last_accuracy", 0.3, ("moderate", "random"), "at 30 % kept by {}"),
+    ("CIFAR100N", "best_accuracy", 0.2, ("moderate", "random"), "{} at 20 % kept"),
+    ("CIFAR100N", "best_accuracy", 0.3, ("moderate", "random"), "{} at 30 %."),
+    ("CIFAR100N", "last_accuracy", 0.2, ("dual", "ccs"), "(dual - ccs: {})"),
+    ("CIFAR100", "last_accuracy", 0.2, ("dual", "gm"), "ahead of gm by {}"),
+    ("CIFAR100", "last_accuracy", 0.2, ("dual", "ccs"), "of ccs by {}"),
+    ("CIFAR100N", "last_accuracy", 0.2, ("herding", "gm"), "ahead of gm by {}")])
+def test_readmes_other_differences_are_those_of_the_runs(name: str, column: str, rate: float,
+                                                         methods: tuple[str, str], text: str) -> None:
+    """Of the seeds that both methods have."""
+    cells = accuracies(name, column)
+    one, other = (cells[method, rate] for method in methods)
+    pairs = [one[seed] - other[seed] for seed in one.keys() & other.keys()]
+    words = " ".join((ROOT / "README.md").read_text().split())
+    assert text.format(tables.plus_minus(*tables.interval(pairs))) in words
 
 
 def test_lines_are_not_too_long() -> None:

@@ -26,7 +26,7 @@ environment() {  # environment REQUIREMENTS...
     for candidate in "$@"; do set -- "$@" -r "$candidate"; shift; done
     if [ "$(cat "$root/.venv/installed-${#@}" 2>/dev/null)" != "$stamp" ]; then
         echo "installing into $root/.venv"
-        "$PYTHON" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$root/.venv" || return 1
+        "$PYTHON" -m pip --version >/dev/null 2>&1 || "$python" -m venv "$root/.venv" || return 1
         # Of PYTHONPATH pip would take packages for installed that are gone in the next shell.
         PYTHONPATH="" "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@" || return 1
         echo "$stamp" > "$root/.venv/installed-${#@}"
