@@ -3,8 +3,8 @@
     python compare.py --dataset CIFAR100N --methods random moderate herding --rates 0.2 0.3 --seeds 1 2 3 \
         --arch resnet20 --image_size 16 --base_epoch 40 --epoch 150 --batch_size 64 --out results/CIFAR100N
 
-May be stopped and started again at any moment; methods, rates and seeds can be added later. Writes runs.csv,
-table.md, table.csv and plot.png to --out.
+Can be interrupted and rerun at any moment: finished runs are skipped. Methods, rates and seeds can be added
+later. Writes runs.csv, table.md, table.csv and plot.png to --out.
 """
 import argparse
 import csv
@@ -12,62 +12,60 @@ import platform
 import shlex
 import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
-
+from comparison.jobs import Jobs
+from comparison.tables import SUMMARY, WHOLE, Row, draw_plot, published_rows, read_runs, summary, tables
 from datasets import SOURCES, open_dataset
-from datasets.index import coreset_name, read_manifest
 from methods import METHODS
-from methods.choice import number_to_keep
+from methods.choice import coreset_size
 from models import NETWORKS
 from utils import options
 from utils.device import versions
-from utils.files import BadInput, locked, read_json, replacing, sha256, write_csv, write_json
-from utils.processes import Processes, make_places
-from utils.progress import progress_bar
+from utils.errors import BadInput
+from utils.files import locked, read_json, replacing, sha256, write_csv, write_json
+from utils.index import coreset_name, read_manifest
+from utils.progress import ProgressBar
 from utils.runs import read_args
-from utils.tables import SUMMARY, WHOLE, draw_plot, published_rows, read_runs, summary, tables
 
 ROOT = Path(__file__).resolve().parent
 COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
            "last_accuracy", "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")
-# What all runs of a folder have in common.
+# Settings that all runs of a folder have in common.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "epoch", "base_epoch", "batch_size", "lr")
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = options.Parser("Compare selection methods over rates and seeds.")
-    data = parser.add_argument_group("data and training, as of train.py")
+    data = parser.add_argument_group("data and training, as in train.py")
     options.add_data_options(data, SOURCES)
     data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
     data.add_argument("--epoch", default=200, type=options.positive, help="epochs of a coreset run")
-    data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run; None: --epoch")
-    data.add_argument("--batch_size", default=128, type=options.positive, help="images a step")
-    data.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: "
-                      "train.py's")
+    data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run; None: as --epoch")
+    data.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
+    data.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: train.py's")
     options.add_device_option(data)
     compared = parser.add_argument_group("what is compared")
     compared.add_argument("--methods", nargs="+", default=["random", "moderate"], choices=METHODS,
-                          metavar="METHOD", help=f"of {', '.join(METHODS)}")
+                          metavar="METHOD", help=f"any of {', '.join(METHODS)}")
     compared.add_argument("--rates", nargs="+", default=[0.2], type=options.fraction, metavar="RATE",
                           help="fractions of the images to keep")
     compared.add_argument("--seeds", nargs="+", default=[1, 2, 3, 4, 5], type=options.seed_number,
-                          metavar="SEED", help="each trains a base network of its own")
+                          metavar="SEED", help="each has its own base network")
     compared.add_argument("--equal", default="epochs", choices=("epochs", "steps"), help="epochs: a coreset "
-                          "run has --epoch epochs, in the paper as many as the base; steps: as many steps as "
-                          "the base")
+                          "run has --epoch epochs, in the paper as many as a base run; steps: it has as many "
+                          "steps as a base run")
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, type=Path, help="folder of the results")
-    output.add_argument("--jobs", default=1, type=options.positive, help="runs at one time, each with its "
-                        "part of the CPU's cores")
+    output.add_argument("--jobs", default=1, type=options.positive, help="number of runs at a time, each "
+                        "with its part of the CPU's cores")
     output.add_argument("--devices", nargs="+", default=[], metavar="CARD",
-                        help="numbers of GPUs or NPUs, each for one run at a time, in place of --jobs")
-    output.add_argument("--dry_run", action="store_true", help="print the commands only")
+                        help="numbers of GPUs or NPUs, each for one run at a time, instead of --jobs")
+    output.add_argument("--dry_run", action="store_true", help="only print the commands")
     output.add_argument("--paper", action="store_true", help="add the published figures to table.md")
     args = parser.parse_args(argv)
     if 0 in args.rates:
@@ -85,9 +83,9 @@ class Run:
     """A base run (method WHOLE, rate 1), or a selection and its coreset run.
 
     Args:
-        commands: in order, each a script of this project and its options.
-        folder: of the base run, or the one in which the coreset run makes its own.
-        index: of the coreset; None for a base run.
+        commands: in their order, each a script of this project and its options.
+        folder: the base run's, or the one in which the coreset run makes its own.
+        index: the coreset's index file; None for a base run.
     """
     method: str
     rate: float
@@ -107,8 +105,9 @@ class Run:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
-    n, images_sha256 = look_at_images(args)
-    runs = plan(args, n)
+    data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
+    runs, images_sha256 = plan(args, len(data.train.labels)), data.images_sha256
+    del data  # the runs need the memory
     if args.dry_run:
         for run in runs:
             print(*(shlex.join(["python", *command]) for command in run.commands), sep="\n")
@@ -130,24 +129,14 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(1 if failures else 0)
 
 
-def look_at_images(args: argparse.Namespace) -> tuple[int, str]:
-    """The number of training images, and their SHA-256.
-
-    Raises:
-        BadInput: files are missing or damaged.
-    """
-    data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
-    return len(data.train.labels), data.images_sha256
-
-
 def plan(args: argparse.Namespace, n: int) -> list[Run]:
-    """All runs on n training images: of each seed the base run, then its coresets."""
+    """All runs on n training images: for each seed the base run, then its coreset runs."""
     common = ["--dataset", args.dataset, "--data", str(args.data)]
     for name in ("name", "image_size", "classes", "workers"):
         value = getattr(args, name)
         common += [f"--{name}", str(value)] if value else []
     train = ["train.py", *common, "--arch", args.arch, "--batch_size", str(args.batch_size), "--lr",
-             f"{args.lr:g}", "--device", args.device, "--resume"]
+             repr(args.lr), "--device", args.device, "--resume"]
 
     def steps(images: int) -> int:
         return -(-images // args.batch_size)
@@ -167,7 +156,7 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
                           args.device, "--method", method, "--rate", f"{rate:g}", "--save", str(save))
                 epochs = args.epoch
                 if args.equal == "steps":
-                    epochs = round(args.base_epoch * steps(n) / steps(number_to_keep(n, rate)))
+                    epochs = round(args.base_epoch * steps(n) / steps(coreset_size(n, rate)))
                 runs.append(Run(method, rate, seed, args.equal, (select, (
                     *train, *own, "--epoch", str(epochs), "--model_dir", str(model_dir), "--prune",
                     str(save / f"{name}.bin"))), model_dir / data_name / args.arch,
@@ -176,7 +165,7 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
 
 
 def check_settings(args: argparse.Namespace, images_sha256: str) -> None:
-    """Write what all runs of the folder have in common, or compare it with what stands there.
+    """Write the settings that all runs of the folder have in common; compare them with those of earlier runs.
 
     Raises:
         BadInput: options, images or labels differ.
@@ -204,65 +193,53 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     rows = read_runs(path, COLUMNS)
     done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
     left = [run for run in runs if run.key not in done]
-    places = make_places(args.jobs, args.devices)
-    # As many base runs as there are places, then their coresets, so that no place waits for a base run.
-    left.sort(key=lambda run: (args.seeds.index(run.seed) // len(places), run.index is not None))
-    processes, lock = Processes(places), threading.Lock()
-    bases: dict[int, Future] = {}
+    jobs, lock = Jobs(args.jobs, args.devices), threading.Lock()
+    # As many base runs as there are threads, then their coresets, so that no thread waits for a base run.
+    left.sort(key=lambda run: (args.seeds.index(run.seed) // jobs.threads, run.index is not None))
+    futures: dict[Run, Future[None]] = {}
+    bases: dict[int, Future[None]] = {}
     # One selection of a base run at a time: the first writes the features that the others read.
     selecting = {seed: threading.Lock() for seed in args.seeds}
-    failures = {}
 
-    def do(run: Run) -> str:
-        """Do a run; return why it failed, "" if it did not."""
-        try:
-            why = do_commands(run)
-        except (BadInput, OSError) as error:  # a full disk, say: the other runs may still be done
-            why = str(error)
-        if why:
-            failures[run] = why
-        return why
-
-    def do_commands(run: Run) -> str:
+    def do(run: Run) -> None:
         base = bases.get(run.seed)
-        if run.index and base and base.result():
-            return "its base run failed"
+        if run.index and base and base.exception():
+            raise ChildProcessError("its base run failed")
         output = args.out / "output" / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
         output.parent.mkdir(exist_ok=True)
         for command in run.commands:
             with selecting[run.seed] if command[0] == "selection.py" else nullcontext():
                 print(shlex.join(["python", *command]) + "\n", end="", flush=True)  # whole, from any thread
-                status = processes.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
+                status = jobs.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
             if status:
-                return last_line(output) if status > 0 else f"ended by signal {-status}"
+                raise ChildProcessError(last_line(output) if status > 0 else f"ended by signal {-status}")
         with lock:
             rows.append(describe(run))
             write_csv(path, rows, COLUMNS)
-        return ""
 
-    with ThreadPoolExecutor(len(places)) as pool, progress_bar("runs", len(runs), "run", len(runs) - len(left)
-                                                               ) as bar:
-        futures = []
-        for run in left:  # in this order no thread waits for a base run that has not begun
-            future = pool.submit(do, run)
-            future.add_done_callback(lambda _: bar.update())
-            futures.append(future)
-            if not run.index:
-                bases[run.seed] = future
+    failures = {}
+    with jobs, ProgressBar("runs", len(runs), "run", len(runs) - len(left)) as bar:
         try:
-            for future in futures:
-                future.result()
+            for run in left:  # in this order no thread waits for a base run that has not begun
+                futures[run] = jobs.submit(do, run)
+                futures[run].add_done_callback(lambda _: bar.update())
+                if not run.index:
+                    bases[run.seed] = futures[run]
+            for run, future in futures.items():
+                try:
+                    future.result()
+                except (BadInput, OSError) as error:  # the other runs may still be done
+                    failures[run] = str(error)
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            processes.stop()
-            raise KeyboardInterrupt("the same command goes on from there") from None
+            jobs.stop()
+            raise KeyboardInterrupt("to resume, repeat the command") from None
     return failures
 
 
-def in_order(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows of runs.csv by method, as METHODS has them, rate and seed, whichever was finished first."""
-    places = {name: place for place, name in enumerate((WHOLE, *METHODS))}
-    return sorted(rows, key=lambda row: (places.get(row["method"], len(places)), float(row["rate"]),
+def in_order(rows: list[Row]) -> list[Row]:
+    """Rows of runs.csv by method, in the order of METHODS, rate and seed, whichever run finished first."""
+    order = {name: position for position, name in enumerate((WHOLE, *METHODS))}
+    return sorted(rows, key=lambda row: (order.get(row["method"], len(order)), float(row["rate"]),
                                          int(row["seed"])))
 
 
@@ -272,18 +249,20 @@ def last_line(path: Path) -> str:
     return lines[-1] if lines else "no output"
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe(run: Run) -> Row:
     """A finished run's row of runs.csv."""
     folder = run.folder
     if run.index:
         folder /= coreset_name(run.index, read_manifest(run.index.with_suffix(".json")), 0)
-    described, log = read_args(folder), list(csv.DictReader(open(folder / "log.csv", newline="")))
-    tested = [float(row["test_acc"]) for row in log if row["test_acc"]]
-    per_epoch = -(-described["images"] // described["batch_size"])
+    described = read_args(folder)
+    with open(folder / "log.csv", newline="") as file:
+        log = list(csv.DictReader(file))
+    steps = len(log) * -(-described["images"] // described["batch_size"])
     seconds = sum(float(row[name] or 0) for row in log for name in ("train_seconds", "test_seconds"))
-    return {"method": run.method, "rate": f"{run.rate:g}", "seed": run.seed, "images": described["images"],
-            "epochs": len(log), "steps": len(log) * per_epoch, "equal": run.equal,
-            "train_accuracy": log[-1]["train_acc"], "best_accuracy": f"{max(tested):.6g}",
+    return {"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed),
+            "images": str(described["images"]), "epochs": str(len(log)), "steps": str(steps),
+            "equal": run.equal, "train_accuracy": log[-1]["train_acc"],
+            "best_accuracy": f"{max(float(row['test_acc']) for row in log if row['test_acc']):.6g}",
             "last_accuracy": log[-1]["test_acc"], "seconds": f"{seconds:.1f}", "cpu": cpu_model(),
             "command": " && ".join(shlex.join(["python", *command]) for command in run.commands),
             "versions": " ".join(f"{name} {version}" for name, version in versions().items()),

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
+
+# isort: split
 import numpy as np
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.folder import FileSplit
-from datasets.index import write_index
-from methods import METHODS, Choice
-from methods.choice import number_to_keep
-from methods.evidence import features_and_logits, read_dynamics, read_embeddings, read_labels
+from methods import METHODS, Choice, Setting
+from methods.choice import coreset_size
 from models import NETWORKS
 from models.checkpoint import find_arch
+from models.evidence import features_and_logits, read_dynamics, read_embeddings, read_labels
 from utils import options, ranks
 from utils.device import random_stream, set_up, versions
-from utils.files import BadInput, locked, replacing, sha256, write_array
+from utils.errors import BadInput
+from utils.files import locked, replacing, sha256, writable, write_array
+from utils.index import write_index
 from utils.picture import draw_selection
 from utils.runs import read_args
 
@@ -36,20 +39,21 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                       "says, else resnet50")
     data.add_argument("--ckpt", type=Path, help="checkpoint of a network trained on the whole data set")
     data.add_argument("--dynamics", type=Path, help="training dynamics; None: dynamics.npy beside --ckpt")
-    data.add_argument("--features", type=Path, help="embeddings of your own, .npy (n, d), in place of --ckpt")
-    data.add_argument("--labels", type=Path, help=".npy (n,), of --features; None: those of --dataset")
+    data.add_argument("--features", type=Path, help="your own embeddings, .npy (n, d), instead of --ckpt")
+    data.add_argument("--labels", type=Path, help="labels for --features, .npy (n,); None: the data set's")
     options.add_device_option(data)
     choice = parser.add_argument_group("selection")
     choice.add_argument("--rate", default=1.0, type=float,
                         help="fraction of the images to keep, above 0, at most 1")
     choice.add_argument("--method", default="moderate", choices=METHODS, help="selection method")
-    options.add_seed_option(choice, of="what a method draws, ties among it; moderate draws nothing")
+    options.add_seed_option(choice, "what a method draws, also to break ties; moderate draws nothing")
     choice.add_argument("--save", default="index", type=Path, help="folder of the index")
     settings = parser.add_argument_group("settings of methods")
     for name, (setting, owners) in settings_by_name().items():
-        settings.add_argument(f"--{name}", type=setting.parse, choices=setting.choices or None,
-                              default=argparse.SUPPRESS,
-                              help=f"of {', '.join(owners)}: {setting.help} (default: {setting.default})")
+        number = options.Number(setting.low, setting.high, isinstance(setting.default, int))
+        settings.add_argument(f"--{name}", type=str if setting.choices else number, default=argparse.SUPPRESS,
+                              choices=setting.choices or None,
+                              help=f"for {', '.join(owners)}: {setting.help} (default: {setting.default})")
     args = parser.parse_args(argv)
     method = METHODS[args.method]
     if not 0 < args.rate <= 1:
@@ -65,7 +69,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     if args.features and set(method.needs) - {"features"}:
         parser.error(f"--features: --method {args.method} needs {' and '.join(method.needs)}; name --ckpt")
     if args.features and args.ckpt:
-        parser.error("--features: in place of --ckpt; name one of the two")
+        parser.error("--features: replaces --ckpt; name one of the two")
     if "dynamics" in method.needs and not (args.ckpt or args.dynamics):
         parser.error("--ckpt: missing; name the best.pth that train.py wrote, with dynamics.npy beside it")
     if "features" in method.needs and not (args.ckpt or args.features):
@@ -73,9 +77,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def settings_by_name() -> dict[str, tuple[Any, list[str]]]:
+def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
     """Each setting and the methods that have it."""
-    found = {}
+    found: dict[str, tuple[Setting, list[str]]] = {}
     for name, method in METHODS.items():
         for key, setting in method.settings.items():
             found.setdefault(key, (setting, []))[1].append(name)
@@ -102,32 +106,39 @@ def main(argv: list[str] | None = None) -> None:
     set_up(args.device, args.seed)
     task = open_task(args)
     method, n = METHODS[args.method], len(task.labels)
-    number = number_to_keep(n, args.rate)
-    if not number:
+    size = coreset_size(n, args.rate)
+    if not size:
         raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
     index = args.save / f"{task.name if args.method == 'moderate' else f'{task.name}-{args.method}'}.bin"
+    with writable(args.save):  # found out before a long pass
+        evidence, sources = read_evidence(args, task)
+        ranks.end_others()
+    settings = {name: getattr(args, name, setting.default) for name, setting in method.settings.items()}
+    choice = method.choose(task.labels, size, random_stream(args.seed, args.method), **evidence, **settings)
+    ids = task.data.train.ids if task.data else np.arange(n)
+    drop = np.delete(ids, choice.kept)
+    names, counts = kept_by_class(task, choice)
+    manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, **settings,
+                **({"seed": args.seed} if method.seeded else {}), **task.origin, **sources,
+                "not_default": not_default(args, settings), "images": n, "kept": size,
+                "dropped": len(drop), "kept_by_class": counts.tolist(), "versions": versions()}
+    if choice.score is not None:
+        kept = choice.score[choice.kept]
+        manifest["kept_band"] = [float(kept.min()), float(kept.max())]
+    if task.data and (perturbed := task.data.perturbed) is not None:
+        manifest |= {"perturbed_percent": 100 * perturbed.mean(),
+                     "kept_perturbed_percent": 100 * perturbed[choice.kept].mean()}
+        print(f"{manifest['kept_perturbed_percent']:.1f} % of the coreset are mislabelled or corrupted, "
+              f"{manifest['perturbed_percent']:.1f} % of all images")
     with locked(args.save):
-        evidence, sources = gather(args, task)
-        ranks.others_end()
-        settings = {name: getattr(args, name, setting.default) for name, setting in method.settings.items()}
-        choice = method.choose(task.labels, number, random_stream(args.seed, args.method), **evidence,
-                               **settings)
-        ids = task.data.train.ids if task.data else np.arange(n)
-        drop = np.delete(ids, choice.kept)
-        manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, **settings,
-                    **({"seed": args.seed} if method.seeded else {}), **task.origin, **sources,
-                    "not_default": not_default(args, settings), "images": n, "kept": number,
-                    "dropped": len(drop), **describe(task, choice), "versions": versions()}
         write_results(index, task, choice, args.method, args.rate, drop, manifest)
-    print(f"kept {number} of {n} images, {per_class(task, choice)}; ids to drop in {index}")
+    low, high = counts.argmin(), counts.argmax()
+    print(f"kept {size} of {n} images, {counts[low]} ({names[low]}) to {counts[high]} ({names[high]}) per "
+          f"class; ids to drop in {index}")
 
 
 def open_task(args: argparse.Namespace) -> Task:
-    """The labels to choose from, of a data set or of one's own embeddings.
-
-    Raises:
-        BadInput: files are missing or damaged.
-    """
+    """The labels to choose from, of a data set or of one's own embeddings."""
     if args.labels:
         origin = {"labels_sha256": sha256(args.labels)}
         return Task(args.features.stem, read_labels(args.labels), None, origin)
@@ -137,16 +148,17 @@ def open_task(args: argparse.Namespace) -> Task:
     return Task(data.name, data.train.labels, data, {"images_sha256": data.images_sha256})
 
 
-def gather(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What the method needs, by name, and what that comes from, for the manifest.
-
-    Raises:
-        BadInput: something is missing, damaged or does not fit.
-    """
-    needs, sources, evidence = METHODS[args.method].needs, {}, {}
-    if args.features and needs:
-        sources = {"features": str(args.features), "features_sha256": sha256(args.features)}
-        return {"features": read_embeddings(args.features, len(task.labels))}, sources
+def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What the method needs, by name, and where that comes from, for the manifest."""
+    needs = METHODS[args.method].needs
+    sources: dict[str, Any] = {}
+    evidence: dict[str, np.ndarray] = {}
+    if args.features:
+        evidence["features"] = read_embeddings(args.features, len(task.labels))
+        if needs:
+            sources = {"features": str(args.features), "features_sha256": sha256(args.features)}
+        return {name: evidence[name] for name in needs}, sources
+    assert task.data is not None  # --labels come with --features
     if needs and args.ckpt:
         sources = {"checkpoint": str(args.ckpt), "checkpoint_sha256": sha256(args.ckpt)}
     if "dynamics" in needs:
@@ -168,15 +180,6 @@ def not_default(args: argparse.Namespace, settings: dict[str, Any]) -> list[str]
     return given + ([f"seed-{args.seed}"] if method.seeded and args.seed != options.SEED else [])
 
 
-def describe(task: Task, choice: Choice) -> dict[str, Any]:
-    """For the manifest: images kept of each class, and the scores of those kept."""
-    described = {"kept_by_class": kept_by_class(task, choice)[1].tolist()}
-    if choice.score is not None:
-        kept = choice.score[choice.kept]
-        described["kept_band"] = [float(kept.min()), float(kept.max())]
-    return described
-
-
 def kept_by_class(task: Task, choice: Choice) -> tuple[list[str], np.ndarray]:
     """Names of the classes and how many images of each are kept."""
     labels, positions = np.unique(task.labels, return_inverse=True)
@@ -184,35 +187,24 @@ def kept_by_class(task: Task, choice: Choice) -> tuple[list[str], np.ndarray]:
     return names, np.bincount(positions[choice.kept], minlength=len(labels))
 
 
-def per_class(task: Task, choice: Choice) -> str:
-    """The smallest and the largest class of a coreset, in words."""
-    names, counts = kept_by_class(task, choice)
-    low, high = counts.argmin(), counts.argmax()
-    return f"{counts[low]} ({names[low]}) to {counts[high]} ({names[high]}) of a class"
-
-
 def write_results(index: Path, task: Task, choice: Choice, method: str, rate: float, drop: np.ndarray,
                   manifest: dict[str, Any]) -> None:
-    """Write the scores, the picture and the names of files kept, then index and manifest.
-
-    Raises:
-        BadInput: they cannot be written.
-    """
+    """Write the scores, the picture and the names of files kept, then index and manifest."""
     scores = index.with_suffix(".scores.npy")
     if choice.score is None:
         scores.unlink(missing_ok=True)
     else:
         write_array(scores, choice.score)
     data, n = task.data, len(task.labels)
-    captions = task.labels if data is None else [data.classes[label] for label in task.labels]
+    captions = [str(label) if data is None else data.classes[label] for label in task.labels]
     title = f"{task.name}, {method}: {len(choice.kept)} of {n} training images kept (rate {rate:g})"
     picture = draw_selection(title, choice.score, METHODS[method].score, choice.kept, n,
-                             data and data.pictures, captions)
+                             data.pictures if data else None, captions)
     with replacing(index.with_suffix(".png")) as temporary:
         picture.save(temporary, format="PNG")
     if data and isinstance(data.train, FileSplit):
         with replacing(index.with_suffix(".txt")) as temporary, open(temporary, "wb") as file:
-            file.writelines(b"train/%b\n" % data.train.path(i) for i in choice.kept)
+            file.writelines(b"train/%b\n" % data.train.paths[i] for i in choice.kept)
     write_index(index, drop, manifest)
 
 

@@ -14,21 +14,26 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from utils import runs  # first: utils sets what MindSpore reads when it is loaded
+
+# isort: split
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
 from datasets import SOURCES, DataSet, open_dataset
-from datasets.index import coreset_name, read_index
-from datasets.pipeline import PADDING, Batch, EvaluationBatches, TrainingBatches, check_images
+from datasets.pipeline import PADDING, Batch, check_images, evaluation_batches, training_batches
 from models import NETWORKS, check_image_size, create_model
-from models.checkpoint import load_run, save_checkpoint, save_run, text_tensor
+from models.checkpoint import load_run, save_checkpoint, save_run
+from models.layers import shift_dropout
 from utils import options, ranks
 from utils.device import set_up, versions
-from utils.files import BadInput, locked
-from utils.progress import Metrics, progress_bar
+from utils.files import locked
+from utils.index import coreset_name, read_index
+from utils.metrics import Metrics
+from utils.progress import ProgressBar
 
 MOMENTUM = 0.9
 Step = Callable[[ms.Tensor, ms.Tensor], tuple[ms.Tensor, ...]]
@@ -44,10 +49,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     network.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
     network.add_argument("--epoch", default=200, type=options.positive, help="epochs; milestones of the "
                          "learning rate keep their fraction of the run")
-    network.add_argument("--batch_size", default=128, type=options.positive, help="images a step")
-    network.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: 0.1, of a "
+    network.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
+    network.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: 0.1, for a "
                          "folder 0.1 times batch_size / 256")
-    options.add_seed_option(network, of="weights, order and transforms")
+    options.add_seed_option(network, "weights, order and transforms")
     options.add_device_option(network)
     output = parser.add_argument_group("output")
     output.add_argument("--model_dir", default="./ckpt", type=Path, help="folder of the runs' folders")
@@ -58,7 +63,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     output.add_argument("--dynamics", default=True, type=options.boolean, metavar="True|False",
                         help="write dynamics.npy, which some selection methods need, for the whole set")
     output.add_argument("--resume", action="store_true",
-                        help="go on with the run in the folder, from its last.pth")
+                        help="resume the run in the folder from its last.pth")
     args = parser.parse_args(argv)
     if args.resume and not args.save:
         parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
@@ -84,15 +89,14 @@ def main(argv: list[str] | None = None) -> None:
         for split, index in ((data.train, keep), (data.test, np.arange(len(data.test.labels)))):
             check_images(split, index, args.workers)
     described = {**vars(args), "device": device, "images": len(keep), "images_sha256": data.images_sha256,
-                 "kept_sha256": hashlib.sha256(keep.astype("<i8")).hexdigest(), "index": manifest,
+                 "kept_sha256": hashlib.sha256(keep.astype("<i8").data).hexdigest(), "index": manifest,
                  "versions": versions()}
     with locked(folder):
         resume = runs.open_run(folder, described, args.resume)
         try:
             network = create_model(args.arch, len(data.classes), data.source.small_images)
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
-                         args.eval_freq, args.save, resume, args.dynamics and not args.prune,
-                         runs.identity(described), args.workers)
+                         args.eval_freq, args.save, resume, args.dynamics and not args.prune, args.workers)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(runs.after_ctrl_c(folder, args.save)) from None
     print(f"best test accuracy {best:.2f} %; results in {folder}")
@@ -100,21 +104,18 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int,
           lr: float, seed: int, eval_freq: int = 1, save: bool = True, resume: bool = False,
-          dynamics: bool = False, run: str = "", workers: int | None = None) -> float:
+          dynamics: bool = False, workers: int | None = None) -> float:
     """Train a network with the data set's recipe on the images `keep`; return the best test accuracy, in %.
 
     Writes after each epoch, in this order: log.csv; with `dynamics`, dynamics.npy; with `save`, best.pth if
-    the epoch has the best test accuracy so far (the paper's protocol), and last.pth. last.pth holds all that
-    `resume` needs, so an epoch counts as finished once it is in place; one that is not is trained again and
-    gives the same files.
+    the epoch has the best test accuracy so far (the paper's protocol), and last.pth, which holds all that
+    `resume` needs. An epoch without it is trained again and gives the same files.
 
     Args:
         eval_freq: epochs from one test to the next.
-        run: identity of the run, for its checkpoints.
-        workers: threads that make batches; None: one a core.
+        workers: threads that make batches; None: one per core.
 
     Raises:
-        BadInput: a file cannot be written, or `resume` finds files that are damaged or not of one run.
         FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good
             epoch stay.
     """
@@ -122,56 +123,50 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     optimizer = make_optimizer(network, recipe.weight_decay, lr)
     train_step = make_train_step(network, optimizer, recipe.clip_norm, dynamics)
     test_step = make_test_step(network)
-    share = ranks.rank(), ranks.size()
-    batches = TrainingBatches(data, keep, batch_size, seed, workers, share)
-    test_batches = EvaluationBatches(data, data.test, -(-batch_size // ranks.size()),
-                                     data.source.test_transform, workers, share)
-    finished, best, rows = resume_run(network, optimizer, folder) if resume else (0, -1.0, [])
-    record = runs.Dynamics(folder / "dynamics.npy", len(data.train.labels), finished) if dynamics else None
+    shard = ranks.rank(), ranks.size()
+    test_size = min(-(-batch_size // ranks.size()), len(data.test.labels))
+    steps, tests = -(-len(keep) // batch_size), -(-len(data.test.labels) // (test_size * ranks.size()))
+    finished, best = load_run(folder / "last.pth", network, optimizer) if resume else (0, -1.0)
+    rows = runs.read_log(folder, finished, best >= 0) if resume else []
+    shift_dropout(network, ranks.rank())
+    record = None
+    if dynamics:
+        record = runs.Dynamics(folder / "dynamics.npy", epochs, len(data.train.labels), resume)
     for epoch in range(finished, epochs):
         rate = recipe.learning_rate(lr, epoch, epochs)
         # assign, not set_data: a compiled step does not see new data set from outside.
         ops.assign(optimizer.learning_rate, ms.Tensor(rate, ms.float32))
         network.set_train(True)
         title = f"epoch {epoch + 1}/{epochs}"
-        trained = run_batches(train_step, batches.epoch(epoch), len(batches), title, record)
+        batches = training_batches(data, keep, batch_size, seed, epoch, workers, shard)
+        trained = run_batches(train_step, batches, steps, title, record)
         check_finite(network, trained, title, rate)
-        ranks.take_statistics(network)
-        row = {"epoch": epoch + 1, "lr": rate, "train_loss": trained.loss, "train_acc": trained.accuracy,
-               "test_loss": "", "test_acc": "", "train_seconds": trained.seconds, "test_seconds": "",
-               "images_per_second": trained.images_per_second}
+        ranks.broadcast_running_statistics(network)
+        row: dict[str, Any] = {
+            "epoch": epoch + 1, "lr": rate, "train_loss": trained.loss, "train_acc": trained.accuracy,
+            "test_loss": "", "test_acc": "", "train_seconds": trained.seconds, "test_seconds": "",
+            "images_per_second": trained.images_per_second}
         if (epoch + 1) % eval_freq == 0 or epoch + 1 == epochs:
             network.set_train(False)
-            tested = run_batches(test_step, iter(test_batches), len(test_batches), "test")
+            batches = evaluation_batches(data, data.test, test_size, data.source.test_transform, workers,
+                                         shard)
+            tested = run_batches(test_step, batches, tests, "test")
             if tested.diverged_at:
                 raise diverged(f"{title}: the test loss is not a finite number", rate)
             row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds}
         rows.append(row)
         runs.write_log(folder / "log.csv", rows)
-        origin = f"{run} {record.finish_epoch()}" if record else run
+        if record:
+            record.write_epoch(epoch)
         is_best = row["test_acc"] != "" and row["test_acc"] > best
         if is_best:
             best = row["test_acc"]
         if save:
             if is_best:
-                save_checkpoint(network, folder / "best.pth", {"run": text_tensor(origin)})
-            save_run(folder / "last.pth", network, optimizer, origin, epoch + 1, best)
+                save_checkpoint(network, folder / "best.pth")
+            save_run(folder / "last.pth", network, optimizer, epoch + 1, best)
         print(summary(title, row), flush=True)
     return best
-
-
-def resume_run(network: nn.Cell, optimizer: nn.SGD, folder: Path) -> tuple[int, float, list[dict]]:
-    """Put last.pth into a network and its optimizer; return epochs finished, best accuracy, rows of log.csv.
-
-    Raises:
-        BadInput: a file of the run is missing, damaged, or of another run.
-    """
-    finished, best = load_run(folder / "last.pth", network, optimizer)
-    rows = runs.read_log(folder / "log.csv", finished)
-    if best >= 0 and not (folder / "best.pth").exists():
-        raise BadInput(f"{folder / 'best.pth'}: missing; {runs.AGAIN}")
-    print(f"resuming after epoch {finished}", flush=True)
-    return finished, best, rows
 
 
 def make_optimizer(network: nn.Cell, weight_decay: float, lr: float) -> nn.SGD:
@@ -186,9 +181,9 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
 
     Args:
         clip_norm: largest global gradient norm; None: gradients are not clipped.
-        dynamics: return also, of each image, what utils.runs.Dynamics records, (3, b).
+        dynamics: return also what utils.runs.Dynamics records for each image, (3, b).
     """
-    # Of a batch that ranks share, each has sums over its images, of which these make the whole batch's.
+    # Each rank has sums over the images of its shard; these functions add them up over the whole batch.
     over_ranks, gradients_over_ranks = ranks.reducers(optimizer.parameters)
     loss_function = nn.CrossEntropyLoss(ignore_index=PADDING, reduction="sum") if over_ranks else (
         nn.CrossEntropyLoss())
@@ -231,7 +226,7 @@ def square_sum(x: ms.Tensor) -> ms.Tensor:
 
 
 def image_dynamics(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-    """Of each image p_y, p_y less the highest other probability, and the norm of p - y, (3, b)."""
+    """For each image p_y, p_y less the highest other probability, and the norm of p - y, (3, b)."""
     p = ops.softmax(logits, 1)
     y = ops.one_hot(labels, logits.shape[1], ms.Tensor(1, ms.float32), ms.Tensor(0, ms.float32))
     of_label = (p * y).sum(1)
@@ -263,7 +258,7 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
     """
     metrics = Metrics()
     sizes = set()
-    with progress_bar(title, steps, "step", state=metrics.describe) as bar:
+    with ProgressBar(title, steps, "step", state=metrics.describe) as bar:
         for ids, images, labels in batches:
             before = time.perf_counter()
             count = int((labels != PADDING).sum())
@@ -274,7 +269,8 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
             if len(labels) not in sizes:  # in a run's first pass it compiles a graph of this batch size
                 sizes.add(len(labels))
                 metrics.fetch()
-                metrics.leave_untimed(time.perf_counter() - before, count)
+                metrics.untimed_seconds += time.perf_counter() - before
+                metrics.untimed_images += count
             bar.update()
             if metrics.diverged_at and ranks.size() == 1:  # one of several would leave the others waiting
                 break

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import cifar, folder, scenes, tiny, toy
+from datasets import cifar, folder, scenes, tiny, toy, transforms
 from datasets.folder import FileSplit
 from datasets.images import Split
-from datasets.transforms import Images, PadAndCrop, RandomResizedCrop, RandomTransform, ResizeAndCenterCrop
-from utils.files import BadInput
+from utils.errors import BadInput
 
-TestTransform = Callable[[Images], np.ndarray]
-SMALLEST, SMALLEST_OF_IMAGENET = 8, 64  # sides in pixels: that any network takes; of ImageNet variants
+AnySplit = Split | FileSplit
+Transform = Callable[[transforms.Images], np.ndarray]
+SMALLEST, SMALLEST_OF_IMAGENET = 8, 64  # sides in pixels: for any network; for the ImageNet variants
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Recipe:
         weight_decay: on every parameter.
         clip_norm: largest global gradient norm; None: gradients are not clipped.
         lr: learning rate at the start.
-        lr_batch: images a step that `lr` is for, to others it is in proportion; None: it is for any number.
+        lr_batch: the batch size that `lr` is for, with which it grows; None: it is for any batch size.
     """
     epochs: int
     milestones: tuple[int, ...]
@@ -51,31 +51,35 @@ class Source:
     """One row of the table: where a data set comes from and how networks are trained on it.
 
     Args:
-        read: a folder's training split, test split and class names.
-        mean, std: of each channel, of images scaled to [0, 1].
+        read: maps a folder to its training split, test split and class names.
+        mean, std: per channel, of images scaled to [0, 1].
         small_images: whether networks take their CIFAR variant, not their ImageNet variant.
-        train_transform: of training images, before a horizontal flip with probability 1/2.
-        test_transform: of test images; None: they stay as they are.
-        feature_transform: of training images for features; None: they stay as they are, as in the release.
-        sizes: sides that the images can have, in pixels; the first is their own.
-        side: to which the transforms bring images of any sizes, in pixels; None: images have one size.
+        side: of the images that networks get, in pixels.
+        sizes: the sides that --image_size may name; (): any from SMALLEST on.
+        train_transform: for training images, before a horizontal flip with probability 1/2.
+        test_transform: for test images.
+        feature_transform: for training images when features are computed; by default, as in the release, they
+            stay as they are.
     """
-    read: Callable[[Path], tuple[Split, Split, list[str]] | tuple[FileSplit, FileSplit, list[str]]]
+    read: Callable[[Path], tuple[AnySplit, AnySplit, list[str]]]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     small_images: bool
     recipe: Recipe
-    train_transform: RandomTransform
-    test_transform: TestTransform | None = None
-    feature_transform: TestTransform | None = None
-    sizes: tuple[int, ...] = ()
-    side: int | None = None
+    side: int
+    sizes: tuple[int, ...]
+    train_transform: transforms.RandomTransform
+    test_transform: Transform = transforms.as_array
+    feature_transform: Transform = transforms.as_array
 
     def of_side(self, side: int) -> "Source":
-        """The row for images of any sizes that are brought to this side, in pixels, as ImageNet's to 224."""
-        evaluation = ResizeAndCenterCrop(round(side * 256 / 224), side)
+        """The row for images of another side, in pixels."""
+        if isinstance(self.train_transform, transforms.PadAndCrop):  # crops move by as much less
+            padding = self.train_transform.padding * side // self.side
+            return replace(self, side=side, train_transform=transforms.PadAndCrop(padding))
+        evaluation = transforms.ResizeAndCenterCrop(round(side * 256 / 224), side)  # ImageNet's at 224
         return replace(self, side=side, small_images=side < SMALLEST_OF_IMAGENET,
-                       train_transform=RandomResizedCrop(side, side), test_transform=evaluation,
+                       train_transform=transforms.RandomResizedCrop(side, side), test_transform=evaluation,
                        feature_transform=evaluation)
 
 
@@ -86,11 +90,11 @@ class DataSet:
     Args:
         name: in folders and files that the scripts write.
         images_sha256: of all training images and labels at their own size, so that an index made at one size
-            serves the others; of one's own images their paths and file sizes.
+            serves the others; for a folder of images, of their paths and file sizes.
     """
     name: str
-    train: Split | FileSplit
-    test: Split | FileSplit
+    train: AnySplit
+    test: AnySplit
     classes: list[str]
     source: Source
     images_sha256: str
@@ -98,16 +102,16 @@ class DataSet:
     @property
     def image_size(self) -> int:
         """Side of the images that networks get, in pixels."""
-        return self.source.side or self.train.image_shape[0]
+        return self.source.side
+
+    @property
+    def perturbed(self) -> np.ndarray | None:
+        """Which training images are mislabelled or corrupted, bool (n,); None: it is not known."""
+        return self.train.perturbed if isinstance(self.train, Split) else None
 
     def pictures(self, ids: np.ndarray) -> np.ndarray:
-        """The training images of these ids as features are computed of them, uint8 (k, h, w, 3).
-
-        Raises:
-            BadInput: an image cannot be decoded.
-        """
-        images, transform = self.train.pixels(ids), self.source.feature_transform
-        return transform(images) if transform else images
+        """The training images of these ids as features are computed from them, uint8 (k, h, w, 3)."""
+        return self.source.feature_transform(self.train.pixels(ids))
 
 
 CIFAR_RECIPE = Recipe(epochs=200, milestones=(60, 120, 160), gamma=0.2, weight_decay=5e-4)
@@ -116,19 +120,21 @@ IMAGENET_RECIPE = Recipe(epochs=90, milestones=(30, 60), gamma=0.1, weight_decay
 FOLDER = "folder"
 SOURCES = {
     "CIFAR100": Source(cifar.read_cifar100, mean=(0.50707, 0.48654, 0.44091), std=(0.26733, 0.25643, 0.27615),
-                       small_images=True, recipe=CIFAR_RECIPE, train_transform=PadAndCrop(4),
-                       sizes=(32, 16, 8)),
+                       small_images=True, recipe=CIFAR_RECIPE, side=32, sizes=(32, 16, 8),
+                       train_transform=transforms.PadAndCrop(4)),
     "tiny": Source(tiny.read_tiny, mean=(0.4802, 0.4481, 0.3975), std=(0.2302, 0.2265, 0.2262),
-                   small_images=False, recipe=TINY_RECIPE,
-                   train_transform=RandomResizedCrop(crop=55, side=64),
-                   test_transform=ResizeAndCenterCrop(resize=73, side=64), sizes=(64,)),
+                   small_images=False, recipe=TINY_RECIPE, side=64, sizes=(64,),
+                   train_transform=transforms.RandomResizedCrop(crop=55, side=64),
+                   test_transform=transforms.ResizeAndCenterCrop(resize=73, side=64)),
     "toy": Source(toy.make_toy, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), small_images=True,
-                  recipe=CIFAR_RECIPE, train_transform=PadAndCrop(2), sizes=(16,)),
+                  recipe=CIFAR_RECIPE, side=16, sizes=(16,), train_transform=transforms.PadAndCrop(2)),
     FOLDER: Source(folder.read_folder, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-                   small_images=False, recipe=IMAGENET_RECIPE,
-                   train_transform=RandomResizedCrop(224, 224)).of_side(224),
+                   small_images=False, recipe=IMAGENET_RECIPE, side=224, sizes=(),
+                   train_transform=transforms.RandomResizedCrop(224, 224),
+                   test_transform=transforms.ResizeAndCenterCrop(256, 224),
+                   feature_transform=transforms.ResizeAndCenterCrop(256, 224)),
 }
-SCENES = {
+SCENES: dict[str, dict[str, Callable[[Path], scenes.Splits]]] = {
     "CIFAR100": {"CIFAR100C": scenes.read_cifar100c, "CIFAR100A": scenes.read_cifar100a,
                  "CIFAR100N": scenes.read_cifar100n},
     "tiny": {"tinyC": scenes.read_tinyc, "tinyA": scenes.read_tinya, "tinyN": scenes.read_tinyn},
@@ -145,28 +151,27 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
         path: its folder.
         image_size: side in pixels; None: the data set's own. Smaller images are box averages, as those of
             downsampled ImageNet (Chrabaszcz, Loshchilov, Hutter, arXiv:1707.08819), and crops move by as
-            as much less. Images of a folder have any sizes, and their transforms bring them to this one.
+            much less. Images of a folder have any sizes, and their transforms bring them to this one.
         classes: take the images of that many classes, the first ones; None: of all.
-        own_name: of a folder of one's own images; None: `name`.
+        own_name: for a folder of your own images; None: `name`.
 
     Raises:
-        BadInput: unknown name or size; fewer classes than asked for; missing or damaged files.
+        BadInput: unknown name or size, or fewer classes than asked for.
     """
     if name not in SOURCES:
         raise BadInput(f"--dataset {name}: unknown; known are {', '.join(SOURCES)}")
     source = SOURCES[name]
+    side = image_size or source.side
     if own_name is not None and name != FOLDER:
         raise BadInput(f"--name {own_name}: only for --dataset {FOLDER}; leave it out")
     if own_name != FOLDER and own_name in SOURCES:
         raise BadInput(f"--name {own_name}: the name of another data set; name another one")
-    if source.side:
-        if image_size is not None and image_size < SMALLEST:
-            raise BadInput(f"--image_size {image_size}: too small; name a number of {SMALLEST} or more")
-        source = source.of_side(image_size or source.side)
-    elif image_size not in (None, *source.sizes):
+    if not source.sizes and side < SMALLEST:
+        raise BadInput(f"--image_size {side}: too small; name a number of {SMALLEST} or more")
+    if source.sizes and side not in source.sizes:
         sizes = " or ".join(map(str, source.sizes))
-        raise BadInput(f"--image_size {image_size}: images of {name} can have {sizes} pixels; name one of "
-                       "these or leave it out")
+        raise BadInput(f"--image_size {side}: images of {name} can have {sizes} pixels; name one of these or "
+                       "leave it out")
     train, test, names = source.read(path)
     sha256 = train.sha256()
     if classes is not None:
@@ -175,8 +180,8 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
         train, test, names = train.of_classes(classes), test.of_classes(classes), names[:classes]
         if not len(test.labels):
             raise BadInput(f"--classes {classes}: {name} has no test image of these; name a larger number")
-    if image_size not in (None, source.side, *source.sizes[:1]):
-        factor = source.sizes[0] // image_size
-        train, test = train.shrunk(factor), test.shrunk(factor)
-        source = replace(source, train_transform=PadAndCrop(source.train_transform.padding // factor))
+    if side != source.side:
+        if isinstance(train, Split) and isinstance(test, Split):  # a folder's images stay as they are on disk
+            train, test = train.shrunk(source.side // side), test.shrunk(source.side // side)
+        source = source.of_side(side)
     return DataSet(own_name or name, train, test, names, source, sha256)

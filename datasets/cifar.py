@@ -2,11 +2,13 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from datasets.images import Split
-from utils.files import BadInput, read_bytes
+from datasets.images import Split, as_labels
+from utils.errors import BadInput
+from utils.files import read_bytes
 from utils.pickles import unpickle
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
@@ -25,7 +27,7 @@ def read_cifar100(root: Path) -> tuple[Split, Split, list[str]]:
     A folder in the same layout with other images works too; a line says that it is not the official release.
 
     Raises:
-        BadInput: a file is missing, truncated, or does not hold what it should.
+        BadInput: a file is missing, or meta holds no names.
     """
     folder = root / FOLDER
     contents = {}
@@ -36,13 +38,18 @@ def read_cifar100(root: Path) -> tuple[Split, Split, list[str]]:
     if any(hashlib.md5(contents[name], usedforsecurity=False).hexdigest() != md5
            for name, md5 in OFFICIAL_MD5.items()):
         print(f"{folder}: not the official release of CIFAR-100 (md5 differs); using it as it is")
-    meta = unpickle(contents.pop("meta"), folder / "meta")
-    classes = meta.get("fine_label_names") if isinstance(meta, dict) else None
+    classes = read_table(contents["meta"], folder / "meta").get("fine_label_names")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise BadInput(f"{folder / 'meta'}: no list of class names under 'fine_label_names'; put a "
                        "whole file in its place")
     train, test = (read_split(contents[name], folder / name, len(classes)) for name in ("train", "test"))
     return train, test, classes
+
+
+def read_table(content: bytes, path: Path) -> dict[Any, Any]:
+    """The dictionary in a file; {} where it holds something else."""
+    table = unpickle(content, path)
+    return table if isinstance(table, dict) else {}
 
 
 def read_split(content: bytes, path: Path, num_classes: int) -> Split:
@@ -51,16 +58,15 @@ def read_split(content: bytes, path: Path, num_classes: int) -> Split:
     Raises:
         BadInput: it does not hold them.
     """
-    table = unpickle(content, path)
-    data = table.get("data") if isinstance(table, dict) else None
+    table = read_table(content, path)
+    data = table.get("data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or not len(data) or (
             data.shape[1] != 3 * SIDE * SIDE):
         raise BadInput(f"{path}: 'data' is not a uint8 array of {3 * SIDE * SIDE} columns; put a whole "
                        "file in its place")
-    labels = table.get("fine_labels")
-    if not isinstance(labels, list) or len(labels) != len(data) or not all(
-            isinstance(label, (int, np.integer)) and 0 <= label < num_classes for label in labels):
+    labels = as_labels(table.get("fine_labels"), len(data), num_classes)
+    if labels is None:
         raise BadInput(f"{path}: 'fine_labels' is not a list of {len(data)} labels from 0 to "
                        f"{num_classes - 1}; put a whole file in its place")
     images = data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-    return Split(np.ascontiguousarray(images), np.array(labels, np.int32))
+    return Split(np.ascontiguousarray(images), labels)

@@ -1,9 +1,8 @@
-"""One's own images: train/<class>/... and val/<class>/..., as torchvision's ImageFolder has them, on disk."""
+"""Your own images: train/<class>/... and val/<class>/..., as torchvision's ImageFolder has them, on disk."""
 import functools
 import hashlib
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.files import BadInput, cannot_read
-from utils.progress import progress_bar
+from utils.errors import BadInput
+from utils.files import cannot_read
+from utils.progress import ProgressBar
 
 # Of what Pillow opens: no images, or left to other programs (EPS would run Ghostscript on a stranger's file).
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -23,18 +23,14 @@ LAYOUT = "put images into train/<class>/ and val/<class>/ and name the folder of
 class FileSplit:
     """Images that stay on disk, otherwise as datasets.images.Split.
 
-    Memory of an image: its path and 12 bytes.
-
     Args:
         root: folder of the class folders.
-        paths: of all images in it, from its class folder on, one after the other.
-        ends: int64 (n + 1,): the path of image i is paths[ends[i]:ends[i + 1]].
+        paths: n paths below it, each from its class folder on.
         labels: int32 (n,), ascending.
-        digest: SHA-256 of paths and file sizes, of all classes, in hexadecimal.
+        digest: SHA-256 of the paths and file sizes of all classes, in hexadecimal.
     """
     root: Path
-    paths: bytes
-    ends: np.ndarray
+    paths: list[bytes]
     labels: np.ndarray
     digest: str
 
@@ -43,22 +39,14 @@ class FileSplit:
         """The number of each image in the data set, int64 (n,)."""
         return np.arange(len(self.labels))
 
-    def path(self, i: int) -> bytes:
-        """Of image i, from its class folder on."""
-        return self.paths[self.ends[i]:self.ends[i + 1]]
-
     def pixels(self, ids: Sequence[int] | np.ndarray) -> Iterator[Image.Image]:
-        """The images of these ids, RGB, of any sizes, each decoded when its turn comes.
-
-        Raises:
-            BadInput: a file is missing or cannot be decoded.
-        """
-        return (read_image(os.path.join(self.root, os.fsdecode(self.path(i)))) for i in ids)
+        """The images of these ids, RGB, of any sizes, each decoded when its turn comes."""
+        return (read_image(os.path.join(self.root, os.fsdecode(self.paths[i]))) for i in ids)
 
     def of_classes(self, classes: int) -> "FileSplit":
         """The images of the first classes; they keep their labels and their numbers in the data set."""
         n = int(np.searchsorted(self.labels, classes))
-        return replace(self, ends=self.ends[:n + 1], labels=self.labels[:n])
+        return replace(self, paths=self.paths[:n], labels=self.labels[:n])
 
     def sha256(self) -> str:
         """Of the paths and file sizes, in hexadecimal."""
@@ -73,113 +61,93 @@ def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:
     opened.
 
     Raises:
-        BadInput: a folder is missing or cannot be read; a class has no image or is not in train/; a path has
-            a line break; a link leads to a folder above it, or an image's to no file.
+        BadInput: a class of val/ is not in train/.
     """
     # Of odd metadata, large images and palettes: they would stand between the lines of a run.
     warnings.filterwarnings("ignore", module="PIL")
     train, val = folder / "train", folder / "val"
-    for part in (train, val):
-        if not os.path.isdir(part):
-            raise BadInput(f"{part}: missing; {LAYOUT}")
-    names, val_names = class_names(train), class_names(val)
-    if unknown := sorted(set(val_names) - set(names)):
+    classes, val_classes = class_names(train), class_names(val)
+    if unknown := sorted(set(val_classes) - set(classes)):
         raise BadInput(f"{val / os.fsdecode(unknown[0])}: a class that {train} lacks; put its training "
                        "images there or delete it")
     # For the screen, which refuses what is not UTF-8.
-    shown = [name.decode("utf8", "replace") for name in names]
-    return read_split(train, names, names), read_split(val, val_names, names), shown
+    shown = [name.decode("utf8", "replace") for name in classes]
+    return read_split(train, classes, classes), read_split(val, val_classes, classes), shown
 
 
 def class_names(part: Path) -> list[bytes]:
-    """The names of the class folders of train/ or val/, sorted.
+    """The names of the class folders of train/ or val/, sorted; files beside them are passed over.
 
     Raises:
-        BadInput: there are none, one is a link to nothing, or the folder cannot be read.
+        BadInput: there are none, or the folder cannot be read.
     """
     try:
         with os.scandir(os.fsencode(part)) as scan:
-            entries = [entry for entry in scan if not entry.name.startswith(b".")]
-        for entry in entries:
-            if entry.is_symlink() and not os.path.exists(entry.path):
-                raise BadInput(f"{os.fsdecode(entry.path)}: a link to nothing; put the class there or delete "
-                               "it")
-        names = sorted(entry.name for entry in entries if entry.is_dir())
+            names = sorted(entry.name for entry in scan if entry.name[:1] != b"." and not entry.is_file())
     except OSError as error:
-        raise cannot_read(part, error) from error
+        raise BadInput(f"{part}: cannot be read ({error.strerror}); {LAYOUT}") from error
     if not names:
         raise BadInput(f"{part}: holds no class folder; {LAYOUT}")
     return names
 
 
 def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSplit:
-    """The images of the class folders `present` of train/ or val/, labels by their place in `classes`.
+    """The images of the class folders `present` of train/ or val/, labels by their position in `classes`.
 
     Raises:
-        BadInput: as `read_folder`.
+        BadInput: a class has no image.
     """
-    digest, passed_over, label_of = hashlib.sha256(), Counter(), {name: i for i, name in enumerate(classes)}
-    paths, lengths, counts = [], [], []
-    with progress_bar(f"listing {part}", len(present), "class") as bar:
+    top, known, digest = os.path.join(os.fsencode(part), b""), suffixes(), hashlib.sha256()
+    paths, counts, passed_over = [], [], 0
+    with ProgressBar(f"listing {part}", len(present), "class") as bar:
         for name in present:
-            # A class at a time: only its own paths are Python objects.
-            found = sorted(images_below(part, name, passed_over))
-            if not found:
+            records = []  # path, a zero byte, which no path has, and file size
+            for entry in files_below(top + name):
+                if os.path.splitext(entry.name)[1].lower() in known:
+                    records.append(b"%b\0%d" % (entry.path[len(top):], entry.stat().st_size))
+                else:
+                    passed_over += 1
+            if not records:
                 raise BadInput(f"{part / os.fsdecode(name)}: holds no image by its suffix; put the class's "
                                "images there or delete it")
-            digest.update(b"\n".join(found) + b"\n")
-            found = [record.partition(b"\0")[0] for record in found]
-            paths.append(b"".join(found))
-            lengths.append(np.fromiter(map(len, found), np.int64, len(found)))
-            counts.append(len(found))
+            records.sort()
+            digest.update(b"\n".join(records) + b"\n")
+            paths += [record.partition(b"\0")[0] for record in records]
+            counts.append(len(records))
             bar.update()
     if passed_over:
-        print(f"{part}: passed over {passed_over.total()} files that are no images by their suffix: "
-              f"{', '.join(sorted(passed_over))}")
-    ends = np.concatenate([[0], *lengths]).cumsum()
-    labels = np.repeat(np.array([label_of[name] for name in present], np.int32), counts)
-    return FileSplit(part, b"".join(paths), ends, labels, digest.hexdigest())
+        print(f"{part}: passed over {passed_over} files that are no images by their suffix")
+    labels = np.repeat(np.array([classes.index(name) for name in present], np.int32), counts)
+    return FileSplit(part, paths, labels, digest.hexdigest())
 
 
-def images_below(part: Path, name: bytes, passed_over: Counter[str]) -> Iterator[bytes]:
-    """Of each image in a class folder or below it: its path from that folder on, a zero byte, its size.
+def files_below(folder: bytes, above: frozenset[bytes] = frozenset()) -> Iterator[os.DirEntry[bytes]]:
+    """The files in a folder and in the folders below it, links followed, hidden ones passed over.
 
     Args:
-        passed_over: counts other files by their suffix.
+        above: real paths of the folders above it; by default they are found.
 
     Raises:
-        BadInput: as `read_folder`.
+        BadInput: a link leads to a folder above it or to nothing; a folder cannot be read.
     """
-    top = os.path.join(os.fsencode(part), b"")
-    known = suffixes()
-    parents = (os.stat(path) for path in (part, *part.resolve().parents))
-    # Folders, and which ones are above each.
-    pending = [(name, frozenset((status.st_dev, status.st_ino) for status in parents))]
-    while pending:
-        folder, above = pending.pop()
-        try:
-            status = os.stat(top + folder)
-            place = status.st_dev, status.st_ino
-            if place in above:
-                raise BadInput(f"{os.fsdecode(top + folder)}: a link to a folder above it; delete it")
-            with os.scandir(top + folder) as scan:
-                for entry in scan:
-                    path = folder + b"/" + entry.name
-                    if entry.name.startswith(b"."):
-                        continue
-                    if b"\n" in path:
-                        raise BadInput(f"{ascii(os.fsdecode(top + path))}: a line break in a name; rename it")
-                    if entry.is_dir():
-                        pending.append((path, above | {place}))
-                    elif not entry.is_file():
-                        raise BadInput(f"{os.fsdecode(top + path)}: not a file, or a link to none; put the "
-                                       "image there or delete it")
-                    elif (suffix := os.path.splitext(entry.name)[1].lower()) not in known:
-                        passed_over[ascii(os.fsdecode(suffix)) if suffix else "none"] += 1
-                    else:
-                        yield b"%b\0%d" % (path, entry.stat().st_size)
-        except OSError as error:
-            raise cannot_read(Path(os.fsdecode(error.filename or top + folder)), error) from error
+    real = os.path.realpath(folder)
+    if real in above:
+        raise BadInput(f"{os.fsdecode(folder)}: a link to a folder above it; delete it")
+    above = (above or frozenset(map(os.fsencode, Path(os.fsdecode(real)).parents))) | {real}
+    try:
+        with os.scandir(folder) as scan:
+            for entry in scan:
+                if entry.name.startswith(b"."):
+                    continue
+                if entry.is_dir():
+                    yield from files_below(entry.path, above)
+                elif entry.is_file():
+                    yield entry
+                else:
+                    raise BadInput(f"{os.fsdecode(entry.path)}: not a file, or a link to none; put the image "
+                                   "there or delete it")
+    except OSError as error:
+        raise cannot_read(Path(os.fsdecode(error.filename or folder)), error) from error
 
 
 @functools.cache
@@ -191,17 +159,15 @@ def formats() -> list[str]:
 
 @functools.cache
 def suffixes() -> frozenset[bytes]:
-    """Of these formats' files, in small letters."""
-    known = formats()
+    """The suffixes of these formats' files, in small letters."""
     return frozenset(suffix.encode() for suffix, name in Image.registered_extensions().items()
-                     if name in known)
+                     if name in formats())
 
 
 def read_image(path: str) -> Image.Image:
     """An image file's pixels as RGB, as torchvision's loader has them, but of 16-bit ones the upper 8 bits.
 
-    So transparency is dropped, an animation's first image taken, and a camera's note of how it was held not
-    obeyed.
+    Transparency is dropped, an animation's first image is taken, and EXIF orientation is ignored.
 
     Raises:
         BadInput: it is missing, damaged, no image, or its pixels have no known range.
@@ -218,7 +184,7 @@ def read_image(path: str) -> Image.Image:
     except (BadInput, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise BadInput(f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
+        raise BadInput(f"{path}: more pixels than Pillow's limit; make it smaller") from error
     except Exception as error:  # a damaged file can raise anything
         if isinstance(error, OSError) and error.errno:
             raise cannot_read(Path(path), error) from error

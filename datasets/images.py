@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from utils.files import BadInput
+from utils.errors import BadInput
 
 BLOCK = 1000  # images shrunk at one time
 MODES = ("L", "RGB")  # of the JPEG files: grayscale or color
@@ -18,16 +18,18 @@ class Split:
     """Images and their labels in the data set's own order.
 
     Args:
-        images: uint8 (n, h, w, 3), which may be a memory map, or the contents of n JPEG files of one image
-            size.
+        images: uint8 (n, h, w, 3), which may be a memory map, or the contents of n JPEG files whose images
+            have one size.
         labels: int32 (n,).
         names: the JPEG files' paths, for error messages.
-        subset: of some of the data set's images, the number of each in it, ascending; None: all of them.
+        subset: the ids of these images in the data set, ascending; None: these are all of its images.
+        perturbed: which images are mislabelled or corrupted, bool (n,); None: it is not known.
     """
     images: np.ndarray | Sequence[bytes]
     labels: np.ndarray
     names: Sequence[str] = ()
     subset: np.ndarray | None = None
+    perturbed: np.ndarray | None = None
 
     @property
     def ids(self) -> np.ndarray:
@@ -37,14 +39,11 @@ class Split:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(h, w, 3)"""
-        return self.pixels([0]).shape[1:]
+        _, height, width, channels = self.pixels([0]).shape
+        return height, width, channels
 
     def pixels(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images of these ids, uint8 (len(ids), h, w, 3), a copy.
-
-        Raises:
-            BadInput: a JPEG file cannot be decoded.
-        """
+        """The images at these positions, uint8 (len(ids), h, w, 3), a copy."""
         if isinstance(self.images, np.ndarray):
             return np.array(self.images[ids])
         return np.stack([decode_jpeg(self.images[i], self.names[i] if self.names else f"image {i}")
@@ -55,24 +54,38 @@ class Split:
         rows = np.flatnonzero(self.labels < classes)
         images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
         return Split(images, self.labels[rows], [self.names[i] for i in rows] if self.names else (),
-                     self.ids[rows])
+                     self.ids[rows], None if self.perturbed is None else self.perturbed[rows])
 
     def shrunk(self, factor: int) -> "Split":
         """The same with images of 1 / factor of the side, each pixel the rounded mean of factor x factor."""
-        n, height, width, _ = self.images.shape
+        n, (height, width, _) = len(self.labels), self.image_shape
         images = np.empty((n, height // factor, width // factor, 3), np.uint8)
         for i in range(0, n, BLOCK):
-            block = self.images[i:i + BLOCK].reshape(-1, height // factor, factor, width // factor, factor, 3)
-            images[i:i + BLOCK] = np.rint(block.mean((2, 4), np.float32))
+            block = self.pixels(range(i, min(i + BLOCK, n)))
+            boxes = block.reshape(-1, height // factor, factor, width // factor, factor, 3)
+            images[i:i + BLOCK] = np.rint(boxes.mean((2, 4), np.float32))
         return replace(self, images=images)
 
     def sha256(self) -> str:
         """Of the images and labels, in hexadecimal."""
         digest = hashlib.sha256()
-        for part in [self.images] if isinstance(self.images, np.ndarray) else self.images:
-            digest.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part)
-        digest.update(np.ascontiguousarray(self.labels))
+        if isinstance(self.images, np.ndarray):
+            digest.update(np.ascontiguousarray(self.images).data)
+        else:
+            for content in self.images:
+                digest.update(content)
+        digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
+
+
+def as_labels(values: object, n: int, classes: int) -> np.ndarray | None:
+    """Labels, int32 (n,), from a list or array of n whole numbers from 0 to classes - 1; None: it is none."""
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        values = values.tolist()
+    if not isinstance(values, list) or len(values) != n or not all(
+            isinstance(value, (int, np.integer)) and 0 <= value < classes for value in values):
+        return None
+    return np.array(values, np.int32)
 
 
 def decode_jpeg(content: bytes, name: str) -> np.ndarray:

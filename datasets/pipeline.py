@@ -1,17 +1,14 @@
 """Batches of (index, image, label) from a split: transformed, normalized while the step before runs."""
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from datasets import DataSet
-from datasets.folder import FileSplit
-from datasets.images import Split
-from datasets.transforms import Images
-from utils.device import random_stream
-from utils.processes import usable_cores
-from utils.progress import progress_bar
+from datasets import AnySplit, DataSet, Transform
+from datasets.transforms import as_array
+from utils.device import random_stream, usable_cores
+from utils.progress import ProgressBar
 
 PADDING = -1  # index and label of the rows that fill up a last batch
 AHEAD = 2  # batches made before they are asked for
@@ -22,106 +19,69 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # index (n,), image (n, 3, h,
 Plan = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]
 
 
-class EvaluationBatches:
+def evaluation_batches(data: DataSet, split: AnySplit, batch_size: int, transform: Transform = as_array,
+                       workers: int | None = None, shard: tuple[int, int] = (0, 1), start: int = 0
+                       ) -> Iterator[Batch]:
     """The whole split in its own order, normalized, the last batch filled up with rows of index and label -1.
 
     Filled up, with zeros, so that one compiled graph serves every batch.
 
     Args:
-        transform: done to the images before; None: they stay as they are.
-        workers: threads that make batches; None: one a core.
-        share: (rank, size): every size-th batch from batch number `rank` on. All ranks have as many; the last
-            ones' last may have no image.
+        transform: done to the images before; by default they stay as they are.
+        workers: threads that make batches; None: one per core.
+        shard: (rank, size): every size-th batch from batch number `rank` on. All ranks have as many batches;
+            the last batch of some ranks may have no image.
+        start: the first image, with which a batch begins.
     """
+    n, (rank, ranks), normalize = len(split.labels), shard, Normalizer(data)
+    batch_size = min(batch_size, n)
 
-    def __init__(self, data: DataSet, split: Split | FileSplit, batch_size: int,
-                 transform: Callable[[Images], np.ndarray] | None = None, workers: int | None = None,
-                 share: tuple[int, int] = (0, 1)) -> None:
-        self.split = split
-        self.side = data.image_size
-        self.batch_size = min(batch_size, len(split.labels))
-        self.transform = transform
-        self.workers = workers
-        self.rank, self.ranks = share
-        self.normalize = Normalizer(data)
-
-    def __len__(self) -> int:
-        return self._batches_from(0)
-
-    def _batches_from(self, image: int) -> int:
-        return -(-(len(self.split.labels) - image) // (self.batch_size * self.ranks))
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.starting_at(0)
-
-    def starting_at(self, image: int) -> Iterator[Batch]:
-        """The batches from that image on, which begins one of them."""
-        return in_threads(self._fill, self._plans(image), self.side, self.workers)
-
-    def _plans(self, image: int) -> Iterator[Plan]:
-        n, step = len(self.split.labels), self.batch_size * self.ranks
-        first = image + self.rank * self.batch_size
-        for start in range(first, first + self._batches_from(image) * step, step):
-            rows = np.arange(start, start + self.batch_size)
+    def plans() -> Iterator[Plan]:
+        for first in range(start, n, batch_size * ranks):
+            rows = np.arange(first + rank * batch_size, first + (rank + 1) * batch_size)
             index = np.where(rows < n, rows, PADDING)
-            yield index, np.where(rows < n, self.split.labels[index], PADDING), ()
+            yield index, np.where(rows < n, split.labels[index], PADDING), ()
 
-    def _fill(self, result: np.ndarray, index: np.ndarray) -> None:
-        images = self.split.pixels(index)
-        self.normalize(self.transform(images) if self.transform else images, result)
+    def fill(result: np.ndarray, index: np.ndarray) -> None:
+        normalize(transform(split.pixels(index)), result)
+
+    return in_threads(fill, plans(), data.image_size, workers)
 
 
-class TrainingBatches:
-    """The images `keep`, in a new order each epoch, transformed as the data set has it, flipped, normalized.
+def training_batches(data: DataSet, keep: np.ndarray, batch_size: int, seed: int, epoch: int,
+                     workers: int | None = None, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """The images `keep` in the order of an epoch, transformed as the data set has it, flipped, normalized.
 
-    An epoch's order and transforms depend on `seed` and the epoch's number alone.
+    Order and transforms depend on `seed` and the epoch's number alone; the last batch may be smaller.
 
     Args:
-        workers: threads that make batches; None: one a core.
-        share: (rank, size): of each batch every size-th image from number `rank` on, so that as many ranks
-            share it. One that gets none of a last batch gets a row of zeros with index and label -1.
+        workers: threads that make batches; None: one per core.
+        shard: (rank, size): from each batch every size-th image from number `rank` on. A rank that gets no
+            image of a last batch gets a row of zeros with index and label -1.
     """
+    split, transform, normalize = data.train, data.source.train_transform, Normalizer(data)
+    rank, ranks = shard
 
-    def __init__(self, data: DataSet, keep: np.ndarray, batch_size: int, seed: int,
-                 workers: int | None = None, share: tuple[int, int] = (0, 1)) -> None:
-        self.split = data.train
-        self.side = data.image_size
-        self.transform = data.source.train_transform
-        self.keep = keep
-        self.batch_size = batch_size
-        self.seed = seed
-        self.workers = workers
-        self.rank, self.ranks = share
-        self.normalize = Normalizer(data)
-
-    def __len__(self) -> int:
-        return -(-len(self.keep) // self.batch_size)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch; the last one may be smaller."""
-        return in_threads(self._fill, self._plans(number), self.side, self.workers)
-
-    def _plans(self, number: int) -> Iterator[Plan]:
-        """All that is random: the images of each batch, what their transform needs, which are flipped.
-
-        Drawn for the whole batch; of this rank's share.
-        """
-        generator = random_stream(self.seed, "epoch", number)
-        order = generator.permutation(self.keep)
-        for start in range(0, len(order), self.batch_size):
-            index = order[start:start + self.batch_size]
-            drawn = self.transform.draw(generator, len(index))
+    def plans() -> Iterator[Plan]:
+        # All that is random is drawn for the whole batch, of which this rank takes its shard.
+        generator = random_stream(seed, "epoch", epoch)
+        order = generator.permutation(keep)
+        for start in range(0, len(order), batch_size):
+            index = order[start:start + batch_size]
+            drawn = transform.draw(generator, len(index))
             flip = generator.random(len(index)) < 0.5
-            share = slice(self.rank, None, self.ranks)
-            if self.rank < len(index):
-                yield index[share], self.split.labels[index[share]], (drawn[:, share], flip[share])
+            own = slice(rank, None, ranks)
+            if rank < len(index):
+                yield index[own], split.labels[index[own]], (drawn[:, own], flip[own])
             else:
                 yield np.array([PADDING]), np.array([PADDING]), ()
 
-    def _fill(self, result: np.ndarray, index: np.ndarray, drawn: np.ndarray, flip: np.ndarray) -> None:
-        images = self.transform(self.split.pixels(index), drawn)
+    def fill(result: np.ndarray, index: np.ndarray, drawn: np.ndarray, flip: np.ndarray) -> None:
+        images = transform(split.pixels(index), drawn)
         images[flip] = images[flip, :, ::-1]
-        self.normalize(images, result)
+        normalize(images, result)
+
+    return in_threads(fill, plans(), data.image_size, workers)
 
 
 def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, workers: int | None
@@ -134,11 +94,11 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
     Args:
         fill: writes images, float32 (k, 3, side, side), to its first argument; the others are their index
             and what is random of them. Rows of index PADDING are left zero.
-        workers: threads; None: one a core.
+        workers: threads; None: one per core.
     """
     workers = workers or usable_cores()
     pool = ThreadPoolExecutor(workers)
-    pending = deque()
+    pending: deque[tuple[Batch, list[Future[None]]]] = deque()
 
     def finished() -> Batch:
         batch, pieces = pending.popleft()
@@ -163,18 +123,17 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
         pool.shutdown(cancel_futures=True)
 
 
-def check_images(split: Split | FileSplit, index: np.ndarray, workers: int | None) -> None:
+def check_images(split: AnySplit, index: np.ndarray, workers: int | None) -> None:
     """Decode the images `index` once, to see that they are whole.
 
     Raises:
         BadInput: the first one of them that is missing or damaged.
     """
     def decode(_: np.ndarray, ids: np.ndarray) -> None:
-        for _ in split.pixels(ids):
-            pass
+        deque(split.pixels(ids), maxlen=0)
 
     plans = ((ids, ids, ()) for ids in np.split(index, range(CHECKED, len(index), CHECKED)))
-    with progress_bar("check", len(index), "image") as bar:
+    with ProgressBar("check", len(index), "image") as bar:
         for ids, _, _ in in_threads(decode, plans, 0, workers):
             bar.update(len(ids))
 

@@ -1,159 +1,129 @@
 """The paper's complex scenes: training images or labels as robust/ wrote them, test images always clean.
 
-The files are the PyTorch release's, and are read whichever of the two wrote them.
+The files have the PyTorch release's formats; those that the release wrote are read too.
 """
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from datasets.cifar import read_cifar100
-from datasets.images import Split
+from datasets.images import Split, as_labels
 from datasets.tiny import read_tiny
 from utils.arrays import read_array
-from utils.files import BadInput, read_bytes, read_json
+from utils.errors import BadInput
+from utils.files import read_bytes, read_json
 from utils.pickles import unpickle
 
 CORRUPT = "cifar-100-corrupt"  # folder of CIFAR100C
 NOTE = "corrupt.json"  # in a corrupted copy of Tiny ImageNet
-FINISHED = "finished"  # its state
+FINISHED, CLEAN = "finished", "clean"  # its state, and the kind of an image that is not corrupted
+COPY_AGAIN = "delete the folder, copy tiny-imagenet-200 again with cp -r and run robust/corrupt-tiny.py"
 Splits = tuple[Split, Split, list[str]]
 
 
 def read_cifar100c(root: Path) -> Splits:
-    """CIFAR-100 with corrupted training images, from cifar-100-corrupt/img.bin and targets.bin.
-
-    Raises:
-        BadInput: a file is missing, damaged, or does not fit CIFAR-100.
-    """
-    clean, test, classes = read_cifar100(root)
-    script = "robust/corrupt-cifar.py"
-    images, targets = (root / CORRUPT / name for name in ("img.bin", "targets.bin"))
-    return Split(check_images(read_pickle(images, script), clean, images, script),
-                 check_labels(read_pickle(targets, script), clean, classes, targets, script)), test, classes
+    """CIFAR-100 with corrupted training images, from cifar-100-corrupt/img.bin and targets.bin."""
+    clean = read_cifar100(root)
+    train, test, classes = with_files(clean, "robust/corrupt-cifar.py", root / CORRUPT / "img.bin",
+                                      root / CORRUPT / "targets.bin")
+    changed = (np.asarray(train.images) != np.asarray(clean[0].images)).any((1, 2, 3))
+    return replace(train, perturbed=changed), test, classes
 
 
 def read_cifar100a(root: Path) -> Splits:
-    """CIFAR-100 with attacked training images, from attack/cifar_train.npy, and its own labels.
-
-    Raises:
-        BadInput: as `read_cifar100c`.
-    """
-    clean, test, classes = read_cifar100(root)
-    script = "robust/attack-cifar.py"
-    path = root / "attack" / "cifar_train.npy"
-    images = check_images(read_array(path, make(script)), clean, path, script)
-    return Split(np.array(images), clean.labels), test, classes
+    """CIFAR-100 with attacked training images, from attack/cifar_train.npy, and its own labels."""
+    return with_files(read_cifar100(root), "robust/attack-cifar.py", images=root / "attack/cifar_train.npy")
 
 
 def read_cifar100n(root: Path) -> Splits:
-    """CIFAR-100 with noisy training labels, from noisy/cifar.npy.
-
-    Raises:
-        BadInput: as `read_cifar100c`.
-    """
-    clean, test, classes = read_cifar100(root)
-    script = "robust/noisy-cifar.py"
-    path = root / "noisy" / "cifar.npy"
-    labels = check_labels(read_array(path, make(script)), clean, classes, path, script)
-    return Split(clean.images, labels), test, classes
+    """CIFAR-100 with noisy training labels, from noisy/cifar.npy."""
+    return with_files(read_cifar100(root), "robust/noisy-cifar.py", labels=root / "noisy/cifar.npy")
 
 
 def read_tinyc(folder: Path) -> Splits:
     """A copy of Tiny ImageNet that robust/corrupt-tiny.py has corrupted; it leaves val/ as it was.
 
     Raises:
-        BadInput: as `read_cifar100c`; the copy is not corrupted, or not wholly.
+        BadInput: the copy is not corrupted, or not to its end.
     """
-    remedy = "run robust/corrupt-tiny.py on a copy of tiny-imagenet-200 and name the copy in --data"
     path = folder / NOTE
     if not os.path.isfile(path):
-        raise BadInput(f"{path}: missing, so this is no corrupted copy; {remedy}")
-    if read_json(path, "run robust/corrupt-tiny.py again").get("state") != FINISHED:
-        raise BadInput(f"{path}: does not say that the copy is {FINISHED}; run robust/corrupt-tiny.py again")
-    return read_tiny(folder)
+        raise BadInput(f"{path}: missing, so this is no corrupted copy; run robust/corrupt-tiny.py on a copy "
+                       "of tiny-imagenet-200 and name the copy in --data")
+    note = read_json(path, COPY_AGAIN)
+    if note.get("state") != FINISHED:
+        raise BadInput(f"{path}: does not say that the corruption is {FINISHED}; {COPY_AGAIN}")
+    train, test, classes = read_tiny(folder)
+    kinds = {os.path.basename(name): kind for name, kind in note.get("kinds", {}).items()}
+    changed = [kinds.get(os.path.basename(name), CLEAN) != CLEAN for name in train.names]
+    return replace(train, perturbed=np.array(changed)), test, classes
 
 
 def read_tinya(folder: Path) -> Splits:
-    """Tiny ImageNet with attacked training images: attack/tiny_img.npy, tiny_target.npy beside its folder.
-
-    Raises:
-        BadInput: as `read_cifar100c`.
-    """
+    """Tiny ImageNet with attacked training images: attack/tiny_img.npy, tiny_target.npy beside its folder."""
     return read_tiny_arrays(folder, "attack", "robust/attack-tiny.py")
 
 
 def read_tinyn(folder: Path) -> Splits:
-    """Tiny ImageNet with noisy training labels: noisy/tiny_img.npy, tiny_target.npy beside its folder.
-
-    Raises:
-        BadInput: as `read_cifar100c`.
-    """
+    """Tiny ImageNet with noisy training labels: noisy/tiny_img.npy, tiny_target.npy beside its folder."""
     return read_tiny_arrays(folder, "noisy", "robust/noisy-tiny.py")
 
 
 def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:
     """Tiny ImageNet with the training images and labels of <part>/tiny_img.npy and tiny_target.npy.
 
-    They are looked for in `folder` and in the folder above it, also above the folder that a link leads to.
-    The images stay on disk, memory-mapped.
+    They are looked for in `folder`, beside it and, where it is a link, beside the folder that it leads to.
 
     Raises:
-        BadInput: as `read_cifar100c`; more than one of these places has them.
+        BadInput: more than one of these folders has them.
     """
-    clean, test, classes = read_tiny(folder)
-    places = [folder / part, Path(os.path.realpath(folder)).parent / part, folder.parent / part]
-    found = {os.path.realpath(place): place for place in places if os.path.isfile(place / "tiny_img.npy")}
+    beside = Path(os.path.realpath(folder)).parent / part
+    found = {os.path.realpath(path): path for path in (folder / part, beside, folder.parent / part)
+             if os.path.isfile(path / "tiny_img.npy")}
     if len(found) > 1:
         raise BadInput(f"{' and '.join(map(str, found.values()))}: both hold tiny_img.npy; move the one away "
                        "that is not meant")
-    place = next(iter(found.values()), places[1])
-    images, targets = place / "tiny_img.npy", place / "tiny_target.npy"
-    train = Split(check_images(read_array(images, make(script)), clean, images, script),
-                  check_labels(read_array(targets, make(script)), clean, classes, targets, script))
+    source = next(iter(found.values()), beside)
+    return with_files(read_tiny(folder), script, source / "tiny_img.npy", source / "tiny_target.npy")
+
+
+def with_files(clean: Splits, script: str, images: Path | None = None, labels: Path | None = None) -> Splits:
+    """A clean data set with the training images or labels of these files, or both.
+
+    Args:
+        script: it makes the files.
+
+    Raises:
+        BadInput: the files do not fit the data set.
+    """
+    train, test, classes = clean
+    n, shape, remedy = len(train.labels), (len(train.labels), *train.image_shape), f"make it with {script}"
+    if images:
+        array = read_file(images, remedy)
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
+            what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise BadInput(f"{images}: {what}, not uint8 {shape} as the data set's training images; {remedy}")
+        train = Split(array, train.labels)
+    if labels:
+        values = as_labels(read_file(labels, remedy), n, len(classes))
+        if values is None:
+            raise BadInput(f"{labels}: not {n} whole numbers from 0 to {len(classes) - 1}, one label per "
+                           f"image; {remedy}")
+        changed = values != train.labels
+        train = Split(train.images, values, train.names, perturbed=changed if changed.any() else None)
     return train, test, classes
 
 
-def read_pickle(path: Path, script: str) -> object:
-    """What a pickle of plain arrays and lists holds.
+def read_file(path: Path, remedy: str) -> object:
+    """The array of a .npy file, memory-mapped, or the arrays and lists of a pickle.
 
     Raises:
-        BadInput: it is missing, damaged or holds anything else.
+        BadInput: it is missing.
     """
+    if path.suffix == ".npy":
+        return read_array(path, remedy)
     if not os.path.isfile(path):
-        raise BadInput(f"{path}: missing; {make(script)}")
+        raise BadInput(f"{path}: missing; {remedy}")
     return unpickle(read_bytes(path), path)
-
-
-def make(script: str) -> str:
-    """What to do about a file that a script of robust/ makes."""
-    return f"make it with {script}"
-
-
-def check_images(images: object, clean: Split, path: Path, script: str) -> np.ndarray:
-    """The images, if they are as many and of the size and type of the clean ones.
-
-    Raises:
-        BadInput: they are not.
-    """
-    shape = (len(clean.labels), *clean.image_shape)
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != shape:
-        what = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise BadInput(f"{path}: {what}, not uint8 {shape} as the data set's training images; "
-                       f"{make(script)}")
-    return images
-
-
-def check_labels(labels: object, clean: Split, classes: list[str], path: Path, script: str) -> np.ndarray:
-    """The labels, int32 (n,), if they are whole numbers, one an image, each of a class.
-
-    Raises:
-        BadInput: they are not.
-    """
-    n = len(clean.labels)
-    whole = isinstance(labels, list) and all(isinstance(label, (int, np.integer)) for label in labels) or (
-        isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu")
-    if not whole or len(labels) != n or not all(0 <= label < len(classes) for label in labels):
-        raise BadInput(f"{path}: not {n} whole numbers from 0 to {len(classes) - 1}, a label an image; "
-                       f"{make(script)}")
-    return np.array(labels, np.int32)

@@ -15,8 +15,8 @@ def make_toy(_: Path) -> tuple[Split, Split, list[str]]:
     """Training split, test split and the class names; the same ones every time.
 
     A class is a colored texture. A typical image shows it moved, faded, mixed with another texture and
-    noisy; an easy one is mixed and noisy by half as much; a mislabelled one is typical but carries another
-    class's label. Test images are typical and rightly labelled.
+    noisy; an easy one has half as much of the mixing and the noise; a mislabelled one is typical but has
+    another class's label. Test images are typical and have their own labels.
     """
     generator = np.random.default_rng(20230501)
     textures = np.stack([smooth_texture(generator) for _ in range(CLASSES)])
@@ -43,9 +43,9 @@ def smooth_texture(generator: np.random.Generator) -> np.ndarray:
 
 def draw(textures: np.ndarray, classes: np.ndarray, easy: np.ndarray,
          generator: np.random.Generator) -> np.ndarray:
-    """One image of each class given, uint8 (n, SIDE, SIDE, 3)."""
+    """One image for each entry of `classes`, uint8 (n, SIDE, SIDE, 3)."""
     images = np.empty((len(classes), SIDE, SIDE, 3), np.uint8)
-    for i, (name, is_easy) in enumerate(zip(classes, easy)):
+    for i, (name, is_easy) in enumerate(zip(classes, easy, strict=True)):
         spread = 0.5 if is_easy else 1.0
         moved = np.roll(textures[name], generator.integers(-3, 4, 2), axis=(0, 1))
         other = textures[generator.integers(CLASSES)]

@@ -12,16 +12,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 BILINEAR = Image.Resampling.BILINEAR
-TRIES = 10  # boxes that a random resized crop draws before it takes the central one, as torchvision does
+TRIES = 10  # boxes that a random resized crop draws before it takes the central one, as in torchvision
 Images = Iterable[np.ndarray | Image.Image]  # one array of images, or images of different sizes
 
 
 def as_pillow(image: np.ndarray | Image.Image) -> Image.Image:
     """An image, uint8 (h, w, 3), as Pillow's, or one that is."""
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+
+
+def as_array(images: Images) -> np.ndarray:
+    """Images of one size as one array, uint8 (n, h, w, 3); they stay as they are."""
+    return images if isinstance(images, np.ndarray) else np.stack([np.asarray(image) for image in images])
 
 
 class RandomTransform(Protocol):
@@ -36,9 +42,9 @@ class RandomTransform(Protocol):
 
 @dataclass(frozen=True)
 class PadAndCrop:
-    """A crop of the image's own size at a random place after `padding` black pixels on each side.
+    """A crop of the image's own size at a random position after `padding` black pixels on each side.
 
-    Of images in one array, uint8 (n, h, w, 3).
+    The images have one size.
     """
     padding: int
 
@@ -46,13 +52,13 @@ class PadAndCrop:
         """Top and left, int (2, n)."""
         return generator.integers(0, 2 * self.padding + 1, (2, n))
 
-    def __call__(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        pad = self.padding
-        n, height, width, _ = images.shape
+    def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
+        pad, array = self.padding, as_array(images)
+        n, height, width, _ = array.shape
         padded = np.zeros((n, height + 2 * pad, width + 2 * pad, 3), np.uint8)
-        padded[:, pad:pad + height, pad:pad + width] = images
+        padded[:, pad:pad + height, pad:pad + width] = array
         # (n, 2 pad + 1, 2 pad + 1, 3, height, width): every crop as a view
-        crops = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+        crops = sliding_window_view(sliding_window_view(padded, height, axis=1), width, axis=2)
         return crops[np.arange(n), drawn[0], drawn[1]].transpose(0, 2, 3, 1)
 
 
@@ -70,11 +76,12 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
-        """Numbers in [0, 1) that give area and ratio of each try, then the place, float64 (22, n)."""
+        """Numbers in [0, 1) that give area and ratio of each try, then the position, float64 (22, n)."""
         return generator.random((2 * TRIES + 2, n))
 
     def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
-        return np.stack([self.cut(image, numbers) for image, numbers in zip(images, drawn.T.tolist())])
+        pairs = zip(images, drawn.T.tolist(), strict=True)
+        return np.stack([self.cut(image, numbers) for image, numbers in pairs])
 
     def cut(self, image: np.ndarray | Image.Image, numbers: list[float]) -> np.ndarray:
         """The part of an image that its numbers give, resized, uint8 (side, side, 3)."""
@@ -115,7 +122,7 @@ class ResizeAndCenterCrop:
     def cut(self, image: Image.Image) -> np.ndarray:
         """One image's, uint8 (side, side, 3)."""
         shorter = min(image.size)
-        # Whole pixels, rounded down, as torchvision's Resize has the longer side.
+        # torchvision's Resize rounds the longer side down to whole pixels.
         width, height = (self.resize * length // shorter for length in image.size)
         left, top = round((width - self.side) / 2), round((height - self.side) / 2)
         if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):  # a thin one: resize what is kept alone

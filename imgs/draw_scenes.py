@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from datasets import open_dataset
 from datasets.images import Split
+from datasets.transforms import as_array
 from models import NETWORKS
 from robust import attacks
 from robust.corruptions import CORRUPTIONS
@@ -22,7 +23,7 @@ from utils.device import random_stream, set_up
 from utils.files import replacing
 from utils.options import Parser, add_device_option, add_seed_option, positive, run_script
 
-SHOWN = 8  # images
+SHOWN = 8  # images at most
 MAGNIFIED = 10
 GRAY = 128
 CELL, GAP, TEXT, MARGIN, SIZE = 64, 6, 250, 20, 15
@@ -38,35 +39,31 @@ def main(argv: list[str] | None = None) -> None:
     add_device_option(parser)
     parser.add_argument("--images", default=1000, type=positive, help="test images that are attacked")
     parser.add_argument("--batch_size", default=100, type=positive, help="images at one time")
-    add_seed_option(parser, of="noise and random starts")
+    add_seed_option(parser, "noise and random starts")
     parser.add_argument("--out", default=ROOT / "imgs/scenes.png", type=Path, help="the sheet")
     args = parser.parse_args(argv)
-    device = set_up(args.device, args.seed)
+    set_up(args.device, args.seed)
     data = open_dataset("CIFAR100", args.data)
     network = attacks.load_attacked(data, args.arch, args.ckpt)
-    images, labels = data.test.images[:args.images], data.test.labels[:args.images]
-    attacked, accuracies = {}, {}
+    labels = data.test.labels[:args.images]
+    images = as_array(data.test.pixels(range(len(labels))))
+    shown = np.sort(np.unique(labels, return_index=True)[1])[:SHOWN]  # of different classes
+    attacked: dict[str, np.ndarray] = {}
+    accuracies: dict[str, float] = {}
     for name in ("GSA", "PGD"):
-        attack = attacks.Attack(name, attacks.Budget(), args.arch, args.ckpt, device,
-                                min(args.batch_size, len(labels)), args.seed)
-        batches = attacks.attacked_batches(network, data, Split(images, labels), attack)
-        attacked[name], correct = map(np.concatenate, zip(*batches))
-        accuracies |= dict(zip(("clean", name), 100 * correct.mean(axis=0)))
+        attack = attacks.Attack(name, args.arch, args.ckpt, batch_size=min(args.batch_size, len(labels)),
+                                seed=args.seed)
+        batches = list(attacks.attacked_batches(network, data, Split(images, labels), attack))
+        attacked[name], correct = (np.concatenate([batch[key] for batch in batches])
+                                   for key in ("images", "correct"))
+        attacked[name] = attacked[name][shown]
+        accuracies |= dict(zip(("clean", name), 100 * correct.mean(axis=0), strict=True))
     print(f"accuracy of {args.arch} on {len(labels)} test images: " + ", ".join(
         f"{name} {accuracy:.2f} %" for name, accuracy in accuracies.items()))
-    shown = spread_over_classes(labels)
     captions = [data.classes[label].replace("_", " ") for label in labels[shown]]
-    sheet = draw_sheet(images[shown], {name: pixels[shown] for name, pixels in attacked.items()}, captions,
-                       args.seed)
     with replacing(args.out) as temporary:
-        sheet.save(temporary, format="PNG")
+        draw_sheet(images[shown], attacked, captions, args.seed).save(temporary, format="PNG")
     print(f"sheet in {args.out}")
-
-
-def spread_over_classes(labels: np.ndarray) -> np.ndarray:
-    """Ids of SHOWN images, each of another class as far as there are as many."""
-    _, first = np.unique(labels, return_index=True)
-    return np.sort(first)[:SHOWN]
 
 
 def draw_sheet(images: np.ndarray, attacked: dict[str, np.ndarray], captions: list[str],
@@ -82,15 +79,15 @@ def draw_sheet(images: np.ndarray, attacked: dict[str, np.ndarray], captions: li
     sheet = Image.new("RGB", (2 * MARGIN + TEXT + len(images) * (CELL + GAP) - GAP,
                               2 * MARGIN + len(rows) * (CELL + GAP) + 12), "white")
     pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(SIZE), ImageFont.load_default(10)
-    for row, (title, pictures) in enumerate(rows.items()):
-        top = MARGIN + row * (CELL + GAP)
+    lefts = range(MARGIN + TEXT, sheet.width, CELL + GAP)
+    top = MARGIN
+    for title, pictures in rows.items():
         pen.text((MARGIN, top + CELL // 2), title, INK, font, anchor="lm")
-        for column, picture in enumerate(pictures):
-            enlarged = Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.NEAREST)
-            sheet.paste(enlarged, (MARGIN + TEXT + column * (CELL + GAP), top))
-    for column, caption in enumerate(captions):
-        pen.text((MARGIN + TEXT + column * (CELL + GAP), MARGIN + len(rows) * (CELL + GAP)), caption[:12],
-                 INK, small)
+        for left, picture in zip(lefts, pictures, strict=False):
+            sheet.paste(Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.NEAREST), (left, top))
+        top += CELL + GAP
+    for left, caption in zip(lefts, captions, strict=False):
+        pen.text((left, top), caption[:12], INK, small)
     return sheet
 
 

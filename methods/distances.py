@@ -2,16 +2,19 @@
 
 Features: finite, float32 (n, d), possibly a memory map.
 """
+from collections.abc import Callable
+
 import numpy as np
 
-from methods import pieces
 from methods.choice import Choice, keep_highest, keep_lowest, middle
+from methods.pieces import BLOCK_BYTES, blocks, members_of_classes
+from utils.errors import BadInput
 
-CENTERS = {"median": np.median, "mean": np.mean}
+CENTERS: dict[str, Callable[..., np.ndarray]] = {"median": np.median, "mean": np.mean}
 KMEANS_ROUNDS = 100
 
 
-def moderate(labels: np.ndarray, number: int, generator: np.random.Generator, *, features: np.ndarray,
+def moderate(labels: np.ndarray, size: int, generator: np.random.Generator, *, features: np.ndarray,
              center: str = "median") -> Choice:
     """Keep the images whose distance to their class center lies nearest the median of all distances.
 
@@ -22,10 +25,10 @@ def moderate(labels: np.ndarray, number: int, generator: np.random.Generator, *,
         center: "median", coordinate by coordinate, as in the authors' release; "mean", the paper's Eq. 1.
     """
     distance = distances_to_centers(features, labels, center)
-    return Choice(np.sort(middle(np.argsort(distance, kind="stable"), number)), distance)
+    return Choice(np.sort(middle(np.argsort(distance, kind="stable"), size)), distance)
 
 
-def herding(labels: np.ndarray, number: int, generator: np.random.Generator, *, features: np.ndarray,
+def herding(labels: np.ndarray, size: int, generator: np.random.Generator, *, features: np.ndarray,
             center: str = "median") -> Choice:
     """Keep the images nearest to their class center.
 
@@ -36,10 +39,10 @@ def herding(labels: np.ndarray, number: int, generator: np.random.Generator, *, 
     Args:
         center: as for moderate.
     """
-    return keep_lowest(distances_to_centers(features, labels, center), number, generator)
+    return keep_lowest(distances_to_centers(features, labels, center), size, generator)
 
 
-def selfsup(labels: np.ndarray, number: int, generator: np.random.Generator, *,
+def selfsup(labels: np.ndarray, size: int, generator: np.random.Generator, *,
             features: np.ndarray) -> Choice:
     """Keep the images farthest from the nearest centroid of a k-means, k = number of classes.
 
@@ -47,7 +50,7 @@ def selfsup(labels: np.ndarray, number: int, generator: np.random.Generator, *,
     to count the classes. The published figures are for features of a self-supervised network.
     """
     classes = len(np.unique(labels))
-    return keep_highest(distances_to_centroids(features, classes, generator), number, generator)
+    return keep_highest(distances_to_centroids(features, classes, generator), size, generator)
 
 
 def distances_to_centers(features: np.ndarray, labels: np.ndarray, center: str = "median") -> np.ndarray:
@@ -59,19 +62,19 @@ def distances_to_centers(features: np.ndarray, labels: np.ndarray, center: str =
         center: "median", coordinate by coordinate, or "mean".
 
     Returns:
-        float64 (n,). Copies some columns of one class at a time, and of a large file classes that fit into
-        RESIDENT_BYTES.
+        float64 (n,). One class at a time is in memory.
     """
     distances = np.empty(len(labels))
-    classes = pieces.members_of_classes(labels)
-    for i, rows in pieces.of_classes(features, classes):
+    for members in members_of_classes(labels):
+        rows = np.asarray(features[members])
         squares = np.zeros(len(rows))
-        for block in rows.columns():
-            block = np.ascontiguousarray(block.T)
-            centers = CENTERS[center](block, axis=1, keepdims=True).astype(features.dtype)
-            difference = block - centers.astype(float)
+        width = max(1, BLOCK_BYTES // (rows.itemsize * len(rows)))
+        for first in range(0, rows.shape[1], width):
+            columns = np.ascontiguousarray(rows[:, first:first + width].T)
+            centers = CENTERS[center](columns, axis=1, keepdims=True).astype(rows.dtype)
+            difference = columns - centers.astype(float)
             squares += np.einsum("dn,dn->n", difference, difference)
-        distances[classes[i]] = np.sqrt(squares)
+        distances[members] = np.sqrt(squares)
     return distances
 
 
@@ -80,6 +83,9 @@ def distances_to_centroids(features: np.ndarray, k: int, generator: np.random.Ge
 
     Lloyd's k-means from k random images, until no image changes its centroid or for KMEANS_ROUNDS. A centroid
     without images is put on the image farthest from its own.
+
+    Raises:
+        BadInput: features are so large that their products are beyond float32's range.
     """
     n, d = features.shape
     centroids = features[np.sort(generator.choice(n, k, replace=False))].astype(float)
@@ -89,10 +95,14 @@ def distances_to_centroids(features: np.ndarray, k: int, generator: np.random.Ge
         before = nearest.copy()
         narrow = centroids.astype(features.dtype)
         half_squares = np.einsum("kd,kd->k", centroids, centroids) / 2
-        for rows in pieces.blocks(features, row_bytes=8 * k):
+        for rows in blocks(features, row_bytes=8 * k):
             block = features[rows]
-            nearest[rows] = np.argmin(half_squares - block @ narrow.T, axis=1)
-            # Only of images that changed: after a few rounds they are few.
+            with np.errstate(over="ignore"):
+                half_distances = half_squares - block @ narrow.T
+            if not np.isfinite(half_distances).all():
+                raise BadInput("features: too large for float32 products; divide them by a constant")
+            nearest[rows] = np.argmin(half_distances, axis=1)
+            # Only images that changed: after a few rounds they are few.
             changed = np.flatnonzero(nearest[rows] != before[rows])
             if len(changed):
                 ids = np.arange(k)[:, None]
@@ -103,7 +113,7 @@ def distances_to_centroids(features: np.ndarray, k: int, generator: np.random.Ge
         sizes = np.bincount(nearest, minlength=k)
         filled = sizes > 0
         if not filled.all():
-            far = np.argsort(distances_to_own(features, centroids, nearest))[-np.sum(~filled):]
+            far = np.argsort(distances_to_own(features, centroids, nearest))[-np.count_nonzero(~filled):]
             centroids[~filled] = features[np.sort(far)]
         centroids[filled] = sums[filled] / sizes[filled, None]
     return distances_to_own(features, centroids, nearest)
@@ -112,4 +122,4 @@ def distances_to_centroids(features: np.ndarray, k: int, generator: np.random.Ge
 def distances_to_own(features: np.ndarray, centroids: np.ndarray, nearest: np.ndarray) -> np.ndarray:
     """Distance of each row of `features` to centroids[nearest], float64 (n,)."""
     return np.concatenate([np.linalg.norm(features[rows] - centroids[nearest[rows]], axis=1)
-                           for rows in pieces.blocks(features)])
+                           for rows in blocks(features)])

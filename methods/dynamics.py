@@ -9,10 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from methods import pieces
-from methods.choice import Choice, keep_highest, number_to_keep
-from utils.arrays import release
-from utils.files import BadInput
+from methods.choice import Choice, coreset_size, keep_highest
+from methods.pieces import blocks
+from utils.errors import BadInput
 
 PROBABILITY, MARGIN, ERROR = range(3)  # rows of an epoch
 STRATA = 50
@@ -20,7 +19,7 @@ WINDOW = 10  # epochs
 DUAL_EPOCHS, DUAL_C = 30, 4
 
 
-def forgetting(labels: np.ndarray, number: int, generator: np.random.Generator, *,
+def forgetting(labels: np.ndarray, size: int, generator: np.random.Generator, *,
                dynamics: np.ndarray) -> Choice:
     """Keep the images whose prediction went from correct to wrong in the most epochs.
 
@@ -31,16 +30,16 @@ def forgetting(labels: np.ndarray, number: int, generator: np.random.Generator, 
     """
     events = np.zeros(len(labels))
     learned, before = np.zeros((2, len(labels)), bool)
-    for epochs in pieces.blocks(dynamics):
+    for epochs in blocks(dynamics):
         for margin in dynamics[epochs, MARGIN]:
             correct = margin > 0
             events += before & ~correct
             learned |= correct
             before = correct
-    return keep_highest(np.where(learned, events, len(dynamics)), number, generator)
+    return keep_highest(np.where(learned, events, len(dynamics)), size, generator)
 
 
-def el2n(labels: np.ndarray, number: int, generator: np.random.Generator, *, dynamics: np.ndarray,
+def el2n(labels: np.ndarray, size: int, generator: np.random.Generator, *, dynamics: np.ndarray,
          el2n_epochs: int = 10) -> Choice:
     """Keep the images with the highest mean of norm(p - y) over the first epochs.
 
@@ -52,10 +51,10 @@ def el2n(labels: np.ndarray, number: int, generator: np.random.Generator, *, dyn
         el2n_epochs: how many epochs; all where the run has fewer.
     """
     [epochs] = at_most(len(dynamics), "el2n", el2n_epochs=el2n_epochs)
-    return keep_highest(mean_over_epochs(dynamics[:epochs], ERROR), number, generator)
+    return keep_highest(mean_over_epochs(dynamics[:epochs], ERROR), size, generator)
 
 
-def ccs(labels: np.ndarray, number: int, generator: np.random.Generator, *, dynamics: np.ndarray,
+def ccs(labels: np.ndarray, size: int, generator: np.random.Generator, *, dynamics: np.ndarray,
         hard_cutoff: float = 0.2) -> Choice:
     """Drop the likely mislabelled images, then draw from all strata of the area under the margin.
 
@@ -75,22 +74,22 @@ def ccs(labels: np.ndarray, number: int, generator: np.random.Generator, *, dyna
     score = mean_over_epochs(dynamics, MARGIN)
     n = len(score)
     # A rate's rounding may keep one more: a rate of 1 - hard_cutoff is to work for every n.
-    left = max(n - round(hard_cutoff * n), number_to_keep(n, 1 - hard_cutoff))
-    left = keep_highest(score, left, generator).kept
-    if len(left) < number:
-        raise BadInput(f"--hard_cutoff {hard_cutoff:g}: leaves {len(left)} of {n} images, {number} are to be "
+    most = max(n - round(hard_cutoff * n), coreset_size(n, 1 - hard_cutoff))
+    left = keep_highest(score, most, generator).kept
+    if len(left) < size:
+        raise BadInput(f"--hard_cutoff {hard_cutoff:g}: leaves {len(left)} of {n} images, {size} are to be "
                        "kept; name a smaller one, or a smaller --rate")
     edges = np.linspace(score[left].min(), score[left].max(), STRATA + 1)
     stratum = np.digitize(score[left], edges[1:-1])
     sizes = np.bincount(stratum, minlength=STRATA)
-    kept = []
+    kept: list[int] = []
     for done, smallest in enumerate(np.argsort(sizes, kind="stable")):
-        budget = min(sizes[smallest], (number - len(kept)) // (STRATA - done))
+        budget = min(sizes[smallest], (size - len(kept)) // (STRATA - done))
         kept.extend(generator.choice(left[stratum == smallest], budget, replace=False))
     return Choice(np.sort(kept), score)
 
 
-def dyn_unc(labels: np.ndarray, number: int, generator: np.random.Generator, *,
+def dyn_unc(labels: np.ndarray, size: int, generator: np.random.Generator, *,
             dynamics: np.ndarray) -> Choice:
     """Keep the images whose label's probability varied most.
 
@@ -99,12 +98,14 @@ def dyn_unc(labels: np.ndarray, number: int, generator: np.random.Generator, *,
     Public code divides by WINDOW - 1 under the root, which ranks alike.
     """
     [length] = at_most(len(dynamics), "dyn-unc", window=WINDOW)
-    windows = over_windows(dynamics[:, PROBABILITY], length)
-    score = sum(deviation for _, deviation in windows) / (len(dynamics) - length + 1)
-    return keep_highest(score, number, generator)
+    score = np.zeros(len(labels))
+    for _, deviation in over_windows(dynamics[:, PROBABILITY], length):
+        score += deviation
+    score /= len(dynamics) - length + 1
+    return keep_highest(score, size, generator)
 
 
-def dual(labels: np.ndarray, number: int, generator: np.random.Generator, *, dynamics: np.ndarray) -> Choice:
+def dual(labels: np.ndarray, size: int, generator: np.random.Generator, *, dynamics: np.ndarray) -> Choice:
     """Sample images that are uncertain and hard, easier ones the fewer are kept.
 
     DUAL, Cho et al., Lightweight Dataset Pruning without Full Training via Example Difficulty and Prediction
@@ -117,25 +118,29 @@ def dual(labels: np.ndarray, number: int, generator: np.random.Generator, *, dyn
     """
     epochs, length = at_most(len(dynamics), "dual", T=DUAL_EPOCHS, J=WINDOW)
     probability = dynamics[:epochs, PROBABILITY]
-    score = sum(deviation * (1 - mean) for mean, deviation in over_windows(probability, length))
+    score = np.zeros(len(labels))
+    for mean, deviation in over_windows(probability, length):
+        score += deviation * (1 - mean)
     score /= epochs - length + 1
     mean = mean_over_epochs(dynamics[:epochs], PROBABILITY)
-    b = 15 * (1 - mean[score.argmax()]) * (1 - (1 - number / len(score)) ** DUAL_C)
+    b = 15 * (1 - mean[score.argmax()]) * (1 - (1 - size / len(score)) ** DUAL_C)
     weight = np.full(len(score), -np.inf)  # logarithms: the density spans hundreds of powers of ten
     drawn = score > 0
     weight[drawn] = np.log(score[drawn]) + (15 - b) * np.log(mean[drawn]) + (b - 1) * np.log1p(-mean[drawn])
-    if (missing := number - drawn.sum()) > 0:
-        print(f"dual: of the {number} images kept {missing} have weight 0 and are drawn uniformly")
+    if (missing := size - drawn.sum()) > 0:
+        print(f"dual: of the {size} images kept {missing} have weight 0 and are drawn uniformly")
     # The highest of logarithms with Gumbel noise are a draw by the weights, one after the other.
     noisy = weight + generator.gumbel(size=len(weight))
-    return Choice(keep_highest(noisy, number, generator).kept, score)
+    return Choice(keep_highest(noisy, size, generator).kept, score)
 
 
 def mean_over_epochs(dynamics: np.ndarray, row: int) -> np.ndarray:
     """Mean over the epochs of row PROBABILITY, MARGIN or ERROR, float64 (n,)."""
     # In float64 sums of float16 numbers are exact, whatever their order.
-    return sum(dynamics[epochs, row].sum(axis=0, dtype=float)
-               for epochs in pieces.blocks(dynamics)) / len(dynamics)
+    total = np.zeros(dynamics.shape[2])
+    for epochs in blocks(dynamics):
+        total += dynamics[epochs, row].sum(axis=0, dtype=float)
+    return total / len(dynamics)
 
 
 def over_windows(probability: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -148,7 +153,6 @@ def over_windows(probability: np.ndarray, length: int) -> Iterator[tuple[np.ndar
         mean = total / length
         yield mean, np.sqrt(sum((row - mean) ** 2 for row in window) / length)
         total -= window[0]
-        release(window[:1])
 
 
 def at_most(epochs: int, method: str, **asked: int) -> list[int]:

@@ -1,11 +1,11 @@
 """Methods that go by the length of the loss's gradient."""
 import numpy as np
 
-from methods import pieces
 from methods.choice import Choice, keep_highest
+from methods.pieces import blocks
 
 
-def grand(labels: np.ndarray, number: int, generator: np.random.Generator, *, features: np.ndarray,
+def grand(labels: np.ndarray, size: int, generator: np.random.Generator, *, features: np.ndarray,
           logits: np.ndarray) -> Choice:
     """Keep the images with the longest gradient of their own loss by the last layer's weights and bias.
 
@@ -21,11 +21,11 @@ def grand(labels: np.ndarray, number: int, generator: np.random.Generator, *, fe
         logits: finite, float32 (n, k), possibly a memory map.
     """
     score = np.empty(len(labels))
-    for rows in pieces.blocks(features, logits, row_bytes=8 * logits.shape[1]):
+    for rows in blocks(features, logits, row_bytes=8 * logits.shape[1]):
         block = np.asarray(logits[rows], float)
         error = np.exp(block - block.max(axis=1, keepdims=True))
         error /= error.sum(axis=1, keepdims=True)
         error[np.arange(len(error)), labels[rows]] -= 1
         squares = np.einsum("nd,nd->n", features[rows], features[rows], dtype=float)
         score[rows] = np.linalg.norm(error, axis=1) * np.sqrt(1 + squares)
-    return keep_highest(score, number, generator)
+    return keep_highest(score, size, generator)

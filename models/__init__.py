@@ -1,30 +1,37 @@
 """The networks, by name. Each has features(x), (n, d), and construct(x): classifier(features(x)), (n, k)."""
-from utils.files import BadInput  # first: utils sets what MindSpore reads when it is loaded
+from collections.abc import Callable
+from functools import partial
+
+import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
+
+# isort: split
 from mindspore import nn
 
 from models import efficientnet, googlenet, resnet, senet, shufflenet, vgg
+from utils.errors import BadInput
 
-SMALLEST = {"vgg16": 32}  # side in pixels that a network needs; of others 8 is enough
-NETWORKS = {
-    "efficientnet": efficientnet.efficientnet,
-    "googlenet": googlenet.googlenet,
-    "resnet6": resnet.resnet6,
-    "resnet18": resnet.resnet18,
-    "resnet20": resnet.resnet20,
-    "resnet34": resnet.resnet34,
-    "resnet50": resnet.resnet50,
-    "senet18": senet.senet18,
-    "shufflenet": shufflenet.shufflenet,
-    "vgg16": vgg.vgg16,
+SMALLEST = {"vgg16": 32}  # side in pixels that a network needs; for the others 8 is enough
+# (number of classes, whether images are small) -> network
+NETWORKS: dict[str, Callable[[int, bool], nn.Cell]] = {
+    "efficientnet": efficientnet.EfficientNetB0,
+    "googlenet": googlenet.GoogLeNet,
+    "resnet6": resnet.SmallResNet6,
+    "resnet18": partial(resnet.ResNet, resnet.BasicBlock, (2, 2, 2, 2)),
+    "resnet20": resnet.CifarResNet20,
+    "resnet34": partial(resnet.ResNet, resnet.BasicBlock, (3, 4, 6, 3)),
+    "resnet50": partial(resnet.ResNet, resnet.Bottleneck, (3, 4, 6, 3)),
+    "senet18": senet.SENet18,
+    "shufflenet": shufflenet.ShuffleNetV2,
+    "vgg16": vgg.VGG16,
 }
 
 
 def create_model(arch: str, num_classes: int, small_images: bool) -> nn.Cell:
-    """A new network, its weights drawn from MindSpore's seed.
+    """A new network, its weights drawn with MindSpore's seed.
 
     Args:
         small_images: True for the CIFAR variant, for 32x32 images; False for the ImageNet variant, for 64x64
-            ones (Tiny ImageNet). Networks other than ResNets differ at most in the classifier's inputs.
+            ones (Tiny ImageNet). Networks other than ResNets differ at most in the classifier's input.
 
     Raises:
         BadInput: no such network.
@@ -35,10 +42,10 @@ def create_model(arch: str, num_classes: int, small_images: bool) -> nn.Cell:
 
 
 def check_image_size(arch: str, side: int) -> None:
-    """Make sure that a network can take images of that side, in pixels.
+    """Make sure that a network can take images of this side, in pixels.
 
     Raises:
-        BadInput: its poolings would leave nothing of them.
+        BadInput: its poolings would leave no pixel of them.
     """
     if side < SMALLEST.get(arch, 0):
         raise BadInput(f"--arch {arch}: needs images of {SMALLEST[arch]} pixels or more, these have {side}; "

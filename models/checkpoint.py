@@ -13,7 +13,8 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 from models import NETWORKS, create_model
 from models.layers import fold_batchnorm
 from utils import ranks
-from utils.files import BadInput, one_line, read_bytes, replacing
+from utils.errors import BadInput, one_line
+from utils.files import read_bytes, replacing
 from utils.runs import read_args
 
 STATE = "resume."  # begins the names of what a checkpoint holds beside the network's own parameters
@@ -22,7 +23,7 @@ CRC_MARK, CRC_BYTES = b"crc_num", 10  # end a MindSpore checkpoint: the mark, th
 TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10, "little"))
 
 
-@ranks.by_first
+@ranks.on_first
 def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | None = None) -> None:
     """Write a network's parameters in MindSpore's checkpoint format, under any name.
 
@@ -78,7 +79,8 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
             content = content[:mark]
             if binascii.crc32(content) != crc:
                 raise ValueError("the checksum differs")
-        parts, forms = {}, {}
+        parts: dict[str, list[bytes]] = {}
+        forms: dict[str, tuple[str, list[int]]] = {}
         # A large tensor comes in several values of one name.
         for value in Checkpoint.FromString(content).value:
             parts.setdefault(value.tag, []).append(value.tensor.tensor_content)
@@ -112,52 +114,43 @@ def load_weights(network: nn.Cell, weights: dict[str, np.ndarray], path: str, ar
     """
     own = dict(network.parameters_and_names())
     for name, parameter in own.items():
-        if name not in weights or weights[name].shape != parameter.shape:
-            if name.startswith("classifier.") and weights.get(name) is not None and (
-                    weights[name].shape[1:] == parameter.shape[1:]):
-                raise BadInput(f"{path}: trained for {len(weights[name])} classes, the data set has "
+        value = weights.get(name)
+        if value is None or value.shape != parameter.shape:
+            if value is not None and name.startswith("classifier.") and (
+                    value.shape[1:] == parameter.shape[1:]):
+                raise BadInput(f"{path}: trained for {len(value)} classes, the data set has "
                                f"{len(parameter)}; name a checkpoint of this data set")
             raise BadInput(f"{path}: not a checkpoint of {arch} ({name} is missing or has another shape); "
                            "name another --arch or --ckpt")
-    extra = weights.keys() - own.keys()
-    if extra:
-        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(extra)} is not a part of it); "
-                       "name another --arch or --ckpt")
-    for name in own:
-        if not np.isfinite(weights[name]).all():
+        if not np.isfinite(value).all():
             raise BadInput(f"{path}: {name} holds numbers that are not finite; train it again or name "
                            "another --ckpt")
+    if extra := weights.keys() - own.keys():
+        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(extra)} is not a part of it); "
+                       "name another --arch or --ckpt")
     for name, parameter in own.items():
         parameter.set_data(ms.Tensor(weights[name], parameter.dtype))
 
 
 def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bool) -> nn.Cell:
-    """A trained network for inference: its batch normalizations are folded into its convolutions.
-
-    Raises:
-        BadInput: the checkpoint is missing, damaged, or of another network or number of classes.
-    """
+    """A trained network for inference: its batch normalizations are folded into its convolutions."""
     network = create_model(arch, num_classes, small_images)
     load_weights(network, load_checkpoint(checkpoint), str(checkpoint), arch)
     fold_batchnorm(network)
     return network
 
 
-def save_run(path: Path, network: nn.Cell, optimizer: nn.SGD, run: str, finished: int, best: float) -> None:
+def save_run(path: Path, network: nn.Cell, optimizer: nn.SGD, finished: int, best: float) -> None:
     """Write a checkpoint that a run can be resumed from.
 
     Order and transforms of an epoch follow from --seed and its number, so there is no other random state.
 
     Args:
-        run: identity of the run and SHA-256 of the epoch's training dynamics.
         finished: epochs.
         best: test accuracy so far, in percent.
-
-    Raises:
-        BadInput: the file cannot be written.
     """
     save_checkpoint(network, path, {
-        "run": text_tensor(run), "epoch": ms.Tensor(finished, ms.int64), "best": ms.Tensor(best, ms.float64),
+        "epoch": ms.Tensor(finished, ms.int64), "best": ms.Tensor(best, ms.float64),
         **{f"optimizer.{parameter.name}": parameter.value() for parameter in optimizer_state(optimizer)}})
 
 
@@ -165,7 +158,7 @@ def load_run(path: Path, network: nn.Cell, optimizer: nn.SGD) -> tuple[int, floa
     """Put what save_run wrote into a network and its optimizer; return epochs finished and best accuracy.
 
     Raises:
-        BadInput: the file is missing, damaged, or of another run.
+        BadInput: the file holds no such state.
     """
     weights, state = load_state(path)
     load_weights(network, weights, str(path), type(network).__name__)
@@ -187,18 +180,9 @@ def optimizer_state(optimizer: nn.SGD) -> list[ms.Parameter]:
     return [parameter for parameter in optimizer.get_parameters() if parameter.name not in trained]
 
 
-def text_tensor(text: str) -> ms.Tensor:
-    """A checkpoint holds numbers only: the text's bytes."""
-    return ms.Tensor(np.frombuffer(text.encode(), np.uint8).copy())
-
-
-def run_of(path: Path) -> str:
-    """What a checkpoint says of the run that wrote it, as train.py put it there; empty where it says nothing.
-
-    Raises:
-        BadInput: it is missing, damaged, or in another format.
-    """
-    return load_state(path)[1].get("run", np.empty(0, np.uint8)).tobytes().decode("ascii", "replace")
+def read_finished_epochs(path: Path) -> int:
+    """The number of finished epochs in a last.pth."""
+    return int(load_state(path)[1].get("epoch", 0))
 
 
 def find_arch(arch: str | None, checkpoint: Path) -> str:

@@ -12,21 +12,22 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from utils import options  # first: utils sets what MindSpore reads when it is loaded
 import mindspore as ms
 import numpy as np
 
 from datasets import SOURCES
 from models import NETWORKS, create_model, vgg
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils import options
 from utils.device import set_up
-from utils.files import BadInput, read_bytes, replacing
+from utils.errors import BadInput
+from utils.files import read_bytes, replacing
 
-Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 
-def _vgg_layer(match: re.Match) -> str:
-    """PyTorch counts convolution, batch normalization and ReLU apart; a max-pooling is one layer in both."""
+def _vgg_layer(match: re.Match[str]) -> str:
+    """PyTorch counts convolution, batch normalization and ReLU each; a max-pooling is one layer in both."""
     layer, position = int(match[1]), 0
     ends = np.cumsum([len(stage) + 1 for stage in vgg.STAGES]) - 1
     for earlier in range(layer):
@@ -35,13 +36,13 @@ def _vgg_layer(match: re.Match) -> str:
 
 
 # A parameter's name here becomes its name in PyTorch by these substitutions, one after the other.
-_BATCH_NORM = ((r"gamma$", "weight"), (r"beta$", "bias"), (r"moving_mean$", "running_mean"),
+_BATCH_NORM: Rules = ((r"gamma$", "weight"), (r"beta$", "bias"), (r"moving_mean$", "running_mean"),
                (r"moving_variance$", "running_var"))
-_UNITS = ((r"^stem\.(?:0\.)?(conv|bn)\.", r"\g<1>1."),
+_UNITS: Rules = ((r"^stem\.(?:0\.)?(conv|bn)\.", r"\g<1>1."),
           (r"conv(\d)\.(conv|bn)\.", r"\2\1."),
           (r"^stages\.(\d)\.", lambda match: f"layer{int(match[1]) + 1}."),
           (r"^classifier\.", "linear."), *_BATCH_NORM)
-_RESNET = (*_UNITS, (r"shortcut\.conv\.", "shortcut.0."), (r"shortcut\.bn\.", "shortcut.1."))
+_RESNET: Rules = (*_UNITS, (r"shortcut\.conv\.", "shortcut.0."), (r"shortcut\.bn\.", "shortcut.1."))
 RULES: dict[str, Rules] = {
     "efficientnet": ((r"^blocks\.", "layers."), (r"excite\.reduce\.", "se.se1."),
                      (r"excite\.expand\.", "se.se2."), (r"^classifier\.1\.", "linear."), *_UNITS),
@@ -62,11 +63,11 @@ RULES: dict[str, Rules] = {
     "vgg16": ((r"^layers\.(\d+)\.(conv|bn)\.", _vgg_layer), *_BATCH_NORM),
 }
 # The release takes Tiny ImageNet's ResNets from torchvision and keeps them in an attribute `base`.
-_TORCHVISION = (*_RESNET, (r"shortcut\.", "downsample."), (r"^linear\.", "fc."), (r"^", "base."))
+_TORCHVISION: Rules = (*_RESNET, (r"shortcut\.", "downsample."), (r"^linear\.", "fc."), (r"^", "base."))
 IMAGENET_RULES = {arch: _TORCHVISION for arch in ("resnet18", "resnet34", "resnet50")}
 # Dropout's random state is no part of a PyTorch network.
 OURS_ONLY = {"efficientnet": ("classifier.0.state",)}
-# The release's first block has an expansion that nothing runs.
+# The release's first block has an expansion that is never run.
 THEIRS_ONLY = {"efficientnet": {
     "layers.0.conv1.weight": np.zeros((32, 32, 1, 1), np.float32),
     "layers.0.bn1.weight": np.ones(32, np.float32), "layers.0.bn1.bias": np.zeros(32, np.float32),
@@ -75,7 +76,7 @@ THEIRS_ONLY = {"efficientnet": {
 
 
 def torch_name(name: str, arch: str, small_images: bool) -> str:
-    """The name in the paper's release of a parameter of a network of NETWORKS.
+    """A parameter's name in the paper's release.
 
     Raises:
         BadInput: the network has no rules.
@@ -129,9 +130,6 @@ def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
 
     Args:
         path: named in the errors.
-
-    Raises:
-        BadInput: the names or shapes are not those of this variant of `arch`.
     """
     last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
     torch_name(last, arch, small_images)  # first: a network without rules has a classifier of any name
@@ -146,7 +144,7 @@ def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The state dict in a file of torch.save, plain or wrapped, without num_batches_tracked.
+    """The state dict in a file written by torch.save, plain or wrapped, without num_batches_tracked.
 
     Raises:
         BadInput: it is missing, damaged, or holds anything but weights.
@@ -155,7 +153,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     read_bytes(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that it did not write
+            warnings.simplefilter("ignore")  # about pickles that torch.save did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file can raise anything
         raise BadInput(f"{path}: not a PyTorch checkpoint of weights alone; "
@@ -166,39 +164,25 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     if not isinstance(content, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor)
                                                 for name, value in content.items()):
         raise BadInput(f"{path}: holds no state dict; save the network's state_dict()")
-    state = {}
-    for name, value in content.items():
-        name = name.removeprefix("module.")  # of nn.DataParallel
-        if not name.endswith("num_batches_tracked"):
-            state[name] = value.detach().float().numpy()
-    return state
-
-
-def write_torch(state: dict[str, np.ndarray], path: Path) -> None:
-    """Write a state dict as torch.save does.
-
-    Raises:
-        BadInput: the file cannot be written.
-    """
-    import torch
-    with replacing(path) as temporary:
-        torch.save({name: torch.tensor(values) for name, values in state.items()},
-                   temporary)
+    return {name.removeprefix("module."): value.detach().float().numpy()  # of nn.DataParallel
+            for name, value in content.items() if not name.endswith("num_batches_tracked")}
 
 
 def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> None:
     """Write a checkpoint's weights in the other format: PyTorch's to this project's; with `back`, vice versa.
 
     Raises:
-        BadInput: PyTorch is not installed, the checkpoint does not fit `arch`, or a file cannot be read or
-            written.
+        BadInput: PyTorch is not installed.
     """
     if importlib.util.find_spec("torch") is None:
         raise BadInput("this command needs PyTorch: pip install torch \"numpy<2\"")
-    if back:
-        write_torch(to_torch(load_checkpoint(old), str(old), arch, small_images), new)
-    else:
+    if not back:
         save_checkpoint(from_torch(read_torch(old), str(old), arch, small_images), new)
+        return
+    import torch
+    state = to_torch(load_checkpoint(old), str(old), arch, small_images)
+    with replacing(new) as temporary:
+        torch.save({name: torch.tensor(values) for name, values in state.items()}, temporary)
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -207,8 +191,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("old", type=Path, metavar="OLD.pth", help="checkpoint to read")
     parser.add_argument("new", type=Path, metavar="NEW.pth", help="checkpoint to write")
     parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
-    parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set it was trained on: "
-                        "tells the network's variant, not the number of classes, which is the file's own")
+    parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set that it was trained "
+                        "on: this tells the network's variant; the number of classes is the file's own")
     parser.add_argument("--to-torch", action="store_true", help="from this project's format to PyTorch's")
     args = parser.parse_args(argv)
     if args.new.exists() and args.old.exists() and args.new.samefile(args.old):

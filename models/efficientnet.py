@@ -1,13 +1,13 @@
 """EfficientNet-B0 (Tan, Le, "EfficientNet: Rethinking Model Scaling", ICML 2019), as in the paper's release.
 
-The CIFAR variant, for both data sets: stem and first stage of stride 1, so that 32x32 pixels become
-2x2, and no 1x1 convolution before the pooling. Blocks are never dropped at random: the release's rate for it
-stays 0.
+This is the CIFAR variant, for both data sets: stem and first stage have stride 1, so that 32x32 pixels become
+2x2, and there is no 1x1 convolution before the pooling. Blocks are never dropped at random: the release's
+rate for it is 0.
 """
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, Dropout, SqueezeExcite, classifier, pool, init_uniform
+from models.layers import ConvBN, Dropout, Network, SqueezeExcite, classifier, init_uniform, pool
 
 # expansion, channels, blocks, kernel, stride of the first block
 STAGES = ((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 40, 2, 5, 2), (6, 80, 3, 3, 2), (6, 112, 3, 5, 1),
@@ -33,10 +33,10 @@ class MBConv(nn.Cell):
         return x + y if self.residual else y
 
 
-class EfficientNetB0(nn.Cell):
+class EfficientNetB0(Network):
     """A stem, sixteen inverted bottlenecks, and dropout before the last linear layer."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, small_images: bool) -> None:
         super().__init__()
         self.stem = ConvBN(3, 32, 3, activation=ops.silu)
         channels = 32
@@ -52,10 +52,3 @@ class EfficientNetB0(nn.Cell):
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """The last block's average over the image, (n, 320), before the dropout."""
         return pool(self.blocks(self.stem(x)))
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
-
-
-def efficientnet(num_classes: int, small_images: bool) -> EfficientNetB0:
-    return EfficientNetB0(num_classes)

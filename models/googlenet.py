@@ -1,17 +1,17 @@
 """GoogLeNet (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015) with batch normalization.
 
-The CIFAR variant, for both data sets: a 3x3 stem of stride 1, two max-poolings, two 3x3 convolutions
-in place of each 5x5, no auxiliary heads, no dropout.
+This is the CIFAR variant, for both data sets: it has a 3x3 stem of stride 1, two max-poolings, two 3x3
+convolutions instead of each 5x5, no auxiliary heads and no dropout.
 """
 from collections import OrderedDict
 
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, classifier, pool, init_uniform
+from models.layers import ConvBN, Network, classifier, init_uniform, pool
 
 # channels of the 1x1 branch, the 3x3 branch (reduced, out), the 5x5 branch (reduced, out), the pooled branch
-BLOCKS = {
+BLOCKS: dict[str, tuple[int, int, int, int, int, int] | None] = {
     "a3": (64, 96, 128, 16, 32, 32),
     "b3": (128, 128, 192, 32, 96, 64),
     "pool3": None,
@@ -50,14 +50,14 @@ def max_pool(stride: int) -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel_size=3, stride=stride, pad_mode="pad", padding=1)
 
 
-class GoogLeNet(nn.Cell):
+class GoogLeNet(Network):
     """A stem and nine inception blocks."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, small_images: bool) -> None:
         super().__init__()
         self.stem = unit(3, 192, 3)
         channels = 192
-        blocks = OrderedDict()
+        blocks: OrderedDict[str, nn.Cell] = OrderedDict()
         for name, widths in BLOCKS.items():
             if widths is None:
                 blocks[name] = max_pool(stride=2)
@@ -72,10 +72,3 @@ class GoogLeNet(nn.Cell):
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """The last block's average over the image, (n, 1024)."""
         return pool(self.blocks(self.stem(x)))
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
-
-
-def googlenet(num_classes: int, small_images: bool) -> GoogLeNet:
-    return GoogLeNet(num_classes)

@@ -1,26 +1,38 @@
-"""Layers that networks share: convolution with batch normalization, its folding for inference, dropout."""
+"""Layers that networks share: convolution with batch normalization and its folding, excitation, dropout."""
 from collections.abc import Callable
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-
-from utils import ranks
 from mindspore.common.initializer import HeNormal, Initializer, Uniform, initializer
+
+RANK_SHIFT = 0x9e3779b9  # 2**32 over the golden ratio: multiples of it lie far apart, modulo 2**32
+
+
+class Network(nn.Cell):
+    """A network: `features` maps images to (n, d), and a classifier maps these to logits, (n, classes)."""
+    classifier: nn.Cell
+
+    def features(self, x: ms.Tensor) -> ms.Tensor:
+        """The input of the last layer, (n, d)."""
+        raise NotImplementedError
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.classifier(self.features(x))
 
 
 class ConvBN(nn.Cell):
-    """Convolution, batch normalization and, if any, an activation: (n, in, h, w) to (n, out, h', w').
+    """Convolution, batch normalization and, if given, an activation: (n, in, h, w) to (n, out, h', w').
 
     Weights are initialized as in the paper's release for ResNets: Kaiming normal over fan out for ReLU; scale
     1, shift 0.
 
     Args:
         padding: pixels on each side; None for "same" at stride 1, i.e. kernel // 2.
-        groups: number of convolution groups; in_channels for a depthwise convolution. On a CPU
-            nn.Conv2d computes grouped ones with oneDNN's gemm, forwards and backwards, no reference kernel.
-            Measured for depthwise ones of 3x3 and 5x5, time of a training step over nn.Conv2d's:
-            block-diagonal convolutions of 2 to 16 channels 0.94 - 2.1, a dense one 2.0 - 2.5, sums of shifted
+        groups: number of convolution groups; in_channels for a depthwise convolution. On a CPU nn.Conv2d
+            computes grouped ones with oneDNN's gemm, forwards and backwards, not in a reference loop. Other
+            ways to compute depthwise 3x3 and 5x5 convolutions took, per training step, a multiple of its
+            time: block-diagonal ones of 2 to 16 channels 0.94 - 2.1, a dense one 2.0 - 2.5, sums of shifted
             slices 5.5 - 12.
         activation: applied last, e.g. ops.relu.
     """
@@ -69,7 +81,7 @@ class Bias(nn.Cell):
 
 
 def fold_batchnorm(network: nn.Cell) -> None:
-    """Fold every ConvBN of a network, in place, for faster inference. It cannot be trained after that."""
+    """Fold every ConvBN of a network in place, for faster inference. It cannot be trained any more."""
     for _, cell in network.cells_and_names():
         if isinstance(cell, ConvBN):
             cell.fold()
@@ -77,7 +89,7 @@ def fold_batchnorm(network: nn.Cell) -> None:
 
 
 class SqueezeExcite(nn.Cell):
-    """Scale each channel by a number in (0, 1) that a small network makes of all channels' averages.
+    """Scale each channel by a number in (0, 1), which a small network computes from all channels' averages.
 
     Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
     """
@@ -96,11 +108,9 @@ class SqueezeExcite(nn.Cell):
 class Dropout(nn.Cell):
     """Dropout whose random state is a parameter, so that a checkpoint holds it: (n, d) to (n, d).
 
-    MindSpore's own generators keep a state that no checkpoint holds; with one a run that is stopped and
-    resumed would draw other masks than a run that is not. Here the mask is a hash of each value's position
-    and of `state`, which each training step moves on. The position is that in the whole batch, of which
-    each rank has every size-th row, so that the masks do not depend on the number of ranks. In evaluation the
-    identity.
+    MindSpore's own generators keep a state that no checkpoint holds: a run that is stopped and resumed would
+    draw other masks than a run that is not. Here the mask is a hash of each value's position in the input and
+    of `state`, to which each training step adds 1. In evaluation the layer is the identity.
 
     Args:
         rate: fraction of the values that become 0; the others are scaled by 1 / (1 - rate).
@@ -118,19 +128,26 @@ class Dropout(nn.Cell):
         state = self.state + 1
         ops.assign(self.state, state)
         position = ops.arange(0, x.size, dtype=ms.int32)
-        if ranks.size() > 1:
-            d = x.shape[1]
-            position = position // d * (ranks.size() * d) + ranks.rank() * d + position % d
         keep = scramble(scramble(position) ^ scramble(state)) >= int(self.rate * 2 ** 31)
         return x * keep.reshape(x.shape).astype(x.dtype) / (1 - self.rate)
+
+
+def shift_dropout(network: nn.Cell, rank: int) -> None:
+    """Move the state of each Dropout, so that every rank draws its own masks; rank 0's state stays.
+
+    To be called after weights are loaded: checkpoints hold rank 0's state.
+    """
+    shift = np.array([rank * RANK_SHIFT % 2 ** 32], np.uint32).view(np.int32)
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Dropout):
+            cell.state.set_data(ms.Tensor(cell.state.asnumpy() + shift))
 
 
 def scramble(x: ms.Tensor) -> ms.Tensor:
     """A hash of int32 values, evenly spread over 0 to 2**31 - 1.
 
-    Rounds of shift, exclusive or and multiplication that wraps around, as in the finaliser of MurmurHash3,
-    with the constants that C. Wellons found by search ("lowbias32",
-    https://nullprogram.com/blog/2018/07/31/).
+    Rounds of shift, exclusive or and multiplication with overflow, as in MurmurHash3's finalizer, with the
+    constants that C. Wellons found by search ("lowbias32", https://nullprogram.com/blog/2018/07/31/).
     """
     x = (x ^ shift_right(x, 16)) * 0x7feb352d
     x = (x ^ shift_right(x, 15)) * (0x846ca68b - 2 ** 32)
@@ -138,15 +155,15 @@ def scramble(x: ms.Tensor) -> ms.Tensor:
 
 
 def shift_right(x: ms.Tensor, bits: int) -> ms.Tensor:
-    """int32 shifted right with zeros coming in at the top."""
+    """int32 shifted right, the upper bits filled with zeros."""
     return ops.bitwise_and(ops.bitwise_right_shift(x, ms.Tensor(bits, ms.int32)), 2 ** (32 - bits) - 1)
 
 
 def pool(x: ms.Tensor, side: int = 1) -> ms.Tensor:
     """Average an image over side x side cells and flatten: (n, c, h, w) to (n, c * side * side).
 
-    The cells are equal, or overlap by a pixel where h or w is no multiple of `side`, as those of PyTorch's
-    adaptive pooling. A mean, since oneDNN's pooling of plain layouts is a slow reference loop.
+    The cells are equal, or overlap by a pixel where h or w is no multiple of `side`, as in PyTorch's adaptive
+    pooling. Computed by ops.mean, since oneDNN's pooling of plain layouts is a slow reference loop.
     """
     if side == 1:
         return ops.mean(x, (2, 3))
@@ -171,7 +188,7 @@ def classifier(features: int, num_classes: int, init: Initializer | None = None)
     """The last linear layer.
 
     Args:
-        init: of the weights; None: as the bias, PyTorch's default, uniform within 1 / sqrt(features).
+        init: for the weights; None: as for the bias, PyTorch's default, uniform within 1 / sqrt(features).
     """
     bound = features ** -0.5
     return nn.Dense(features, num_classes, weight_init=init or Uniform(bound), bias_init=Uniform(bound))

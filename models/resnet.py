@@ -3,7 +3,7 @@ import mindspore as ms
 from mindspore import nn, ops
 from mindspore.common.initializer import HeNormal
 
-from models.layers import ConvBN, classifier
+from models.layers import ConvBN, Network, classifier
 
 
 class BasicBlock(nn.Cell):
@@ -58,7 +58,7 @@ class PaddedShortcut(nn.Cell):
         return ops.concat((zeros, y, zeros), 1)
 
 
-class ResNet(nn.Cell):
+class ResNet(Network):
     """Residual network with four stages of widths 64, 128, 256, 512.
 
     Args:
@@ -92,14 +92,11 @@ class ResNet(nn.Cell):
         """Penultimate activations, (n, 512) or, with bottlenecks, (n, 2048)."""
         return ops.mean(self.stages(self.stem(x)), (2, 3))
 
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
 
-
-class CifarResNet20(nn.Cell):
+class CifarResNet20(Network):
     """He et al.'s 20-layer network for CIFAR: widths 16, 32, 64, three blocks each, 0.27 M parameters."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, small_images: bool) -> None:
         super().__init__()
         self.stem = nn.SequentialCell(ConvBN(3, 16, 3), nn.ReLU())
         channels = 16
@@ -118,18 +115,15 @@ class CifarResNet20(nn.Cell):
         """Penultimate activations, (n, 64)."""
         return ops.mean(self.blocks(self.stem(x)), (2, 3))
 
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
 
-
-class SmallResNet6(nn.Cell):
+class SmallResNet6(Network):
     """Three 3x3 convolutions of widths 32, 64, 128, the last two of stride 2, and one residual block.
 
-    For comparisons on a CPU: wide where the image is small, so that it fits 2,000 images of 16x16 pixels,
-    wrong labels too, in half the epochs of resnet20 and nearly twice as fast. 0.4 M parameters.
+    For comparisons on a CPU: it is wide where the image is small, and so fits 2,000 images of 16x16 pixels,
+    even with wrong labels, in half the epochs of resnet20, each nearly twice as fast. 0.4 M parameters.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, small_images: bool) -> None:
         super().__init__()
         self.stem = nn.SequentialCell(ConvBN(3, 32, 3, activation=ops.relu),
                                       ConvBN(32, 64, 3, 2, activation=ops.relu),
@@ -140,26 +134,3 @@ class SmallResNet6(nn.Cell):
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """Penultimate activations, (n, 128)."""
         return ops.mean(self.block(self.stem(x)), (2, 3))
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
-
-
-def resnet6(num_classes: int, small_images: bool) -> SmallResNet6:
-    return SmallResNet6(num_classes)
-
-
-def resnet18(num_classes: int, small_images: bool) -> ResNet:
-    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, small_images)
-
-
-def resnet34(num_classes: int, small_images: bool) -> ResNet:
-    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, small_images)
-
-
-def resnet50(num_classes: int, small_images: bool) -> ResNet:
-    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, small_images)
-
-
-def resnet20(num_classes: int, small_images: bool) -> CifarResNet20:
-    return CifarResNet20(num_classes)

@@ -1,12 +1,12 @@
 """SENet-18 (Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018), as in the paper's release.
 
-Its blocks are pre-activation ones (He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016). One
-form for both data sets: a 3x3 stem of stride 1 and adaptive pooling.
+Its blocks are pre-activation ones (He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016). Both
+data sets have the same variant: a 3x3 stem of stride 1 and adaptive pooling.
 """
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, SqueezeExcite, classifier, pool, init_uniform
+from models.layers import ConvBN, Network, SqueezeExcite, classifier, init_uniform, pool
 
 
 class PreActBlock(nn.Cell):
@@ -29,10 +29,10 @@ class PreActBlock(nn.Cell):
         return self.excite(self.conv2(self.conv1(y))) + x
 
 
-class SENet18(nn.Cell):
+class SENet18(Network):
     """Four stages of two blocks each, of widths 64, 128, 256, 512."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, small_images: bool) -> None:
         super().__init__()
         self.stem = ConvBN(3, 64, 3, activation=ops.relu)
         channels = 64
@@ -48,10 +48,3 @@ class SENet18(nn.Cell):
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """The last stage's average over the image, (n, 512)."""
         return pool(self.stages(self.stem(x)))
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
-
-
-def senet18(num_classes: int, small_images: bool) -> SENet18:
-    return SENet18(num_classes)

@@ -1,11 +1,11 @@
 """ShuffleNet V2 x1 (Ma, Zhang, Zheng, Sun, ECCV 2018), as in the paper's release.
 
-The CIFAR variant, for both data sets: a 3x3 stem of stride 1 and no max-pooling.
+This is the CIFAR variant, for both data sets: a 3x3 stem of stride 1 and no max-pooling.
 """
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, classifier, pool, init_uniform
+from models.layers import ConvBN, Network, classifier, init_uniform, pool
 
 STAGES = ((116, 4), (232, 8), (464, 4))  # channels, blocks; the first block halves the image
 HEAD = 1024
@@ -48,12 +48,12 @@ def interleave(x: ms.Tensor, y: ms.Tensor) -> ms.Tensor:
     return ops.stack((x, y), 2).reshape(n, 2 * c, h, w)
 
 
-class ShuffleNetV2(nn.Cell):
+class ShuffleNetV2(Network):
     """A stem, three stages of 4, 8 and 4 blocks, and a 1x1 convolution to 1024 channels.
 
     Args:
         small_images: True for 32x32 images, of which the convolutions leave 4x4 pixels, averaged to 1x1, and
-            a classifier of 1024 inputs; False for 64x64 ones, averaged to 2x2, and a classifier of 4096.
+            a classifier with 1024 inputs; False for 64x64 ones, averaged to 2x2, and one with 4096.
     """
 
     def __init__(self, num_classes: int, small_images: bool) -> None:
@@ -63,8 +63,8 @@ class ShuffleNetV2(nn.Cell):
         channels = 24
         stages = []
         for width, depth in STAGES:
-            stages.append(nn.SequentialCell([DownBlock(channels, width)] + [ShuffleBlock(width)
-                                                                            for _ in range(depth - 1)]))
+            rest = [ShuffleBlock(width) for _ in range(depth - 1)]
+            stages.append(nn.SequentialCell([DownBlock(channels, width), *rest]))
             channels = width
         self.stages = nn.SequentialCell(stages)
         self.head = ConvBN(channels, HEAD, 1, activation=ops.relu)
@@ -74,10 +74,3 @@ class ShuffleNetV2(nn.Cell):
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """Averages of the last convolution's output, (n, 1024) for small images, (n, 4096) for others."""
         return pool(self.head(self.stages(self.stem(x))), self.side)
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
-
-
-def shufflenet(num_classes: int, small_images: bool) -> ShuffleNetV2:
-    return ShuffleNetV2(num_classes, small_images)

@@ -1,22 +1,21 @@
 """VGG-16 with batch normalization (Simonyan, Zisserman, ICLR 2015), as in the paper's release.
 
-The CIFAR variant: one linear layer after the convolutions in place of ImageNet's three.
+This is the CIFAR variant: one linear layer after the convolutions instead of ImageNet's three.
 """
 import mindspore as ms
 from mindspore import nn, ops
 
-from models.layers import ConvBN, classifier, pool, init_uniform
+from models.layers import ConvBN, Network, classifier, init_uniform, pool
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # a max-pooling after each
 
 
-class VGG16(nn.Cell):
+class VGG16(Network):
     """Thirteen 3x3 convolutions and a linear layer.
 
     Args:
-        small_images: True for 32x32 images, of which the convolutions leave 1x1 pixels, and a classifier of
-            512 inputs; False for 64x64 ones, which leave 2x2, and a classifier of 2048. Others are pooled to
-            that.
+        small_images: True for 32x32 images, of which the convolutions leave 1x1 pixels, and a classifier with
+            512 inputs; False for 64x64 ones, which leave 2x2, and one with 2048. Others are pooled to that.
     """
 
     def __init__(self, num_classes: int, small_images: bool) -> None:
@@ -36,10 +35,3 @@ class VGG16(nn.Cell):
     def features(self, x: ms.Tensor) -> ms.Tensor:
         """The last max-pooling's output, (n, 512) for small images, (n, 2048) for others."""
         return pool(self.layers(x), self.side)
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
-
-
-def vgg16(num_classes: int, small_images: bool) -> VGG16:
-    return VGG16(num_classes, small_images)

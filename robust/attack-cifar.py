@@ -1,11 +1,11 @@
 """Attack CIFAR-100's training images with a trained network, for CIFAR100A: `python attack-cifar.py`
 
-Writes to ../data/attack: cifar_train.npy, uint8 (50000, 32, 32, 3), and cifar.json, which attack it holds and
-the network's accuracy before and after. Stopped and started again, it goes on where it was.
+Writes to ../data/attack: cifar_train.npy, uint8 (50000, 32, 32, 3), and cifar.json, settings and accuracies.
 """
 import project  # first: it finds the project's own modules
 from datasets import open_dataset
 from robust import attacks
+from utils.device import set_up
 from utils.options import run_script
 
 FOLDER = "attack"  # in --data
@@ -19,10 +19,11 @@ ATTACK = "GSA"
 
 
 def main() -> None:
-    folder, attack = attacks.parse_options("Attack CIFAR-100's training images with a trained network.",
-                                           ATTACK, CKPT)
-    attacks.attack_to_file(open_dataset("CIFAR100", folder), folder / FOLDER / "cifar_train.npy",
-                           folder / FOLDER / "cifar.json", attack)
+    args, attack = attacks.parse_attack_options("Attack CIFAR-100's training images with a trained network.",
+                                                ATTACK, CKPT)
+    device = set_up(args.device, args.seed)
+    data, folder = open_dataset("CIFAR100", args.data), args.data / FOLDER
+    attacks.attack_to_file(data, folder / "cifar_train.npy", folder / "cifar.json", attack, device)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The five corruptions of the paper's complex scenes, and which image gets which.
 
 A corruption maps uint8 images (..., h, w, 3), one or a stack, and a generator to new ones of the same shape.
-Constants and formulas are those of the authors' release, without its faults: what is computed on [0, 1] is
-clipped and rounded back to 0..255.
+Constants and formulas are those of the authors' release, without its faults: results on [0, 1] are clipped
+and rounded back to 0..255.
 """
 from collections.abc import Callable
 
@@ -26,10 +26,9 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 # The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5,
-# 7.5) with bilinear interpolation, which lays it along the rows 7 and 8. Both rows are the same; in 1/1024,
-# as OpenCV has them.
+# 7.5) with bilinear interpolation, which lays it along the rows 7 and 8, both with these taps, in 1/1024, as
+# OpenCV has them.
 BLUR_TAPS = (378, 432, 272, 341, 420, 348, 278, 400, 400, 278, 348, 420, 341, 272, 432)
-BLUR_ROWS = 2
 BLUR_CENTER = 7
 
 
@@ -42,11 +41,12 @@ def motion_blur(images: np.ndarray, _: np.random.Generator | None = None) -> np.
     """
     height, width = images.shape[-3:-1]
     lead = [(0, 0)] * (images.ndim - 3)
-    padded = np.pad(images,
-                    [*lead, (0, BLUR_ROWS - 1), (BLUR_CENTER, len(BLUR_TAPS) - 1 - BLUR_CENTER), (0, 0)],
-                    "reflect").astype(np.int32)
-    rows = sum(padded[..., row:row + height, :, :] for row in range(BLUR_ROWS))
-    total = sum(tap * rows[..., column:column + width, :] for column, tap in enumerate(BLUR_TAPS))
+    columns = BLUR_CENTER, len(BLUR_TAPS) - 1 - BLUR_CENTER
+    padded = np.pad(images, [*lead, (0, 1), columns, (0, 0)], "reflect").astype(np.int32)
+    rows = padded[..., :height, :, :] + padded[..., 1:, :, :]
+    total = np.zeros(images.shape, np.int32)
+    for column, tap in enumerate(BLUR_TAPS):
+        total += tap * rows[..., column:column + width, :]
     blurred = np.rint(total / (1024 * len(BLUR_TAPS)))
     least = blurred.min((-3, -2, -1), keepdims=True)
     return to_uint8((blurred - least) / np.maximum(np.ptp(blurred, (-3, -2, -1), keepdims=True), 1))
@@ -84,17 +84,9 @@ RECTANGLE_END = {32: 20, 64: 45}  # by the image's side; both corners belong to 
 
 
 def rectangle(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
-    """A black rectangle from (5, 5) to (20, 20) in images of 32 pixels, to (45, 45) in images of 64.
-
-    Raises:
-        ValueError: the images are of another size.
-    """
-    height, width = images.shape[-3:-1]
-    if height != width or height not in RECTANGLE_END:
-        raise ValueError(f"images of {height} x {width} pixels: known are "
-                         f"{', '.join(map(str, RECTANGLE_END))} squared")
+    """A black rectangle from (5, 5) to (20, 20) in images of 32 pixels, to (45, 45) in images of 64."""
     covered = images.copy()
-    inside = slice(RECTANGLE_START, RECTANGLE_END[height] + 1)
+    inside = slice(RECTANGLE_START, RECTANGLE_END[images.shape[-2]] + 1)
     covered[..., inside, inside, :] = 0
     return covered
 

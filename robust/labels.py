@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import DataSet
 from datasets.images import Split
-from robust.records import recording
-from utils.arrays import write_blocks
+from robust.options import write_record
+from utils.arrays import create_array
 from utils.device import random_stream
-from utils.files import BadInput, locked, write_array
+from utils.errors import BadInput
+from utils.files import locked, replacing, write_array
 
 BLOCK = 1000  # images decoded at one time
 
@@ -18,7 +18,7 @@ def flip_labels(labels: np.ndarray, classes: int, rate: float, seed: int) -> tup
 
     Args:
         labels: (n,), from 0 on.
-        classes: the first ones, whose labels change, into one another; labels of other classes stay.
+        classes: labels of the first that many classes change, into one another; the others stay.
         rate: from 0 to 1; the paper's are 0.2 and 0.35.
 
     Returns:
@@ -35,32 +35,36 @@ def flip_labels(labels: np.ndarray, classes: int, rate: float, seed: int) -> tup
     return np.where(changed, (labels + shift) % classes, labels).astype(np.int64), changed
 
 
-def mislabel_to_files(data: DataSet, rate: float, seed: int, labels_path: Path, changed_path: Path,
-                      record_path: Path, images_path: Path | None = None, classes: int | None = None) -> None:
-    """Write a data set's training labels with noise, which were changed, and the settings; print how many.
+def mislabel_to_files(train: Split, classes: int, rate: float, seed: int, labels_path: Path,
+                      changed_path: Path, record_path: Path, images_path: Path | None = None,
+                      first: int | None = None) -> None:
+    """Write training labels with noise, which of them were changed, and the settings; print how many.
 
     Args:
-        classes: the first ones, in which labels change; None: all.
-        images_path: for the images too, uint8 (n, h, w, 3), a block in memory at one time; None: not needed.
+        classes: of the data set.
+        images_path: for the images too, uint8 (n, h, w, 3), of which a block is in memory; None: not needed.
+        first: labels of the first that many classes change; None: of all.
 
     Raises:
-        BadInput: files cannot be written; an image cannot be decoded; there are not as many classes.
+        BadInput: there are not as many classes.
     """
-    train, n = data.train, len(data.train.labels)
-    classes = len(data.classes) if classes is None else classes
-    if classes > len(data.classes):
-        raise BadInput(f"--classes {classes}: {data.name} has {len(data.classes)}; name as many or fewer")
-    noisy, changed = flip_labels(train.labels, classes, rate, seed)
-    settings = {"rate": rate, "seed": seed, "classes": classes, "images": n}
-    with locked(record_path.parent), recording(record_path, settings) as record:
+    first, n = first or classes, len(train.labels)
+    if first > classes:
+        raise BadInput(f"--classes {first}: the data set has {classes}; name as many or fewer")
+    noisy, changed = flip_labels(train.labels, first, rate, seed)
+    with locked(record_path.parent):
+        record_path.unlink(missing_ok=True)
         images = train.images
         if images_path:
-            blocks = (train.pixels(range(start, min(start + BLOCK, n))) for start in range(0, n, BLOCK))
-            write_blocks(images_path, blocks)
-            images = np.load(images_path, mmap_mode="r")
+            with replacing(images_path) as temporary:
+                images = create_array(temporary, (n, *train.image_shape), np.uint8)
+                for start in range(0, n, BLOCK):
+                    images[start:start + BLOCK] = train.pixels(range(start, min(start + BLOCK, n)))
+                images.flush()
         write_array(labels_path, noisy)
         write_array(changed_path, changed)
-        record |= {"changed": int(changed.sum()),
-                   "images_sha256": Split(images, noisy.astype(np.int32)).sha256()}
-    n = (train.labels < classes).sum()
+        write_record(record_path, {"rate": rate, "seed": seed, "classes": first, "images": n,
+                                   "changed": int(changed.sum()),
+                                   "images_sha256": Split(images, noisy.astype(np.int32)).sha256()})
+    n = (train.labels < first).sum()
     print(f"{labels_path}: {changed.sum()} of {n} labels changed, {100 * changed.sum() / n:.2f} %")

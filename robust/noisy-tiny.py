@@ -1,8 +1,8 @@
 """Mislabel Tiny ImageNet's training images, for the data set tinyN: `python noisy-tiny.py`
 
-Writes tiny_img.npy, tiny_target.npy, tiny_changed.npy and tiny.json to ../data/noisy.
-"""
-import project  # first: it finds the project's own modules
+Writes tiny_img.npy, tiny_target.npy, tiny_changed.npy and tiny.json to ../data/noisy."""
+import project  # noqa: F401  first: it finds the project's own modules
+from datasets.tiny import read_tiny
 from robust import labels, options
 from utils.options import fraction, run_script
 
@@ -13,11 +13,11 @@ def main() -> None:
     parser = options.make_parser("Mislabel Tiny ImageNet's training images.")
     parser.add_argument("--rate", "--share", default=RATE, type=fraction, help="probability of another label")
     args = parser.parse_args()
-    data, above = options.open_tiny(args.data)
-    folder = above / "noisy"
-    labels.mislabel_to_files(data, args.rate, args.seed, labels_path=folder / "tiny_target.npy",
-                             changed_path=folder / "tiny_changed.npy", record_path=folder / "tiny.json",
-                             images_path=folder / "tiny_img.npy")
+    data_folder, above = options.tiny_folder(args.data)
+    (train, _, classes), folder = read_tiny(data_folder), above / "noisy"
+    labels.mislabel_to_files(train, len(classes), args.rate, args.seed,
+                             labels_path=folder / "tiny_target.npy", changed_path=folder / "tiny_changed.npy",
+                             record_path=folder / "tiny.json", images_path=folder / "tiny_img.npy")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Options that the scripts of this folder share, and where their data lie."""
-import argparse
+"""Options that the scripts of this folder share, and where their data and records lie."""
 from pathlib import Path
+from typing import Any
 
-from datasets import DataSet, open_dataset
 from robust.corruptions import CORRUPTIONS
 from robust.project import ROOT
-from utils.files import BadInput
-from utils.options import Parser, add_seed_option, fraction
+from utils.device import versions
+from utils.errors import BadInput
+from utils.files import write_json
+from utils.options import Number, Parser, add_seed_option
 
 TINY = "tiny-imagenet-200"
+rate_of_each = Number(0, 1 / len(CORRUPTIONS))  # parses the fraction of the images for each corruption
 
 
 def make_parser(description: str) -> Parser:
@@ -16,21 +18,8 @@ def make_parser(description: str) -> Parser:
     parser = Parser(description)
     parser.add_argument("--data", default=ROOT / "data", type=Path,
                         help="folder that holds the data set's own folder")
-    add_seed_option(parser, of="everything random")
+    add_seed_option(parser, "everything random")
     return parser
-
-
-def fraction_of_each(text: str) -> float:
-    """An option's fraction of the images for each corruption: at most 1 / number of corruptions.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not one.
-    """
-    value, largest = fraction(text), 1 / len(CORRUPTIONS)
-    if value > largest:
-        raise argparse.ArgumentTypeError(f"{text}: each of the {len(CORRUPTIONS)} corruptions gets this "
-                                         f"fraction of the images; name a number from 0 to {largest:g}")
-    return value
 
 
 def tiny_folder(data: Path, name: str = TINY) -> tuple[Path, Path]:
@@ -49,11 +38,6 @@ def tiny_folder(data: Path, name: str = TINY) -> tuple[Path, Path]:
     return folder, folder.resolve().parent if folder is data else data
 
 
-def open_tiny(data: Path) -> tuple[DataSet, Path]:
-    """Tiny ImageNet and the folder that the scripts write to; `data` as in `tiny_folder`.
-
-    Raises:
-        BadInput: files are missing or damaged.
-    """
-    folder, above = tiny_folder(data)
-    return open_dataset("tiny", folder), above
+def write_record(path: Path, settings: dict[str, Any]) -> None:
+    """Write the JSON file that says how files were made, after them; delete it before they are replaced."""
+    write_json(path, {**settings, "versions": versions()})

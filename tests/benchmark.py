@@ -1,4 +1,4 @@
-"""Speed on this machine: `python tests/benchmark.py`; beside PyTorch where torch is installed.
+"""Speed on this machine: `python tests/benchmark.py`; beside PyTorch where torchvision is installed.
 
 MindSpore and PyTorch run in processes of their own, alternating in one run, so that each has its own settings
 and both see the same machine. Medians of the rounds, warm-up and compilation apart. About ten minutes on two
@@ -15,9 +15,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -27,11 +30,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BATCH = 128
 STEPS = 20  # of a round with and without training dynamics
-IMAGENET, IMAGENET_CLASS = 1_281_167, 1281  # images, and of a class
+IMAGENET, IMAGENET_CLASS = 1_281_167, 1281  # images; images of a class
 WRITTEN_ROWS = 2 ** 12  # at a time
-MOST_LINKS = 50_000  # to a file; ext4 allows 65,000
 NETWORK_BATCH = 32  # of every network in turn
 PHOTOS, REPEATS, PHOTO_BATCH = 256, 4, 128  # JPEG files, how often each is in a round, images a batch
+
+
+def timed(run: Callable[[], object], rounds: int) -> list[float]:
+    """Seconds of each of some calls."""
+    seconds = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +61,7 @@ def mindspore_round(task: str) -> Callable[[], None]:
 def mindspore_batch(task: str, arch: str, batch: int) -> Callable[[], None]:
     """One call of the result is one batch of 32x32 images, as the scripts compute it."""
     import mindspore as ms
+
     import train
     from models import create_model
     from models.layers import fold_batchnorm
@@ -70,6 +83,7 @@ def mindspore_batch(task: str, arch: str, batch: int) -> Callable[[], None]:
 def torch_round(task: str, channels_last: bool) -> Callable[[], None]:
     """The same batch in eager PyTorch."""
     import torch
+
     from torch_networks import NETWORKS
     form = torch.channels_last if channels_last else torch.contiguous_format
     network = NETWORKS["resnet50"](True).to(memory_format=form)
@@ -93,67 +107,56 @@ def torch_round(task: str, channels_last: bool) -> Callable[[], None]:
 def work(prepare: Callable[..., Callable[[], None]], arguments: tuple, pipe: Connection) -> None:
     run = prepare(*arguments)
     while pipe.recv():
-        start = time.perf_counter()
-        run()
-        pipe.send(time.perf_counter() - start)
+        pipe.send(timed(run, 1)[0])
 
 
-def alternate(contestants: dict[str, tuple[Callable[..., Callable[[], None]], tuple]], rounds: int
-              ) -> dict[str, list[float]]:
-    """Seconds of each round of those present, in turn, each in a process of its own; the first is warm-up.
+def compare(title: str, images: int, rounds: int, contestants: dict[str, tuple]) -> None:
+    """Print images per second of contestants that take turns, each in a process; the first is this project.
 
     Args:
-        contestants: by name, what prepares a round, and its arguments; those of PyTorch need torch.
+        images: of a round.
+        contestants: by name, what prepares a round, and its arguments; those of PyTorch need torchvision.
     """
     context = mp.get_context("spawn")
     pipes = {}
     for name, (prepare, arguments) in contestants.items():
-        if not name.startswith("PyTorch") or importlib.util.find_spec("torch"):
+        if not name.startswith("PyTorch") or importlib.util.find_spec("torchvision"):
             pipes[name], theirs = context.Pipe()
             # Not daemons, which may have no processes of their own.
             context.Process(target=work, args=(prepare, arguments, theirs)).start()
             theirs.close()  # so that a worker's end is seen here
-    seconds = {name: [] for name in pipes}
-    for _ in range(rounds + 1):
+    seconds: dict[str, list[float]] = {name: [] for name in pipes}
+    for _ in range(rounds + 1):  # the first is warm-up
         for name, pipe in pipes.items():
             pipe.send(True)
             seconds[name].append(pipe.recv())
     for pipe in pipes.values():
         pipe.send(False)
-    return seconds
-
-
-def compare(task: str, rounds: int) -> None:
-    """Print images per second of every framework present, and MindSpore's ratio to the best other."""
-    seconds = alternate({"MindSpore": (mindspore_round, (task,)),
-                         "PyTorch NCHW": (torch_round, (task, False)),
-                         "PyTorch channels-last": (torch_round, (task, True))}, rounds)
-    speeds = {name: BATCH / statistics.median(times[1:]) for name, times in seconds.items()}
+    speeds = {name: images / statistics.median(times[1:]) for name, times in seconds.items()}
     for name, speed in speeds.items():
-        print(f"ResNet-50 {task}, batch {BATCH}, {name}: {speed:.1f} img/s "
-              f"(first call {seconds[name][0]:.1f} s)", flush=True)
-    if len(speeds) > 1:
-        best = max(speed for name, speed in speeds.items() if name != "MindSpore")
-        print(f"ResNet-50 {task}: MindSpore / PyTorch's better layout = {speeds['MindSpore'] / best:.2f}",
-              flush=True)
+        print(f"{title}, {name}: {speed:.1f} img/s (first call {seconds[name][0]:.1f} s)", flush=True)
+    ours, *others = speeds.values()
+    if others:
+        print(f"{title}: here / PyTorch's best = {ours / max(others):.2f}", flush=True)
+
+
+def resnet50(task: str, rounds: int) -> None:
+    """Print images per second of a task of ResNet-50, "training" or "extraction"."""
+    compare(f"ResNet-50 {task}, batch {BATCH}", BATCH, rounds, {
+        "MindSpore": (mindspore_round, (task,)), "PyTorch NCHW": (torch_round, (task, False)),
+        "PyTorch channels-last": (torch_round, (task, True))})
 
 
 def network_speed(arch: str, rounds: int) -> None:
     """Print images per second of a network; run in a process of its own."""
     from utils.device import set_up
     set_up("CPU", 0)
-    speeds = {}
+    speeds = []
     for task in ("training", "extraction"):
         run = mindspore_batch(task, arch, NETWORK_BATCH)
         run()
-        seconds = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start)
-        speeds[task] = NETWORK_BATCH / statistics.median(seconds)
-    print(f"{arch}, batch {NETWORK_BATCH}: training {speeds['training']:.1f} img/s, "
-          f"extraction {speeds['extraction']:.1f} img/s")
+        speeds.append(f"{task} {NETWORK_BATCH / statistics.median(timed(run, rounds)):.1f} img/s")
+    print(f"{arch}, batch {NETWORK_BATCH}: {', '.join(speeds)}")
 
 
 def networks(rounds: int) -> None:
@@ -203,6 +206,18 @@ def tiny_pipeline(rounds: int) -> None:
     time_pipeline("tiny", images, 256, rounds)
 
 
+def time_pipeline(name: str, images: np.ndarray | list[bytes], batch_size: int, rounds: int) -> None:
+    from datasets import SOURCES, DataSet
+    from datasets.images import Split
+    from datasets.pipeline import training_batches
+    split = Split(images, np.zeros(len(images), np.int32))
+    data = DataSet(name, split, split, ["0"], SOURCES[name], "")
+    ids = np.arange(len(images))
+    seconds = statistics.median(timed(lambda: deque(training_batches(data, ids, batch_size, 0, 0), 0),
+                                      rounds))
+    print(f"{name} input pipeline: {len(images) / seconds:.0f} img/s", flush=True)
+
+
 def write_photos(folder: Path) -> None:
     """PHOTOS JPEG files of 500x375 pixels and about 100 kB, as ImageNet's, in one class."""
     from PIL import Image
@@ -218,105 +233,40 @@ def write_photos(folder: Path) -> None:
             photo.save(folder / part / "class" / f"{i}.jpg", quality=93)
 
 
-def folder_round(folder: Path, workers: int) -> Callable[[], None]:
+def folder_round(folder: Path, workers: int) -> Callable[[], object]:
     """One call of the result is one pass over the photos, each REPEATS times, as train.py has them at 224."""
     from datasets import open_dataset
-    from datasets.pipeline import TrainingBatches
+    from datasets.pipeline import training_batches
     data = open_dataset("folder", folder)
-    batches = TrainingBatches(data, np.tile(data.train.ids, REPEATS), PHOTO_BATCH, 0, workers)
-
-    def run() -> None:
-        for _ in batches.epoch(0):
-            pass
-
-    return run
+    ids = np.tile(data.train.ids, REPEATS)
+    return lambda: deque(training_batches(data, ids, PHOTO_BATCH, 0, 0, workers), 0)
 
 
-class Photos:
-    """The same for PyTorch: torchvision's RandomResizedCrop, flip, ToTensor, Normalize of Pillow images."""
-
-    def __init__(self, folder: Path) -> None:
-        self.paths = sorted(str(path) for path in (folder / "train/class").iterdir()) * REPEATS
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> tuple:
-        import torch
-        from PIL import Image
-        with open(self.paths[i], "rb") as file:
-            image = Image.open(file).convert("RGB")
-        width, height = image.size
-        top, left, h, w = self.box(height, width)
-        image = image.crop((left, top, left + w, top + h)).resize((224, 224), Image.Resampling.BILINEAR)
-        if torch.rand(1) < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        tensor = torch.from_numpy(np.array(image, np.uint8, copy=True)).permute((2, 0, 1)).contiguous()
-        tensor = tensor.to(torch.float32).div(255)
-        mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
-        return tensor.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1)), 0
-
-    @staticmethod
-    def box(height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a part, as torchvision draws it."""
-        import torch
-        narrowest, widest = torch.log(torch.tensor((3 / 4, 4 / 3))).tolist()
-        for _ in range(10):
-            area = height * width * torch.empty(1).uniform_(0.08, 1.0).item()
-            ratio = torch.exp(torch.empty(1).uniform_(narrowest, widest)).item()
-            w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-            if 0 < w <= width and 0 < h <= height:
-                return (torch.randint(0, height - h + 1, (1,)).item(),
-                        torch.randint(0, width - w + 1, (1,)).item(), h, w)
-        side = min(height, width)
-        return (height - side) // 2, (width - side) // 2, side, side
-
-
-def torch_folder_round(folder: Path, workers: int) -> Callable[[], None]:
-    from torch.utils.data import DataLoader
-    loader = DataLoader(Photos(folder), PHOTO_BATCH, shuffle=True, num_workers=workers,
+def torch_folder_round(folder: Path, workers: int) -> Callable[[], object]:
+    """The same by PyTorch's DataLoader and torchvision's transforms of Pillow images."""
+    from torch.utils.data import ConcatDataset, DataLoader
+    from torchvision import datasets, transforms
+    transform = transforms.Compose([
+        transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+    photos = datasets.ImageFolder(str(folder / "train"), transform)
+    loader = DataLoader(ConcatDataset([photos] * REPEATS), PHOTO_BATCH, shuffle=True, num_workers=workers,
                         persistent_workers=True)
-
-    def run() -> None:
-        for _ in loader:
-            pass
-
-    return run
+    return lambda: deque(loader, 0)
 
 
 def folder_pipeline(rounds: int) -> None:
     """Print images per second of JPEG files of 500x375 pixels at 224, here and by PyTorch's DataLoader."""
-    from utils.processes import usable_cores
+    from utils.device import usable_cores
     workers = usable_cores()
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder))
         kilobytes = statistics.mean(path.stat().st_size for path in Path(folder).glob("train/*/*")) / 1000
         print(f"{PHOTOS} JPEG files of 500x375 pixels and {kilobytes:.0f} kB, at 224, {workers} workers",
               flush=True)
-        seconds = alternate({"here": (folder_round, (Path(folder), workers)), "PyTorch's DataLoader": (
-            torch_folder_round, (Path(folder), workers))}, rounds)
-    speeds = {name: PHOTOS * REPEATS / statistics.median(times[1:]) for name, times in seconds.items()}
-    for name, speed in speeds.items():
-        print(f"folder input pipeline, {name}: {speed:.0f} img/s", flush=True)
-    if len(speeds) > 1:
-        ratio = speeds["here"] / speeds["PyTorch's DataLoader"]
-        print(f"folder input pipeline: here / PyTorch's DataLoader = {ratio:.2f}", flush=True)
-
-
-def time_pipeline(name: str, images: np.ndarray | list[bytes], batch_size: int, rounds: int) -> None:
-    from datasets import SOURCES, DataSet
-    from datasets.images import Split
-    from datasets.pipeline import TrainingBatches
-    split = Split(images, np.zeros(len(images), np.int32))
-    data = DataSet(name, split, split, ["0"], SOURCES[name], "")
-    batches = TrainingBatches(data, np.arange(len(images)), batch_size, seed=0)
-    speeds = []
-    for number in range(rounds):
-        start = time.perf_counter()
-        for _ in batches.epoch(number):
-            pass
-        speeds.append(len(images) / (time.perf_counter() - start))
-    print(f"{name} input pipeline: {statistics.median(speeds):.0f} img/s", flush=True)
+        compare("folder input pipeline", PHOTOS * REPEATS, rounds, {
+            "here": (folder_round, (Path(folder), workers)),
+            "PyTorch's DataLoader": (torch_folder_round, (Path(folder), workers))})
 
 
 def start(_: int) -> None:
@@ -352,23 +302,23 @@ def dynamics(rounds: int) -> None:
     batch = [(np.arange(BATCH), images, labels)]
     seconds = {False: [], True: []}
     with tempfile.TemporaryDirectory() as folder:
-        record = Dynamics(Path(folder, "dynamics.npy"), 50_000, 0)
+        record = Dynamics(Path(folder, "dynamics.npy"), rounds, 50_000, resume=False)
         steps = {}
         for on in seconds:
             network = create_model("resnet20", 100, small_images=True).set_train(True)
             steps[on] = train.make_train_step(network, train.make_optimizer(network, 5e-4, 0.1), dynamics=on)
             train.run_batches(steps[on], iter(batch), 1, "warm-up", record if on else None)
-        for _ in range(rounds):
+        for number in range(rounds):
             for on, step in steps.items():
                 begun = time.perf_counter()
                 train.run_batches(step, iter(batch * STEPS), STEPS, "", record if on else None)
                 if on:
-                    record.finish_epoch()
+                    record.write_epoch(number)
                 seconds[on].append(time.perf_counter() - begun)
-    ratios = [on / off for off, on in zip(seconds[False], seconds[True])]
+    ratios = np.divide(seconds[True], seconds[False])
     print(f"resnet20, batch {BATCH}, {STEPS} steps: {statistics.median(seconds[False]):.2f} s without "
           f"training dynamics, {statistics.median(seconds[True]):.2f} s with them; "
-          f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
+          f"ratio {np.median(ratios):.3f} ({ratios.min():.3f} to {ratios.max():.3f})", flush=True)
 
 
 def release_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -377,39 +327,44 @@ def release_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.linalg.norm(features.astype(np.float64) - centers.astype(np.float64)[labels], axis=1)
 
 
+def choose(name: str, arrays: dict[str, np.ndarray]) -> None:
+    """Let a method choose a fifth of the images from labels, features, logits and dynamics."""
+    from methods import METHODS
+    labels, method = arrays["labels"], METHODS[name]
+    method.choose(labels, len(labels) // 5, np.random.default_rng(0),
+                  **{need: arrays[need] for need in method.needs})
+
+
+def mapped(folder: Path) -> dict[str, np.ndarray]:
+    """The .npy files in a folder, memory-mapped, by name."""
+    return {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+
+
 def methods(rounds: int) -> None:
     """Print seconds and extra memory of every method at CIFAR-100's size, beside moderate in plain NumPy."""
+    from methods import METHODS
     generator = np.random.default_rng(0)
     labels = generator.permutation(np.arange(50_000) % 100)
     with tempfile.TemporaryDirectory() as folder:
-        evidence = {"features": generator.standard_normal((50_000, 2048), np.float32),
-                    "logits": generator.standard_normal((50_000, 100), np.float32),
-                    "dynamics": generator.random((200, 3, 50_000), np.float32).astype(np.float16)}
-        for name, array in evidence.items():
-            np.save(Path(folder, f"{name}.npy"), array)
-        del evidence, array
-        mapped = {path.stem: np.load(path, mmap_mode="r") for path in Path(folder).iterdir()}
-        from methods import METHODS
-        choices = {name: lambda method=method: method.choose(
-            labels, 10_000, np.random.default_rng(0), **{need: mapped[need] for need in method.needs})
-            for name, method in METHODS.items()}
-        choices["moderate in plain NumPy"] = lambda: np.argsort(release_distances(mapped["features"], labels))
-        for name, choose in choices.items():
-            seconds = []
-            for _ in range(rounds):
-                begun = time.perf_counter()
-                choose()
-                seconds.append(time.perf_counter() - begun)
+        np.save(Path(folder, "features.npy"), generator.standard_normal((50_000, 2048), np.float32))
+        np.save(Path(folder, "logits.npy"), generator.standard_normal((50_000, 100), np.float32))
+        np.save(Path(folder, "dynamics.npy"),
+                generator.random((200, 3, 50_000), np.float32).astype(np.float16))
+        arrays = {**mapped(Path(folder)), "labels": labels}
+        choices = {name: partial(choose, name, arrays) for name in METHODS}
+        choices["moderate in plain NumPy"] = lambda: np.argsort(release_distances(arrays["features"], labels))
+        for name, run in choices.items():
+            seconds = statistics.median(timed(run, rounds))
             tracemalloc.start()
-            choose()
+            run()
             peak = tracemalloc.get_traced_memory()[1] / 1e6
             tracemalloc.stop()
-            print(f"{name}, 50,000 x 2,048, 100 classes, 200 epochs: {statistics.median(seconds):.2f} s, "
+            print(f"{name}, 50,000 x 2,048, 100 classes, 200 epochs: {seconds:.2f} s, "
                   f"{peak:.0f} MB beside the memory-mapped files", flush=True)
 
 
 def scale(images: int, order: str, folder: Path | None) -> None:
-    """Print seconds and peak resident memory of the methods on files of ImageNet's size.
+    """Print seconds and peak anonymous memory of the methods on files of ImageNet's size.
 
     Each method is a process of its own, after plain reading of its files from front to back; both find
     nothing of them in the system's cache. selfsup, which may read the features a hundred times, is left out.
@@ -422,78 +377,82 @@ def scale(images: int, order: str, folder: Path | None) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as made:
         write_evidence(Path(made), images, order)
         print(f"{images} images, order: {order}; seconds, of which CPU (all cores), multiple of plain "
-              "reading, peak resident memory", flush=True)
+              "reading, peak anonymous memory beyond the start", flush=True)
         for name, method in METHODS.items():
             if not method.needs or name == "selfsup":
                 continue
             paths = [Path(made, f"{need}.npy") for need in method.needs]
             drop_from_cache(paths)
-            plain = read_plainly(paths)
+            [plain] = timed(lambda paths=paths: read_plainly(paths), 1)
             drop_from_cache(paths)
             command = [sys.executable, __file__, "--choose", name, "--folder", made]
             seconds, cpu, peak = map(float, subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-3:])
             print(f"{name}: {seconds:.1f} s, {cpu:.1f} s, {seconds / plain:.1f} x {plain:.1f} s, "
-                  f"{peak:.2f} GiB", flush=True)
+                  f"{peak:.0f} MiB", flush=True)
+
+
+def choose_alone(name: str, folder: Path) -> None:
+    """Print seconds, CPU seconds and the peak of anonymous memory beyond the start, in MiB, of one choice."""
+    from methods import METHODS  # noqa: F401  not timed
+    arrays = mapped(folder)
+    arrays["labels"] = np.array(arrays["labels"])
+    start = peak = anonymous_memory()
+
+    def watch() -> None:
+        nonlocal peak
+        while True:
+            peak = max(peak, anonymous_memory())
+            time.sleep(0.005)
+
+    threading.Thread(target=watch, daemon=True).start()
+    cpu = time.process_time()
+    [seconds] = timed(lambda: choose(name, arrays), 1)
+    print(seconds, time.process_time() - cpu, peak - start)
+
+
+def anonymous_memory() -> float:
+    """This process's memory in MiB without the pages of files."""
+    words = Path("/proc/self/status").read_text().split()
+    return int(words[words.index("RssAnon:") + 1]) / 1024
 
 
 def listing(images: int, folder: Path | None) -> None:
-    """Print seconds to list a folder of images, and from there to the first step of `train.py --prune`.
-
-    By then ResNet-50 is built but not compiled, and the first batch is decoded.
+    """Print seconds to list a folder of images, and from there to the first batch of a fifth of them.
 
     Args:
         folder: for a folder of the images, removed at the end; None: the system's for temporary files.
     """
-    import train
-    open_dataset, run_batches, moments = train.open_dataset, train.run_batches, []
-
-    def list_images(*given: object) -> object:
-        moments.append(time.perf_counter())
-        data = open_dataset(*given)
-        moments.append(time.perf_counter())
-        return data
-
-    def take_a_batch(_: Callable, batches: Iterator, *rest: object) -> None:
-        next(batches)
-        moments.append(time.perf_counter())
-        raise StopIteration
-
+    from datasets import open_dataset
+    from datasets.pipeline import training_batches
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        write_links(Path(made, "data"), images)
-        options = ["--dataset", "folder", "--data", f"{made}/data", "--device", "CPU"]
-        subprocess.run([sys.executable, ROOT / "selection.py", *options, "--method", "random",
-                        "--rate", "0.2", "--save", made], check=True)
-        train.open_dataset, train.run_batches = list_images, take_a_batch
-        try:
-            train.main([*options, "--prune", f"{made}/folder-random.bin", "--model_dir", made])
-        except StopIteration:
-            pass
-        finally:
-            train.open_dataset, train.run_batches = open_dataset, run_batches
-    begun, listed, ready = moments
+        write_links(Path(made), images)
+        begun = time.perf_counter()
+        data = open_dataset("folder", Path(made))
+        listed = time.perf_counter()
+        next(training_batches(data, data.train.ids[::5], 256, 0, epoch=0))
+        ready = time.perf_counter()
     print(f"{images} images: listed in {listed - begun:.1f} s, {ready - listed:.1f} s from there to the "
-          "first step", flush=True)
+          "first batch", flush=True)
 
 
 def write_links(folder: Path, images: int) -> None:
     """Training images in classes of IMAGENET_CLASS, and one of each class for validation: links."""
     from PIL import Image
-    folder.mkdir()
-    pictures = [folder / f"{i}.jpg" for i in range(-(-images // MOST_LINKS))]
-    for picture in pictures:
-        Image.new("RGB", (64, 64)).save(picture)
     for first in range(0, images, IMAGENET_CLASS):
         name = f"n{first // IMAGENET_CLASS:08d}"
         for part, last in (("train", min(first + IMAGENET_CLASS, images)), ("val", first + 1)):
             (folder / part / name).mkdir(parents=True)
-            for i in range(first, last):
-                os.link(pictures[i // MOST_LINKS], folder / part / name / f"{name}_{i}.JPEG")
+            # A file for each class: ext4 allows 65,000 links to one.
+            picture = folder / part / name / f"{name}_{first}.JPEG"
+            Image.new("RGB", (64, 64)).save(picture)
+            for i in range(first + 1, last):
+                os.link(picture, picture.with_name(f"{name}_{i}.JPEG"))
 
 
 def write_evidence(folder: Path, images: int, order: str) -> None:
     """Write labels, features (class mean and noise), logits and dynamics, some rows at a time."""
-    from utils.arrays import write_blocks
+    from utils.arrays import create_array
     generator = np.random.default_rng(0)
     classes = -(-images // IMAGENET_CLASS)
     labels = np.arange(images) * classes // images
@@ -501,14 +460,14 @@ def write_evidence(folder: Path, images: int, order: str) -> None:
         generator.shuffle(labels)
     np.save(folder / "labels.npy", labels)
     means = generator.standard_normal((classes, 2048), np.float32)
-    parts = [labels[first:first + WRITTEN_ROWS] for first in range(0, images, WRITTEN_ROWS)]
-    write_blocks(folder / "features.npy", (
-        means[part] + generator.standard_normal((len(part), 2048), np.float32) for part in parts))
-    write_blocks(folder / "logits.npy", (
-        generator.standard_normal((len(part), classes), np.float32) for part in parts))
-    write_blocks(folder / "dynamics.npy", (
-        (generator.random((1, 3, images), np.float32) - [[0], [0.5], [0]]).astype(np.float16)
-        for _ in range(90)))
+    features = create_array(folder / "features.npy", (images, 2048), np.float32)
+    logits = create_array(folder / "logits.npy", (images, classes), np.float32)
+    for first in range(0, images, WRITTEN_ROWS):
+        rows = slice(first, first + WRITTEN_ROWS)
+        features[rows] = means[labels[rows]] + generator.standard_normal(features[rows].shape, np.float32)
+        logits[rows] = generator.standard_normal(logits[rows].shape, np.float32)
+    for epoch in create_array(folder / "dynamics.npy", (90, 3, images), np.float16):
+        epoch[:] = generator.random((3, images), np.float32) - [[0], [0.5], [0]]
 
 
 def drop_from_cache(paths: list[Path]) -> None:
@@ -519,64 +478,45 @@ def drop_from_cache(paths: list[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_plainly(paths: list[Path]) -> float:
-    """Seconds to read files from front to back."""
-    begun = time.perf_counter()
+def read_plainly(paths: list[Path]) -> None:
+    """Read files from front to back."""
+    buffer = bytearray(2 ** 23)
     for path in paths:
         with open(path, "rb", buffering=0) as file:
-            buffer = bytearray(2 ** 23)
             while file.readinto(buffer):
                 pass
-    return time.perf_counter() - begun
 
 
-def choose(name: str, folder: Path) -> None:
-    """Print seconds, CPU seconds and the peak of resident memory, in GiB, of one choice."""
-    from methods import METHODS
-    begun, cpu = time.perf_counter(), time.process_time()
-    labels = np.load(folder / "labels.npy")
-    method = METHODS[name]
-    method.choose(labels, len(labels) // 5, np.random.default_rng(0), **{
-        need: np.load(folder / f"{need}.npy", mmap_mode="r") for need in method.needs})
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
-    print(seconds, cpu, int(peak.split()[1]) / 2 ** 20)
-
-
-TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline,
-         "folder-pipeline": folder_pipeline, "methods": methods, "dynamics": dynamics,
-         "start": start,
-         "training": lambda rounds: compare("training", rounds),
-         "extraction": lambda rounds: compare("extraction", rounds), "networks": networks}
+TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "folder-pipeline": folder_pipeline,
+         "methods": methods, "start": start, "training": partial(resnet50, "training"),
+         "extraction": partial(resnet50, "extraction"), "networks": networks,
+         "dynamics": dynamics}  # last: from there on the environment has this project's settings
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds; their median is printed")
     parser.add_argument("--only", choices=[*TASKS, "scale", "listing"],
-                        help="scale and listing are in no other run; scale writes 16.3 GB and removes them")
-    parser.add_argument("--images", type=int, default=IMAGENET, help="of --only scale or listing")
-    parser.add_argument("--order", choices=["class", "mixed"], default="class", help="of --only scale")
-    parser.add_argument("--folder", type=Path,
-                        help="for the files of --only scale or listing; None: a temporary one")
+                        help="one task; the last two run only where they are named; scale writes 16.3 GB and "
+                             "removes them")
+    parser.add_argument("--images", type=int, default=IMAGENET, help="for scale and listing")
+    parser.add_argument("--order", choices=["class", "mixed"], default="class", help="for scale")
+    parser.add_argument("--folder", type=Path, help="where scale and listing make their files; None: the "
+                        "system's folder for temporary files")
     parser.add_argument("--network", help=argparse.SUPPRESS)  # a process of --only networks
     parser.add_argument("--choose", help=argparse.SUPPRESS)  # a process of --only scale
     args = parser.parse_args()
     if args.network:
         network_speed(args.network, args.rounds)
-        return
-    if args.choose:
-        choose(args.choose, args.folder)
-        return
-    if args.only == "scale":
+    elif args.choose:
+        choose_alone(args.choose, args.folder)
+    elif args.only == "scale":
         scale(args.images, args.order, args.folder)
-        return
-    if args.only == "listing":
+    elif args.only == "listing":
         listing(args.images, args.folder)
-        return
-    for name, task in TASKS.items():
-        if args.only in (None, name):
-            task(args.rounds)
+    else:
+        for name in [args.only] if args.only else TASKS:
+            TASKS[name](args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,36 @@
 """Small data sets in their official layouts, and the scripts run as by a shell."""
+import csv
+import io
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from utils.device import set_up  # before MindSpore
+import utils  # noqa: F401  before MindSpore
+
+# isort: split
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from datasets import SOURCES, DataSet
 from datasets.images import Split
-from forks import ROOT, Forks
+from forks import Forks
 from two_layers import NAME
+from utils.device import set_up
 
 CLASSES, TRAIN, TEST = 5, 200, 50
 SMALL = ("--arch", NAME, "--batch_size", 100)  # one graph for training and one for tests
 TRAINED = (*SMALL, "--epoch", 3)  # options of the run `trained`
+TIMES = ("train_seconds", "test_seconds", "images_per_second")
 TINY_WNIDS, TINY_TRAIN, TINY_VAL = ("n00000009", "n00000012", "n00000101"), 16, 4  # images a class
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers",
-                            "fuzz: 100,000 mutated files a reader, some minutes; run.sh leaves them out")
-    config.addinivalue_line("markers",
-                            "kills: compare.py and train.py killed at more moments; run.sh leaves them out")
-    config.addinivalue_line("markers",
-                            "ranks: more of several ranks, some by msrun, minutes; run.sh leaves them out")
+    for mark in ("fuzz: 100,000 mutated files for each reader", "kills: scripts killed at more moments",
+                 "ranks: more tests of several ranks, some by msrun"):
+        config.addinivalue_line("markers", f"{mark}; some minutes, run.sh leaves them out")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,6 +44,27 @@ def random_data(n: int, classes: int) -> DataSet:
     split = Split(generator.integers(0, 256, (n, 16, 16, 3), np.uint8),
                   generator.integers(0, classes, n, np.int32))
     return DataSet("random", split, split, [str(i) for i in range(classes)], SOURCES["toy"], "")
+
+
+def log(folder: Path, times: bool = True) -> list[dict[str, str]]:
+    """The rows of a run's log.csv, with or without times; none where there is no log yet."""
+    if not (folder / "log.csv").exists():
+        return []
+    with open(folder / "log.csv", newline="") as file:
+        return [{name: value for name, value in row.items() if times or name not in TIMES}
+                for row in csv.DictReader(file)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files in a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The content of a .npy file, also of objects."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def write_cifar(root: Path) -> Path:

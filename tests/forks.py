@@ -1,14 +1,15 @@
-"""Scripts of the project, each run in a process of its own: a fork of one that has imported MindSpore.
+"""Scripts of the project, each run in its own process: a fork of one that has imported MindSpore.
 
-A run starts in a fiftieth of a second and not in two, and is in all else the real one: the script is executed
-as __main__ in its working folder, with output, exit status, signals and limits of its own. `--arch` takes the
-network of two_layers.py too. Some tests start Python itself, so that the imports are tested as well.
+So a run starts in a fiftieth of a second instead of two, and is otherwise the real one: the script is
+executed as __main__ in its working folder, with its own output, exit status, signals and limits. `--arch`
+also takes the networks of two_layers.py. Some tests start Python itself, so that the imports are tested too.
 
     with Forks() as forks:
         run = forks.start(folder, "train.py", "--epoch", 1).finish()
 """
 import argparse
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -19,19 +20,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
+from comparison.jobs import end_with_parent
+
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 300  # after which a run is killed
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")  # audit events, beside "open" for writing
+SECONDS = 300  # until a run is killed
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")  # audit events, besides "open" for writing
 
 
 class Run:
-    """A script that has been started; once it has ended, its output is in `out` and `err`."""
+    """A script that has been started; after its end its output is in `out` and `err`."""
 
     def __init__(self, connection: socket.socket, request: dict[str, Any]) -> None:
         self.connection, self.request = connection, request
@@ -60,22 +62,18 @@ class Run:
         return self
 
 
-class Forks:
-    """The process that is forked, started when it is first needed."""
+class Forks(contextlib.ExitStack):
+    """The process that is forked, started when it is first needed; it and all runs end with the block."""
 
-    def __init__(self) -> None:
-        self.server = None
-        self.runs = []
-
-    def __enter__(self) -> "Forks":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for run in self.runs:
-            run.send_signal(signal.SIGKILL)
-        if self.server:
-            self.server.communicate()
-            self.folder.cleanup()
+    @functools.cached_property
+    def address(self) -> str:
+        """Where it listens."""
+        path = f"{self.enter_context(tempfile.TemporaryDirectory())}/socket"
+        server = self.enter_context(subprocess.Popen(
+            [sys.executable, __file__, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}))
+        assert server.stdout.readline() == "ready\n"
+        return path
 
     def start(self, folder: Path, script: str, *options: object, limits: dict[str, int] | None = None,
               stop: dict[str, Any] | None = None, options_only: bool = False,
@@ -83,56 +81,49 @@ class Forks:
         """Start a script in a working folder.
 
         Args:
-            limits: of the process, by name, such as RLIMIT_FSIZE.
+            limits: the process's limits, by name, such as RLIMIT_FSIZE.
             stop: arguments of `Stop`.
-            options_only: end with status 0 once its options have been understood.
+            options_only: end with status 0 as soon as the options have been parsed.
             environment: further variables.
         """
-        if not self.server:
-            self.folder = tempfile.TemporaryDirectory()
-            self.server = subprocess.Popen([sys.executable, __file__, f"{self.folder.name}/socket"],
-                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                           env={**os.environ, "PYTHONPATH": str(ROOT)})
-            assert self.server.stdout.readline() == "ready\n"
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(f"{self.folder.name}/socket")
-        self.runs.append(Run(connection, {"command": [str(ROOT / script), *map(str, options)],
-                                          "folder": str(folder), "limits": limits or {}, "stop": stop,
-                                          "options_only": options_only, "environment": environment or {}}))
-        return self.runs[-1]
+        connection.connect(self.address)
+        return Run(connection, {"command": [str(ROOT / script), *map(str, options)], "folder": str(folder),
+                                "limits": limits or {}, "stop": stop, "options_only": options_only,
+                                "environment": environment or {}})
 
-    def start_ranks(self, number: int, folder: Path, script: str, *options: object,
+    def start_ranks(self, size: int, folder: Path, script: str, *options: object,
                     of: dict[int, dict[str, Any]] | None = None) -> list[Run]:
         """Start a script as msrun does: a process for each rank, and a scheduler, which ends with the tests.
 
         Args:
-            of: further arguments of `start` for a rank; "options" in place of `options`.
+            of: further arguments of `start` by rank; "options" instead of `options`.
         """
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        common = {"MS_WORKER_NUM": str(number), "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port),
+        common = {"MS_WORKER_NUM": str(size), "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port),
                   "MS_TOPO_TIMEOUT": str(SECONDS)}
         self.start(folder, script, *options, environment={**common, "MS_ROLE": "MS_SCHED"})
         runs = []
-        for i in range(number):
-            more = {"options": options, **(of or {}).get(i, {})}
-            own = {**common, "MS_ROLE": "MS_WORKER", **dict.fromkeys(("MS_NODE_ID", "RANK_ID", "DEVICE_ID"),
-                                                                     str(i))}
+        for rank in range(size):
+            more = {"options": options, **(of or {}).get(rank, {})}
+            own = {**common, "MS_ROLE": "MS_WORKER",
+                   **dict.fromkeys(("MS_NODE_ID", "RANK_ID", "DEVICE_ID"), str(rank))}
             runs.append(self.start(folder, script, *more.pop("options"), environment=own, **more))
         return runs
 
 
 class Stop:
-    """An audit hook that stops the process where it is about to change a file: each time at the same place.
+    """An audit hook that stops the process just before a change of a file.
 
     Args:
-        places: file to which each change below its folder is written, as "os.rename .x.tmp" or "open x", a
-            line each, before it is made.
+        places: file for the changes below its folder, such as "os.rename .x.tmp" or "open x" for writing, one
+            line for each, written before the change is made.
         change: the one to stop at; None: none.
-        number: how often it has been seen by then, from 0.
-        signal: to stop by.
-        bytes: let the file, opened for writing here, and every other take that many bytes more than the file
-            has, and then end the process; None: stop here.
+        number: how often it has been seen before.
+        signal: sent to stop the process.
+        bytes: instead, let the file that is opened here, and every other, only grow to that many bytes more
+            than it has, and end the process then.
     """
 
     def __init__(self, places: str, change: str | None = None, number: int = 0, signal: int = signal.SIGKILL,
@@ -150,10 +141,8 @@ class Stop:
             return
         change = f"{event} {os.path.basename(path)}"
         os.write(self.places, f"{change}\n".encode())
-        if change != self.change:
-            return
-        self.left -= 1
-        if self.left != -1:
+        self.left -= change == self.change
+        if change != self.change or self.left != -1:
             return
         if self.bytes is None:
             os.kill(os.getpid(), self.signal)
@@ -164,12 +153,13 @@ class Stop:
 
 
 def serve(path: str) -> None:
-    """Answer each connection's request with a run's process id and, at its end, exit status and output."""
-    import train, selection  # noqa: E401, F401  this takes the two seconds
+    """Answer each connection's request with a run's process id and, after its end, exit status and output."""
+    import selection  # noqa: F401  this takes the two seconds
+    import train  # noqa: F401
     from models import NETWORKS
-    from two_layers import NAME, TwoLayers
+    from two_layers import NETWORKS as SMALL
 
-    NETWORKS[NAME] = TwoLayers
+    NETWORKS.update(SMALL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
@@ -179,41 +169,33 @@ def serve(path: str) -> None:
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
         if not os.fork():
+            end_with_parent()
             listener.close()
             answer(connection)
         connection.close()
 
 
 def answer(connection: socket.socket) -> NoReturn:
-    """Start a run, wait for its end."""
+    """Start a run and wait for its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile().readline())
     outputs = [os.pipe() for _ in range(2)]
     pid = os.fork()
     if not pid:
+        end_with_parent()
         connection.close()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for descriptor, (reader, writer) in enumerate(outputs, 1):
+        for descriptor, (_, writer) in enumerate(outputs, 1):
             os.dup2(writer, descriptor)
-            os.close(reader)
-            os.close(writer)
         execute(**request)
     for _, writer in outputs:
         os.close(writer)
-    threading.Thread(target=end_with, args=(connection, pid), daemon=True).start()
     with contextlib.suppress(BrokenPipeError), ThreadPoolExecutor() as pool:
         connection.sendall(f"{pid}\n".encode())
         texts = pool.map(lambda pipe: open(pipe[0], encoding="utf8").read(), outputs)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         connection.sendall(json.dumps([status, *texts]).encode() + b"\n")
     os._exit(0)
-
-
-def end_with(connection: socket.socket, pid: int) -> None:
-    """Kill a run when the tests have gone."""
-    connection.recv(1)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def execute(command: list[str], folder: str, limits: dict[str, int], stop: dict[str, Any] | None,

@@ -78,7 +78,8 @@ def on_large_images(arch: str) -> dict[str, np.ndarray]:
 def release_order(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Ids by distance to the coordinate-wise median, the release's formula."""
     centers = {c: np.median(features[labels == c], axis=0) for c in np.unique(labels)}
-    distance = np.array([np.linalg.norm(f.astype(float) - centers[c]) for f, c in zip(features, labels)])
+    distance = np.array([np.linalg.norm(f.astype(float) - centers[c])
+                         for f, c in zip(features, labels, strict=True)])
     return np.argsort(distance, kind="stable")
 
 

@@ -96,8 +96,8 @@ def evaluation_crop(image: Image.Image) -> Image.Image:
 
 def transforms() -> dict[str, np.ndarray]:
     images = [Image.fromarray(pixels) for pixels in make_pixels(len(BOXES), 64)]
-    return {"boxes": BOXES,
-            "crops": np.stack([training_crop(image, box.tolist()) for image, box in zip(images, BOXES)]),
+    crops = [training_crop(image, box.tolist()) for image, box in zip(images, BOXES, strict=True)]
+    return {"boxes": BOXES, "crops": np.stack(crops),
             "evaluation": np.stack([evaluation_crop(image) for image in images])}
 
 

@@ -3,7 +3,6 @@
 Every command must end with exit status 2 and one line on standard error that names the culprit, and change no
 file. The commands run in one folder that holds all the bad files.
 """
-import io
 import os
 import pickle
 import shlex
@@ -14,132 +13,85 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore.train.checkpoint_pb2 import Checkpoint
-from PIL import Image
 
-from conftest import CLASSES, ROOT, SMALL, TRAIN, write_cifar, write_tiny
+from conftest import CLASSES, SMALL, TRAIN, npy, write_cifar, write_tiny
+from forks import ROOT, Forks
 from models import create_model
 from models.checkpoint import save_checkpoint
 from test_arrays import Payload
 from two_layers import NAME
 
-# (command, culprit): a part of the error. {bad} stands for the working folder, which holds the bad files.
+# (command, culprit): a part of the error. {bad} is the working folder, which holds the bad files. One row per
+# kind of mistake and script: what only one reader refuses is with that reader's tests.
 OPTIONS = [
     ("train.py --dataset CIFAR10", "--dataset"),
     ("train.py --arch resnet19", "--arch"),
-    ("train.py --device TPU", "--device"),
     ("train.py --device GPU", "--device GPU"),
-    ("train.py --epoch 0", "--epoch"),
     ("train.py --epoch 1.5", "--epoch"),
-    ("train.py --batch_size -1", "--batch_size"),
-    ("train.py --eval_freq 0", "--eval_freq"),
     ("train.py --lr nan", "--lr"),
-    ("train.py --lr 0", "--lr"),
-    ("train.py --lr fast", "--lr"),
     ("train.py --save maybe", "--save"),
     ("train.py --save False --resume", "--resume"),
-    ("train.py --seed -1", "--seed"),
     ("train.py --seed 4294967296", "--seed"),
-    ("train.py --dynamics maybe", "--dynamics"),
-    ("train.py --image_size 0", "--image_size"),
     ("train.py --image_size 7", "--image_size 7"),
-    ("train.py --image_size 64", "--image_size 64"),
-    ("train.py --dataset tiny --data {bad}/tiny --image_size 32", "--image_size 32"),
-    ("train.py --arch vgg16 --image_size 16", "--arch vgg16"),
-    ("train.py --name pets", "--name pets"),
-    ("train.py --dataset folder --data {bad}/tiny --name a/b", "--name"),
-    ("train.py --dataset folder --data {bad}/tiny --image_size 7", "--image_size 7"),
-    ("train.py --dataset folder --workers many", "--workers"),
+    ("train.py --arch vgg16 --image_size 16", "--arch vgg16: needs images of 32 pixels or more, these have"),
     ("train.py --epochs-of-training 3", "--epochs-of-training"),
-    ("train.py CIFAR100", "CIFAR100"),
-    ("selection.py --rate 0 --ckpt best.pth", "--rate"),
-    ("selection.py --rate -0.2 --ckpt best.pth", "--rate"),
     ("selection.py --rate 1.1 --ckpt best.pth", "--rate"),
     ("selection.py --rate nan --ckpt best.pth", "--rate"),
     ("selection.py --method best --ckpt best.pth", "--method"),
-    ("selection.py --center mode --ckpt best.pth", "--center"),
-    ("selection.py --image_size 7 --ckpt best.pth", "--image_size 7"),
     ("selection.py", "--ckpt"),
-    ("selection.py --method dual", "--ckpt"),
     ("selection.py --ckpt best.pth --arch resnet20 --rate 0.001", "--rate 0.001"),
     ("selection.py --ckpt best.pth --hard_cutoff 0.1", "--hard_cutoff"),
     ("selection.py --ckpt best.pth --method ccs --hard_cutoff 1.1", "--hard_cutoff"),
-    ("selection.py --ckpt best.pth --method ccs --center mean", "--center"),
-    ("selection.py --method random --center mean", "--center"),
-    ("selection.py --ckpt best.pth --method grand --el2n_epochs 3", "--el2n_epochs"),
     ("selection.py --ckpt best.pth --method el2n --el2n_epochs 0", "--el2n_epochs"),
-    ("selection.py --ckpt best.pth --method herding --gm_scope class", "--gm_scope"),
-    ("selection.py --ckpt best.pth --method gm --gm_length 2", "--gm_length"),
     ("selection.py --ckpt best.pth --method moderate --dynamics dynamics.npy", "--dynamics"),
     ("selection.py --ckpt best.pth --features features.npy", "--features"),
     ("selection.py --labels labels.npy --method random", "--labels"),
-    ("selection.py --features features.npy --method grand", "--features"),
     ("selection.py --features features.npy --method el2n", "--features"),
     ("compare.py --methods random", "--out"),
     ("compare.py --out results --methods best", "--methods"),
     ("compare.py --out results --rates 0", "--rates"),
     ("compare.py --out results --seeds -1", "--seeds"),
     ("robust/corrupt-cifar.py --rate 0.3", "--rate"),
-    ("robust/corrupt-cifar.py --rate much", "--rate"),
     ("robust/noisy-cifar.py --rate 1.2", "--rate"),
-    ("robust/noisy-cifar.py --classes 0", "--classes"),
-    ("train.py --classes many", "--classes"),
     ("robust/noisy-tiny.py --share -1", "--share"),
     ("robust/attack-cifar.py --attack FGSM", "--attack"),
     ("robust/attack-cifar.py --eps 3", "--eps"),
-    ("robust/attack-cifar.py --steps 0", "--steps"),
     ("robust/attack-cifar.py --data data --eps 1/512 --ckpt best.pth", "--eps"),
     ("robust/attack-tiny.py --arch none", "--arch"),
-    ("robust/kept-share.py --ckpt best.pth --dataset CIFAR100A", "--dataset"),
-    ("robust/kept-share.py --ckpt best.pth --methods best", "--methods"),
-    ("robust/kept-share.py", "--ckpt"),
     ("imgs/draw_scenes.py --images 0", "--images"),
 ]
 FILES = [
     ("train.py --data nowhere", "nowhere/cifar-100-python/train"),
     ("train.py --data " + "x" * 300, "cifar-100-python/train: missing"),
     ("train.py --data {bad}/cut", "cut/cifar-100-python/train"),
-    ("train.py --data {bad}/narrow", "narrow/cifar-100-python/test"),
-    ("train.py --data {bad}/label", "label/cifar-100-python/test"),
     ("train.py --data {bad}/folder", "folder/cifar-100-python/meta"),
     ("train.py --classes 6", "--classes 6"),
-    ("selection.py --method random --classes 1", "--classes 1"),
     ("robust/noisy-cifar.py --data data --classes 6", "--classes 6"),
     ("train.py --prune nowhere.bin", "nowhere.bin"),
     ("train.py --prune text.bin", "text.bin"),
-    ("train.py --prune large.bin", "large.bin"),
-    ("train.py --prune repeated.bin", "repeated.bin"),
     ("train.py --prune all.bin", "all.bin"),
     ("train.py --prune .", "."),
     ("train.py --arch resnet20 --model_dir text.bin", "text.bin"),
     ("train.py --arch resnet20 --model_dir /proc/ckpt", "/proc/ckpt"),
     ("selection.py --ckpt nowhere.pth", "nowhere.pth"),
     ("selection.py --ckpt text.bin --arch resnet20", "text.bin"),
-    ("selection.py --ckpt torch.pth --arch resnet20", "torch.pth"),
     ("selection.py --ckpt cut.pth --arch resnet20", "cut.pth"),
     ("selection.py --ckpt flipped.pth --arch resnet20", "flipped.pth"),
-    ("selection.py --ckpt empty.pth --arch resnet20", "empty.pth"),
     ("selection.py --ckpt best.pth --arch resnet18", "best.pth"),
-    ("selection.py --ckpt seven.pth --arch resnet20", "seven.pth"),
     ("selection.py --ckpt nan.pth --arch resnet20", "nan.pth"),
-    ("selection.py --ckpt infinite.pth --arch resnet20", "infinite.pth"),
     ("selection.py --ckpt best.pth --method el2n", "dynamics.npy"),
     ("selection.py --dynamics text.bin --method el2n", "text.bin"),
     ("selection.py --features nowhere.npy --labels nowhere.npy", "nowhere.npy"),
+    ("selection.py --features nowhere.npy --method random", "nowhere.npy"),
+    ("selection.py --features beyond.npy --labels labels.npy", "beyond.npy: holds numbers that are not "),
     ("selection.py --features text.bin", "text.bin"),
     ("selection.py --ckpt best.pth --arch resnet20 --save text.bin", "text.bin"),
     ("selection.py --ckpt best.pth --arch resnet20 --save /proc/index", "/proc/index"),
     ("train.py --dataset tiny --data nowhere", "nowhere/train"),
     ("train.py --dataset tiny --data {bad}/tiny-cut", "n00000009_3.JPEG"),
-    ("train.py --dataset tiny --data {bad}/tiny-large", "n00000009_3.JPEG"),
-    ("train.py --dataset tiny --data {bad}/tiny-text", "n00000009_3.JPEG"),
-    ("train.py --dataset tiny --data {bad}/tiny-empty", "n00000012"),
-    ("train.py --dataset tiny --data {bad}/tiny-table", "val_annotations.txt"),
-    ("train.py --dataset folder --data nowhere", "nowhere/train"),
-    ("train.py --dataset folder --data {bad}/tiny", "tiny/val/images"),
     ("selection.py --dataset folder --data nowhere --method random", "nowhere/train"),
     ("train.py --dataset CIFAR100C", "robust/corrupt-cifar.py"),
     ("train.py --dataset CIFAR100A", "robust/attack-cifar.py"),
@@ -151,15 +103,11 @@ FILES = [
     ("train.py --dataset CIFAR100A --data {bad}/scenes", "cifar_train.npy"),
     ("train.py --dataset CIFAR100N --data {bad}/scenes", "cifar.npy"),
     ("robust/corrupt-cifar.py --data nowhere", "nowhere/cifar-100-python/train"),
-    ("robust/noisy-cifar.py --data nowhere", "nowhere/cifar-100-python/train"),
     ("compare.py --out text.bin", "text.bin"),
-    ("robust/attack-cifar.py --data data --ckpt nowhere.pth", "nowhere.pth"),
     ("robust/attack-cifar.py --data data --ckpt best.pth", "best.pth"),
     ("robust/corrupt-tiny.py --data {bad}/original/tiny-imagenet-200", "original/tiny-imagenet-200"),
     ("robust/noisy-tiny.py --data nowhere", "nowhere"),
     ("robust/attack-tiny.py --data {bad}/tiny --arch resnet18 --ckpt best.pth", "best.pth"),
-    ("robust/kept-share.py --data data --ckpt best.pth", "noisy/cifar.json"),
-    ("robust/kept-share.py --data {bad}/scenes --ckpt best.pth", "noisy/cifar.json"),
     ("imgs/draw_scenes.py --data data --ckpt nowhere.pth", "nowhere.pth"),
     ("convert-tiny.sh nowhere", "nowhere/train"),
     ("convert-tiny.sh {bad}/tiny-table", "line 3"),
@@ -173,7 +121,6 @@ HOSTILE = [
     (f"train.py {' '.join(map(str, SMALL))} --epoch 2 --model_dir {{bad}}/resume --resume", "last.pth"),
     ("selection.py --method el2n --dynamics hostile.npy", "hostile.npy"),
     ("selection.py --features hostile.npy --labels hostile.npy", "hostile.npy"),
-    ("selection.py --features hostile.npy", "hostile.npy"),
     ("selection.py --ckpt payload.bin --arch resnet20", "payload.bin"),
     ("selection.py --ckpt payload.pth --arch resnet20", "payload.pth"),
     ("selection.py --ckpt overflow.pth --arch resnet20", "overflow.pth"),
@@ -186,18 +133,9 @@ HOSTILE = [
     ("train.py --dataset tinyN --data {bad}/hostile-tiny/tiny-imagenet-200", "noisy/tiny_target.npy"),
     ("train.py --dataset tinyC --data {bad}/hostile-tiny/tiny-imagenet-200", "corrupt.json"),
     ("train.py --dataset tiny --data {bad}/tiny-outside", "val_annotations.txt"),
-    ("train.py --dataset tiny --data {bad}/tiny-link", "n00000009_3.JPEG"),
     ("convert-tiny.sh {bad}/tiny-outside", "line 1"),
-    ("robust/kept-share.py --data {bad}/hostile-images --ckpt best.pth", "noisy/cifar_changed.npy"),
 ]
 COMMANDS = [*OPTIONS, *FILES, *HOSTILE]
-
-
-def payload_array() -> bytes:
-    """A .npy file of objects with a payload."""
-    file = io.BytesIO()
-    np.save(file, np.array([Payload()], object), allow_pickle=True)
-    return file.getvalue()
 
 
 def checkpoint(dims: list[int], content: bytes) -> bytes:
@@ -228,9 +166,6 @@ def bad(tmp_path_factory: pytest.TempPathFactory, script) -> Path:
         change(folder / name / "cifar-100-python" / part, content)
 
     cifar_with("cut", "train", (cifar / "cifar-100-python/train").read_bytes()[:-999])
-    cifar_with("narrow", "test", pickle.dumps({"data": np.zeros((3, 10), np.uint8), "fine_labels": [0] * 3}))
-    cifar_with("label", "test",
-               pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [CLASSES]}))
     cifar_with("folder", "meta", b"")
     (folder / "folder/cifar-100-python/meta").unlink()
     (folder / "folder/cifar-100-python/meta").mkdir()
@@ -242,68 +177,51 @@ def bad(tmp_path_factory: pytest.TempPathFactory, script) -> Path:
     cifar_with("laughs", "meta", pickle.dumps({"fine_label_names": laughs}))
 
     change(folder / "text.bin", b"no pickle and no checkpoint\n")
-    for name, ids in (("large", [TRAIN]), ("repeated", [1, 1]), ("all", range(TRAIN))):
-        change(folder / f"{name}.bin", pickle.dumps(np.array(ids)))
+    change(folder / "all.bin", pickle.dumps(np.arange(TRAIN)))
     change(folder / "payload.bin", payload)
     with zipfile.ZipFile(folder / "payload.pth", "w") as archive:
         archive.writestr("archive/data.pkl", payload)
-    change(folder / "torch.pth", b"PK\x03\x04 and so on")
     network = create_model("resnet20", CLASSES, True)
     save_checkpoint(network, folder / "best.pth")
     content = (folder / "best.pth").read_bytes()
     change(folder / "cut.pth", content[:-5000])
     change(folder / "flipped.pth", content[:9000] + bytes([content[9000] ^ 1]) + content[9001:])
-    change(folder / "empty.pth", b"")
     change(folder / "overflow.pth", checkpoint([1], b"12345678" * 100))
     change(folder / "giant.pth", checkpoint([2 ** 40, 2 ** 20], b"1234"))
-    save_checkpoint(create_model("resnet20", 7, True), folder / "seven.pth")
     network.stem[0].bn.beta.set_data(network.stem[0].bn.beta + np.nan)
     save_checkpoint(network, folder / "nan.pth")
-    network.stem[0].bn.beta.set_data(ms.ops.zeros(16) + np.inf)
-    save_checkpoint(network, folder / "infinite.pth")
-    change(folder / "hostile.npy", payload_array())
+    hostile_array = npy(np.array([Payload()], object))
+    change(folder / "hostile.npy", hostile_array)
+    np.save(folder / "beyond.npy", np.array([[1e39], [2], [3], [4]]))  # beyond float32's range
+    np.save(folder / "labels.npy", np.zeros(4, int))
 
     tiny = write_tiny(folder / "tiny-good")
     shutil.move(tiny, folder / "tiny")
     tiny = folder / "tiny"
 
-    def tiny_with(name: str, part: str, content: bytes) -> Path:
+    def tiny_with(name: str, part: str, content: bytes) -> None:
         shutil.copytree(tiny, folder / name)
         change(folder / name / part, content)
-        return folder / name / part
 
     image = "train/n00000009/images/n00000009_3.JPEG"
     table = (tiny / "val/val_annotations.txt").read_text()
     tiny_with("tiny-cut", image, (tiny / image).read_bytes()[:-300])
-    large = io.BytesIO()
-    Image.new("RGB", (640, 640)).save(large, "JPEG")
-    tiny_with("tiny-large", image, large.getvalue())
-    tiny_with("tiny-text", image, b"\xff\xd8no image\xff\xd9")
     tiny_with("tiny-table", "val/val_annotations.txt",
               "\n".join([*table.splitlines()[:2], "nonsense", *table.splitlines()[2:]]).encode())
     tiny_with("tiny-outside", "val/val_annotations.txt",
               b"../../best.pth\tn00000009\t0\t0\t1\t1\n" + table.encode())
-    shutil.copytree(tiny, folder / "tiny-empty")
-    shutil.rmtree(folder / "tiny-empty/train/n00000012/images")
-    (folder / "tiny-empty/train/n00000012/images").mkdir()
-    link = tiny_with("tiny-link", image, b"")
-    link.unlink()
-    link.symlink_to("nowhere.JPEG")
     shutil.copytree(tiny, folder / "original/tiny-imagenet-200")
 
     scenes = {"cifar-100-corrupt/img.bin": pickle.dumps(np.zeros((3, 32, 32, 3), np.uint8)),
-              "cifar-100-corrupt/targets.bin": pickle.dumps([0] * 3)}
-    for name, array in (("attack/cifar_train.npy", np.zeros((TRAIN, 32, 32, 3), np.float32)),
-                        ("noisy/cifar.npy", np.full(TRAIN, CLASSES))):
-        file = io.BytesIO()
-        np.save(file, array)
-        scenes[name] = file.getvalue()
+              "cifar-100-corrupt/targets.bin": pickle.dumps([0] * 3),
+              "attack/cifar_train.npy": npy(np.zeros((TRAIN, 32, 32, 3), np.float32)),
+              "noisy/cifar.npy": npy(np.full(TRAIN, CLASSES))}
     for name, content in scenes.items():
         change(folder / "scenes" / name, content)
     for name in ("scenes", "hostile-images", "hostile-targets"):
         shutil.copytree(cifar / "cifar-100-python", folder / name / "cifar-100-python")
     for name in ("attack/cifar_train.npy", "noisy/cifar.npy", "noisy/cifar_changed.npy"):
-        change(folder / "hostile-images" / name, payload_array())
+        change(folder / "hostile-images" / name, hostile_array)
     change(folder / "hostile-images/noisy/cifar.json", b'{"images": 200}')
     for name in ("img.bin", "targets.bin"):
         change(folder / "hostile-images/cifar-100-corrupt" / name, payload)
@@ -315,11 +233,9 @@ def bad(tmp_path_factory: pytest.TempPathFactory, script) -> Path:
     shutil.copytree(tiny, hostile)
     change(hostile / "corrupt.json", b"[" * 100_000)
     images = len(list(tiny.glob("train/*/images/*.JPEG")))
-    file = io.BytesIO()
-    np.save(file, np.zeros((images, 64, 64, 3), np.uint8))
-    change(folder / "hostile-tiny/attack/tiny_img.npy", payload_array())
-    change(folder / "hostile-tiny/noisy/tiny_img.npy", file.getvalue())
-    change(folder / "hostile-tiny/noisy/tiny_target.npy", payload_array())
+    change(folder / "hostile-tiny/attack/tiny_img.npy", hostile_array)
+    change(folder / "hostile-tiny/noisy/tiny_img.npy", npy(np.zeros((images, 64, 64, 3), np.uint8)))
+    change(folder / "hostile-tiny/noisy/tiny_target.npy", hostile_array)
 
     assert script("train.py", folder, *SMALL, "--epoch", 2, "--model_dir", "./resume").returncode == 0
     change(folder / "resume/CIFAR100" / NAME / "last.pth", payload)
@@ -356,6 +272,12 @@ def test_one_line_names_the_culprit_and_no_file_changes(bad: Path, shell, comman
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr, result.stderr
     assert result.stderr.startswith(f"{Path(command.split()[0]).name}: error: ") and culprit in result.stderr
     assert snapshot(bad) == before
+
+
+def test_a_simulated_device_is_refused(forks: Forks, tmp_path: Path) -> None:
+    run = forks.start(tmp_path, "selection.py", "--dataset", "toy", "--method", "random",
+                      environment={"MS_SIMULATION_LEVEL": "1"}).finish()
+    assert run.returncode == 2 and run.err.startswith("selection.py: error: MS_SIMULATION_LEVEL: set in the ")
 
 
 def test_help_and_option_errors_take_little_longer_than_importing_mindspore(tmp_path: Path) -> None:

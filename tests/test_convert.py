@@ -10,44 +10,17 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from conftest import ROOT
+from forks import ROOT
 from models import NETWORKS, convert_torch, create_model
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from models.convert_torch import IMAGENET_RULES, OURS_ONLY, RULES, convert, from_torch, to_torch, torch_name
+from models.convert_torch import IMAGENET_RULES, OURS_ONLY, RULES, convert, from_torch, to_torch
 from test_models import SMALL, golden, relative
 from two_layers import NAME, TwoLayers
-from utils.files import BadInput
+from utils.errors import BadInput
 from weights import make_batch, make_weight
 
 # Those of the variants for 64x64 images whose names or shapes differ.
 FORMS = [(arch, True) for arch in RULES] + [(arch, False) for arch in ("resnet18", "shufflenet", "vgg16")]
-
-
-@pytest.mark.parametrize("name, arch, small_images, theirs", [
-    ("stem.0.conv.weight", "resnet50", True, "conv1.weight"),
-    ("stages.1.0.conv3.bn.moving_variance", "resnet50", True, "layer2.0.bn3.running_var"),
-    ("stages.3.0.shortcut.bn.gamma", "resnet18", True, "layer4.0.shortcut.1.weight"),
-    ("stages.3.0.shortcut.bn.gamma", "resnet18", False, "base.layer4.0.downsample.1.weight"),
-    ("classifier.bias", "resnet34", False, "base.fc.bias"),
-    ("blocks.4.conv2.bn.beta", "resnet20", True, "layer2.1.bn2.bias"),
-    ("stages.0.1.conv1.bn.gamma", "senet18", True, "layer1.1.bn2.weight"),
-    ("stages.0.1.bn1.gamma", "senet18", True, "layer1.1.bn1.weight"),
-    ("stages.2.0.shortcut.weight", "senet18", False, "layer3.0.shortcut.0.weight"),
-    ("stages.0.1.excite.reduce.bias", "senet18", True, "layer1.1.fc1.bias"),
-    ("blocks.15.excite.expand.weight", "efficientnet", True, "layers.15.se.se2.weight"),
-    ("classifier.1.weight", "efficientnet", True, "linear.weight"),
-    ("layers.0.conv.weight", "vgg16", True, "features.0.weight"),
-    ("layers.3.bn.moving_mean", "vgg16", True, "features.8.running_mean"),
-    ("layers.16.conv.bias", "vgg16", False, "features.40.bias"),
-    ("head.bn.gamma", "shufflenet", True, "bn2.weight"),
-    ("stages.1.0.conv5.conv.weight", "shufflenet", True, "layer2.0.conv5.weight"),
-    ("blocks.b3.b1.bn.beta", "googlenet", True, "b3.b1.1.bias"),
-    ("blocks.a4.b3.2.conv.bias", "googlenet", True, "a4.b3.6.bias"),
-    ("blocks.a5.b4.1.bn.gamma", "googlenet", True, "a5.b4.2.weight"),
-    ("stem.conv.weight", "googlenet", True, "pre_layers.0.weight"),
-])
-def test_names(name: str, arch: str, small_images: bool, theirs: str) -> None:
-    assert torch_name(name, arch, small_images) == theirs
 
 
 def numbered(network: ms.nn.Cell) -> dict[str, np.ndarray]:
@@ -75,31 +48,19 @@ def test_names_are_those_of_pytorchs_network(arch: str) -> None:
     assert set(to_torch(weights, "x.pth", arch, True)) == set(golden(arch)["names"])
 
 
-@pytest.fixture(scope="module")
-def resnet18() -> dict[str, np.ndarray]:
-    """A state dict for 7 classes."""
+@pytest.mark.parametrize("arch, small_images, more, message", [
+    ("resnet34", True, {}, "not a checkpoint of resnet34 for 32x32 images .*layer1.2"),
+    ("resnet18", False, {}, "not a checkpoint of resnet18 for 64x64 images .*base.fc.weight"),
+    ("resnet18", True, {"layer9": (3,)}, "layer9 is not a part of it"),
+    ("resnet18", True, {"layer1.0.conv1.weight": (64, 3, 3, 3)},
+     "layer1.0.conv1.weight is missing or has another shape")])
+def test_weights_that_do_not_fit_are_refused(arch: str, small_images: bool, more: dict[str, tuple[int, ...]],
+                                             message: str) -> None:
     weights = {name: p.asnumpy() for name, p in create_model("resnet18", 7, True).parameters_and_names()}
-    return to_torch(weights, "x.pth", "resnet18", True)
-
-
-@pytest.mark.parametrize("arch, small_images, message", [
-    ("resnet34", True, "not a checkpoint of resnet34 for 32x32 images .*layer1.2"),
-    ("resnet18", False, "not a checkpoint of resnet18 for 64x64 images .*base.fc.weight"),
-])
-def test_another_network_or_variant_is_refused(resnet18: dict[str, np.ndarray], arch: str, small_images: bool,
-                                               message: str) -> None:
+    state = to_torch(weights, "x.pth", "resnet18", True)
+    state |= {name: np.zeros(shape, np.float32) for name, shape in more.items()}
     with pytest.raises(BadInput, match=message):
-        from_torch(resnet18, "x.pth", arch, small_images)
-
-
-@pytest.mark.parametrize("name, shape, message", [
-    ("layer9", (3,), "layer9 is not a part of it"),
-    ("layer1.0.conv1.weight", (64, 3, 3, 3), "layer1.0.conv1.weight is missing or has another shape"),
-])
-def test_a_state_dict_that_differs_in_a_parameter_is_refused(resnet18: dict[str, np.ndarray], name: str,
-                                                             shape: tuple[int, ...], message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        from_torch({**resnet18, name: np.zeros(shape, np.float32)}, "x.pth", "resnet18", True)
+        from_torch(state, "x.pth", arch, small_images)
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -149,14 +110,6 @@ def test_a_converted_file_gives_pytorchs_logits(tmp_path: Path, legacy: bool) ->
     load_weights(network, load_checkpoint(new), "new.pth", "resnet20")
     images = make_batch(16)[0][:4]
     assert relative(network(ms.Tensor(images)).asnumpy(), golden("resnet20")["logits"]) < 1e-4
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_of_pytorch_is_told_from_ours(tmp_path: Path, legacy: bool) -> None:
-    torch = pytest.importorskip("torch")
-    torch.save({"x": torch.zeros(3)}, tmp_path / "old.pth", _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(BadInput, match="a PyTorch checkpoint; turn it into one of this project"):
-        load_checkpoint(tmp_path / "old.pth")
 
 
 @pytest.mark.parametrize("arch, small_images", FORMS)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
-from datasets.tiny import images_in
+from datasets.tiny import jpeg_files
+from forks import ROOT
 
 OF_CLASS_1 = ["val_1.JPEG", "val_10.JPEG", "val_4.JPEG", "val_7.JPEG"]
 
@@ -37,28 +37,25 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in (folder / "val").rglob("*.JPEG")}
 
 
-def test_regroups(tiny: Path) -> None:
+def test_regroups_and_a_second_run_changes_nothing(tiny: Path) -> None:
     before = contents(tiny)
-    result = convert(tiny)
-    assert result.returncode == 0, result.stderr
-    assert "3 classes, 12 images, 0 missing, 0 left" in result.stdout
-    assert sorted(path.name for path in (tiny / "val/n00000001").iterdir()) == OF_CLASS_1
-    assert contents(tiny) == before and not (tiny / "val/images").exists()
+    for _ in range(2):
+        result = convert(tiny)
+        assert result.returncode == 0, result.stderr
+        assert "3 classes, 12 images, 0 missing, 0 left" in result.stdout
+        assert sorted(path.name for path in (tiny / "val/n00000001").iterdir()) == OF_CLASS_1
+        assert contents(tiny) == before and not (tiny / "val/images").exists()
+    assert (tiny / "test/images").is_dir()
 
 
-def test_a_second_run_changes_nothing(tiny: Path) -> None:
-    convert(tiny)
-    before = sorted(tiny.rglob("*"))
-    result = convert(tiny)
-    assert result.returncode == 0 and "12 images, 0 missing, 0 left" in result.stdout
-    assert sorted(tiny.rglob("*")) == before
-
-
-def test_goes_on_after_a_stop(tiny: Path) -> None:
+@pytest.mark.parametrize("part", ["n00000001", "n00000001/images"])
+def test_resumes_after_a_stop_and_an_images_folder_within_a_class_counts(tiny: Path, part: str) -> None:
     before = contents(tiny)
-    (tiny / "val/n00000001").mkdir()
-    (tiny / "val/images/val_4.JPEG").rename(tiny / "val/n00000001/val_4.JPEG")
-    assert convert(tiny).returncode == 0 and contents(tiny) == before
+    (tiny / "val" / part).mkdir(parents=True)
+    (tiny / "val/images/val_4.JPEG").rename(tiny / "val" / part / "val_4.JPEG")
+    result = convert(tiny)
+    assert result.returncode == 0 and "12 images, 0 missing" in result.stdout and contents(tiny) == before
+    assert {Path(path).name for path in jpeg_files(tiny / "val/n00000001")} == set(OF_CLASS_1)
 
 
 def test_never_overwrites(tiny: Path) -> None:
@@ -77,15 +74,6 @@ def test_a_missing_image_is_named(tiny: Path) -> None:
     assert "n00000002/val_5.JPEG" in result.stderr
 
 
-def test_an_images_folder_within_a_class_counts(tiny: Path) -> None:
-    before = contents(tiny)
-    (tiny / "val/n00000001/images").mkdir(parents=True)
-    (tiny / "val/images/val_4.JPEG").rename(tiny / "val/n00000001/images/val_4.JPEG")
-    result = convert(tiny)
-    assert result.returncode == 0 and "12 images, 0 missing" in result.stdout and contents(tiny) == before
-    assert [Path(path).name for path in images_in(tiny / "val/n00000001")] == OF_CLASS_1
-
-
 @pytest.mark.parametrize("part", ["val/images", "val"])
 def test_links_are_followed(tiny: Path, tmp_path: Path, part: str) -> None:
     before = contents(tiny)
@@ -98,18 +86,10 @@ def test_links_are_followed(tiny: Path, tmp_path: Path, part: str) -> None:
 
 
 def test_test_is_deleted_when_asked(tiny: Path) -> None:
-    result = convert("--delete-test", tiny)
-    assert result.returncode == 0 and "test: deleted" in result.stdout and not (tiny / "test").exists()
-
-
-def test_test_stays_when_not_asked(tiny: Path) -> None:
-    convert(tiny)
-    assert (tiny / "test/images").is_dir()
-
-
-def test_an_unknown_option_is_refused(tiny: Path) -> None:
     result = convert("--delete", tiny)
     assert result.returncode == 2 and "--delete: unknown" in result.stderr and (tiny / "test").exists()
+    result = convert("--delete-test", tiny)
+    assert result.returncode == 0 and "test: deleted" in result.stdout and not (tiny / "test").exists()
 
 
 def test_the_default_folder_lies_beside_the_script(tiny: Path, tmp_path: Path) -> None:
@@ -117,20 +97,11 @@ def test_the_default_folder_lies_beside_the_script(tiny: Path, tmp_path: Path) -
     script = shutil.copy(ROOT / "convert-tiny.sh", tmp_path / "a b")
     tiny.rename(tmp_path / "a b/data/tiny-imagenet-200")
     assert "12 images" in convert(cwd=Path("/"), script=script).stdout
+    assert "12 images" in convert("tiny-imagenet-200", cwd=tmp_path / "a b/data").stdout  # a relative one
 
 
-def test_a_relative_folder(tiny: Path) -> None:
-    assert "12 images" in convert(tiny.name, cwd=tiny.parent).stdout
-
-
-def test_the_last_line_needs_no_newline(tiny: Path) -> None:
-    table = tiny / "val/val_annotations.txt"
-    table.write_text(table.read_text().rstrip("\n"))
-    assert convert(tiny).returncode == 0 and not (tiny / "val/images").exists()
-
-
-def test_lines_may_end_as_on_windows(tiny: Path) -> None:
-    lines = "".join(f"val_{i}.JPEG\tn0000000{i % 3}\r\n" for i in range(12))
+def test_lines_may_end_as_on_windows_and_the_last_one_needs_no_newline(tiny: Path) -> None:
+    lines = "\r\n".join(f"val_{i}.JPEG\tn0000000{i % 3}" for i in range(12))
     (tiny / "val/val_annotations.txt").write_bytes(lines.encode())
     result = convert(tiny)
     assert result.returncode == 0 and "3 classes, 12 images, 0 missing" in result.stdout

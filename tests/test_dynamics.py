@@ -1,8 +1,9 @@
-"""Training dynamics: the numbers recorded, the file that grows, and how selection.py finds and trusts it."""
+"""Training dynamics: the numbers recorded, their file, and how selection.py finds and trusts it."""
 import json
 import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 
 import train
-from conftest import SMALL, TRAIN, TRAINED, random_data
-from datasets.pipeline import TrainingBatches
+from conftest import TRAIN, TRAINED, random_data
+from datasets.pipeline import training_batches
+from forks import Forks
 from models.checkpoint import load_checkpoint
 from test_arrays import Payload
 from two_layers import NAME, TwoLayers
-from utils.files import BadInput
+from utils.errors import BadInput
 from utils.runs import Dynamics
 
 RUN = Path("ckpt/CIFAR100", NAME)
@@ -63,8 +65,8 @@ def test_of_a_run_whose_network_stays(tmp_path: Path) -> None:
                 save=False, dynamics=True)
     expected = np.empty((2, 3, n))
     for epoch in range(2):
-        for ids, images, labels in TrainingBatches(data, np.arange(n), 20, seed).epoch(epoch):
-            for i, logits, label in zip(ids, network.in_numpy(images), labels):
+        for ids, images, labels in training_batches(data, np.arange(n), 20, seed, epoch=epoch):
+            for i, logits, label in zip(ids, network.in_numpy(images), labels, strict=True):
                 p = np.exp(logits) / np.exp(logits).sum()
                 others = np.delete(p, label)
                 expected[epoch, :, i] = (p[label], p[label] - max(others),
@@ -77,52 +79,42 @@ def test_of_a_run_whose_network_stays(tmp_path: Path) -> None:
 
 # The file
 
-def test_the_file_of_a_run(trained: Path) -> None:
-    dynamics = np.load(trained / "dynamics.npy")
-    assert (dynamics.dtype, dynamics.shape) == (np.float16, (3, 3, TRAIN))
-    assert np.isfinite(dynamics).all()
-
-
-def test_none_is_written_without_them(cifar: Path, script, tmp_path: Path) -> None:
-    options = ("--data", cifar, *SMALL, "--epoch", 1, "--dynamics", "False")
-    assert script("train.py", tmp_path, *options).returncode == 0
-    assert (tmp_path / RUN / "log.csv").exists() and not list(tmp_path.rglob("dynamics.npy"))
-
-
 def test_recording_them_changes_nothing_else(cifar: Path, script, trained: Path, tmp_path: Path) -> None:
     options = ("--data", cifar, *TRAINED, "--dynamics", "False")
     assert script("train.py", tmp_path, *options).returncode == 0
+    assert not list(tmp_path.rglob("dynamics.npy"))
     with_them, without = (load_checkpoint(folder / "last.pth") for folder in (trained, tmp_path / RUN))
     for name, value in with_them.items():
         assert (value == without[name]).all(), name
 
 
-def record(path: Path, finished: int, *epochs: float) -> None:
-    """Record epochs of one image."""
-    dynamics = Dynamics(path, 1, finished)
-    for value in epochs:
+def record(path: Path, first: int, *epochs: float) -> None:
+    """Record epochs of one image, of four, from number `first` on."""
+    dynamics = Dynamics(path, 4, 1, resume=first > 0)
+    for number, value in enumerate(epochs, first):
         dynamics.record(np.array([0]), ms.Tensor([[value], [0], [0]], ms.float32))
-        dynamics.finish_epoch()
+        dynamics.write_epoch(number)
 
 
 def test_an_epoch_is_recorded_once_it_is_finished(tmp_path: Path) -> None:
-    dynamics = Dynamics(tmp_path / "x.npy", 2, 0)
+    dynamics = Dynamics(tmp_path / "x.npy", 2, 2, resume=False)
     dynamics.record(np.array([1]), ms.Tensor([[.5], [.25], [1]], ms.float32))
-    assert len(np.load(tmp_path / "x.npy")) == 0
+    assert np.isnan(np.load(tmp_path / "x.npy")).all()
     dynamics.record(np.array([0]), ms.Tensor([[1], [.75], [0]], ms.float32))
-    dynamics.finish_epoch()
-    assert np.load(tmp_path / "x.npy").tolist() == [[[1, .5], [.75, .25], [0, 1]]]
+    dynamics.write_epoch(0)
+    first, second = np.load(tmp_path / "x.npy")
+    assert first.tolist() == [[1, .5], [.75, .25], [0, 1]] and np.isnan(second).all()
 
 
-def test_epochs_after_those_of_the_checkpoint_are_dropped(tmp_path: Path) -> None:
-    record(tmp_path / "x.npy", 0, .125, .25, .5)
-    record(tmp_path / "x.npy", 1, .75)
-    assert np.load(tmp_path / "x.npy")[:, 0, 0].tolist() == [.125, .75]
+def test_a_resumed_run_writes_over_an_epoch_that_its_checkpoint_lacks(tmp_path: Path) -> None:
+    record(tmp_path / "x.npy", 0, .125, .25)
+    record(tmp_path / "x.npy", 1, .75, .5)
+    assert np.load(tmp_path / "x.npy")[:3, 0, 0].tolist() == [.125, .75, .5]
 
 
-def test_a_record_without_the_checkpoints_epochs_is_refused(tmp_path: Path) -> None:
-    record(tmp_path / "x.npy", 0, .125)
-    with pytest.raises(BadInput, match="x.npy: has no record of each of the 2 epochs"):
+def test_a_record_of_another_run_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 3, 1), np.float16))
+    with pytest.raises(BadInput, match="x.npy: float16 .3, 3, 1., not float16 .4, 3, 1.; start again"):
         record(tmp_path / "x.npy", 2)
 
 
@@ -143,24 +135,11 @@ def select(cifar: Path, script, work: Path) -> Callable[..., CompletedProcess]:
     return run
 
 
-@pytest.fixture(scope="module")
-def other(cifar: Path, script, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of another seed."""
-    folder = tmp_path_factory.mktemp("other")
-    assert script("train.py", folder, "--data", cifar, *TRAINED, "--seed", 1).returncode == 0
-    return folder / RUN
-
-
 @pytest.mark.parametrize("ckpt", ["best.pth", "last.pth"])
 def test_they_are_found_beside_the_checkpoint(select, work: Path, ckpt: str) -> None:
     assert select(ckpt=ckpt).returncode == 0
     manifest = json.loads((work / "index/CIFAR100-forgetting.json").read_text())
     assert manifest["dynamics"] == str(RUN / "dynamics.npy") and manifest["epochs"] == 3
-
-
-def test_their_path_can_be_given(select, other: Path, trained: Path, work: Path) -> None:
-    (work / RUN / "dynamics.npy").unlink()
-    assert select("--dynamics", trained / "dynamics.npy").returncode == 0
 
 
 def test_no_checkpoint_is_needed_where_their_path_is_given(cifar: Path, script, trained: Path,
@@ -187,20 +166,20 @@ def test_where_they_are_missing_a_line_names_the_command(select, work: Path) -> 
     check_refused(select(), f"{RUN}/dynamics.npy: missing; train.py writes it for CIFAR100")
 
 
-def test_those_of_another_run_are_refused(select, other: Path, work: Path) -> None:
-    check_refused(select("--dynamics", other / "dynamics.npy"), "of another run than", "best.pth")
+def test_those_of_another_folder_than_the_checkpoints_are_refused(select, trained: Path) -> None:
+    check_refused(select("--dynamics", trained / "dynamics.npy"), "dynamics.npy: not in the folder of",
+                  "best.pth", "name both of one run")
 
 
-def test_those_of_another_run_are_refused_in_the_runs_own_folder(select, other: Path, work: Path) -> None:
-    """The numbers alone: the checkpoint has a hash of those of its epoch."""
-    shutil.copy(other / "dynamics.npy", work / RUN)
-    check_refused(select(), "of another run than", "best.pth")
-
-
-def test_a_checkpoint_of_another_run_is_refused_in_the_runs_own_folder(select, other: Path,
-                                                                       work: Path) -> None:
-    shutil.copy(other / "best.pth", work / RUN)
-    check_refused(select(), "of another run than", "best.pth")
+def test_those_of_an_unfinished_run_are_its_finished_epochs(cifar: Path, forks: Forks, script,
+                                                            tmp_path: Path) -> None:
+    """The run is killed in its third epoch."""
+    stop = {"places": str(tmp_path / "places"), "change": "os.rename .last.pth.tmp", "number": 2}
+    killed = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, stop=stop).finish()
+    assert killed.returncode == -signal.SIGKILL
+    result = script("selection.py", tmp_path, "--data", cifar, "--ckpt", RUN / "best.pth", "--rate", 0.2,
+                    "--method", "el2n")
+    assert result.returncode == 0 and "the run has 2 epochs" in result.stdout, result.stderr
 
 
 def test_those_of_other_images_are_refused(script, work: Path, cifar: Path) -> None:
@@ -227,17 +206,13 @@ def objects(path: Path) -> None:
 @pytest.mark.parametrize("damage", [
     objects,
     lambda path: os.truncate(path, 3000),
-    lambda path: os.truncate(path, 5),
     lambda path: path.write_bytes(path.read_bytes().replace(b"<f2", b"<f8")),
-    lambda path: np.save(path, np.load(path)[:, :2]),
-    lambda path: np.save(path, np.load(path)[:0]),
     lambda path: np.save(path, np.load(path)[..., 1:]),
-    lambda path: np.save(path, np.load(path).astype(np.float32)),
     lambda path: np.save(path, np.full((3, 3, TRAIN), np.nan, np.float16)),
     lambda path: path.with_name("args.json").unlink(),
     lambda path: path.with_name("args.json").write_text("["),
-], ids=["objects", "cut", "cut in the header", "another type in the header", "two numbers an image",
-        "no epochs", "an image less", "float32", "NaN", "no args.json", "damaged args.json"])
+], ids=["objects", "cut", "another type in the header", "one image less", "NaN", "no args.json",
+        "damaged args.json"])
 def test_a_hostile_or_damaged_file_is_refused_and_not_run(select, work: Path, damage: Callable) -> None:
     damage(work / RUN / "dynamics.npy")
     check_refused(select(), "dynamics.npy")

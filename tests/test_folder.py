@@ -1,10 +1,9 @@
-"""One's own images on disk: listing, transforms, the commands, damaged files, memory."""
-import dataclasses
+"""Your own images on disk: listing, transforms, the commands, damaged files."""
+import hashlib
 import json
 import os
 import pickle
 import shutil
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from PIL import Image, features
 import train
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.folder import read_image
-from datasets.pipeline import EvaluationBatches, TrainingBatches, check_images
+from datasets.pipeline import check_images, evaluation_batches, training_batches
 from datasets.transforms import RandomResizedCrop, ResizeAndCenterCrop
 from models.layers import pool
 from two_layers import NAME
-from utils.files import BadInput
+from utils.errors import BadInput
 
 BILINEAR = Image.Resampling.BILINEAR
 CLASSES, TRAIN, VAL = ("ant", "bee", "n01440764"), 12, 4  # images of a class
@@ -55,11 +54,10 @@ def folder(images: Path, tmp_path: Path) -> Path:
 
 
 def paths(data: DataSet) -> list[str]:
-    return [data.train.path(i).decode() for i in range(len(data.train.labels))]
+    return [path.decode() for path in data.train.paths]
 
 
 # The listing
-
 
 def test_ids_follow_sorted_class_then_sorted_path(images: Path) -> None:
     data = open_dataset("folder", images)
@@ -87,37 +85,25 @@ def test_nested_folders_links_hidden_and_other_files(folder: Path, capsys: pytes
     (bee / "linked").symlink_to(folder / "val/bee")
     (folder / "train/zoo").symlink_to(folder / "val/ant")
     (folder / "train/readme.jpg").write_text("not a class")
+    shutil.copy(image, os.fsdecode(os.fsencode(bee) + b"/\xff.jpg"))  # not UTF-8
     data = open_dataset("folder", folder)
     assert data.classes == ["ant", "bee", "n01440764", "zoo"]
-    assert [path for path in paths(data) if path.startswith("bee")] == [
-        "bee/a-/3.JPG", "bee/b/2.Jpeg", "bee/b/deep/deeper/1.jpg", "bee/c.jpeg", "bee/d.jpg",
-        *(f"bee/linked/bee_{i}.JPEG" for i in range(VAL))]
-    assert paths(data)[-1] == f"zoo/ant_{VAL - 1}.JPEG"
-    assert "train: passed over 2 files that are no images by their suffix: '.txt', none" in (
-        capsys.readouterr().out)
+    assert [path for path in data.train.paths if path.startswith(b"bee")] == [
+        b"bee/a-/3.JPG", b"bee/b/2.Jpeg", b"bee/b/deep/deeper/1.jpg", b"bee/c.jpeg", b"bee/d.jpg",
+        *(f"bee/linked/bee_{i}.JPEG".encode() for i in range(VAL)), b"bee/\xff.jpg"]
+    assert next(data.train.pixels([TRAIN + 9])).size == (48, 25)
+    assert data.train.paths[-1] == f"zoo/ant_{VAL - 1}.JPEG".encode()
+    assert "train: passed over 2 files that are no images by their suffix\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("target", [".", "..", "../../.."])
-def test_a_link_to_a_folder_above_it_is_refused(folder: Path, target: str) -> None:
-    (folder / "train/bee/nested").mkdir()
-    (folder / "train/bee/nested/loop").symlink_to(target)
-    with pytest.raises(BadInput, match="loop: a link to a folder above it; delete it"):
+@pytest.mark.parametrize("place, target, message", [
+    *(("train/bee/loop", target, "bee/loop: a link to a folder above it") for target in (".", "..", "../..")),
+    ("val/bee/more", "gone", "val/bee/more: .*a link to none"), ("train/cat", "gone", "cat: cannot be read")])
+def test_links_to_a_folder_above_and_to_nothing_are_refused(folder: Path, place: str, target: str,
+                                                            message: str) -> None:
+    (folder / place).symlink_to(target)
+    with pytest.raises(BadInput, match=message):
         open_dataset("folder", folder)
-
-
-@pytest.mark.parametrize("place", ["train/cat", "val/cat", "train/bee/more"])
-def test_a_link_to_nothing_is_refused(folder: Path, place: str) -> None:
-    (folder / place).symlink_to("gone")
-    with pytest.raises(BadInput, match=f"{place}: .*link to no"):
-        open_dataset("folder", folder)
-
-
-def test_first_classes_without_a_test_image_are_refused(folder: Path) -> None:
-    for name in ("ant", "bee"):
-        shutil.rmtree(folder / "val" / name)
-    with pytest.raises(BadInput, match="--classes 2: folder has no test image of these"):
-        open_dataset("folder", folder, classes=2)
-    assert len(open_dataset("folder", folder).test.labels) == VAL
 
 
 def test_a_thin_image_is_resized_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,19 +116,16 @@ def test_a_thin_image_is_resized_where_it_is_kept(monkeypatch: pytest.MonkeyPatc
     assert np.abs(whole - transform([image])).max() <= 1
 
 
-def test_names_that_are_not_utf8_are_read(folder: Path) -> None:
-    name = os.fsencode(folder / "train/bee") + b"/\xff.png"
-    noise(0, 9, 9).save(os.fsdecode(name))
-    data = open_dataset("folder", folder)
-    assert data.train.path(2 * TRAIN) == b"bee/\xff.png"
-    assert next(data.train.pixels([2 * TRAIN])).size == (9, 9)
-
-
-def test_the_first_classes(images: Path) -> None:
+def test_the_first_classes(folder: Path, images: Path) -> None:
     every, some = open_dataset("folder", images), open_dataset("folder", images, classes=2)
     assert some.classes == ["ant", "bee"] and some.images_sha256 == every.images_sha256
     assert paths(some) == paths(every)[:2 * TRAIN] and some.train.ids.tolist() == list(range(2 * TRAIN))
     assert len(some.test.labels) == 2 * VAL
+    for name in ("ant", "bee"):
+        shutil.rmtree(folder / "val" / name)
+    assert len(open_dataset("folder", folder).test.labels) == VAL
+    with pytest.raises(BadInput, match="--classes 2: folder has no test image of these"):
+        open_dataset("folder", folder, classes=2)
 
 
 def test_the_identity_is_of_paths_and_sizes(folder: Path, images: Path) -> None:
@@ -152,7 +135,10 @@ def test_the_identity_is_of_paths_and_sizes(folder: Path, images: Path) -> None:
     path = folder / "train/bee/bee_3.JPEG"
     content = path.read_bytes()
     own = open_dataset("folder", images).images_sha256
-    assert identity() == own  # of another place
+    lines = sorted(f"{path.relative_to(images / 'train')}\0{path.stat().st_size}\n"
+                   for path in images.glob("train/*/*"))
+    assert own == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert identity() == own  # in another folder
     path.write_bytes(content[::-1])
     (folder / "val/bee/bee_0.JPEG").unlink()
     assert identity() == own
@@ -163,37 +149,15 @@ def test_the_identity_is_of_paths_and_sizes(folder: Path, images: Path) -> None:
     assert len({own, longer, identity()}) == 3
 
 
-def test_an_image_takes_less_than_200_bytes_of_memory(tmp_path: Path) -> None:
-    n = 20_000
-    (tmp_path / "empty").touch()
-    for part, images in (("train", n), ("val", 4)):
-        for label in range(2):
-            (tmp_path / part / f"class {label}").mkdir(parents=True)
-            for i in range(images // 2):
-                os.link(tmp_path / "empty", tmp_path / part / f"class {label}/n01440764_{i:08}.JPEG")
-    open_dataset("folder", tmp_path)  # what is loaded once
-    tracemalloc.start()
-    data = open_dataset("folder", tmp_path)
-    kept, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(data.train.labels) == n
-    assert kept < 60 * n and peak < 200 * n
-
-
 # Images and transforms
-
-
-def saved(path: Path, image: Image.Image, **settings: object) -> Image.Image:
-    image.save(path, **settings)
-    return read_image(str(path))
-
 
 def test_formats_and_modes_become_rgb(tmp_path: Path) -> None:
     image = noise(0, 12, 17)
     pixels = np.asarray(image)
 
     def found(name: str, image: Image.Image, **settings: object) -> np.ndarray:
-        read = saved(tmp_path / name, image, **settings)
+        image.save(tmp_path / name, **settings)
+        read = read_image(str(tmp_path / name))
         assert read.mode == "RGB" and read.size == (17, 12)
         return np.asarray(read)
 
@@ -219,19 +183,13 @@ def test_formats_and_modes_become_rgb(tmp_path: Path) -> None:
     assert (found("16.png", Image.fromarray(deep)) == (deep >> 8)[..., None]).all()
     (tmp_path / "16.pgm").write_bytes(b"P5 17 12 65535\n" + deep.astype(">u2").tobytes())
     assert (np.asarray(read_image(str(tmp_path / "16.pgm"))) == (deep >> 8)[..., None]).all()
-
-
-def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="f.tiff: pixels of 32 bits"):
-        saved(tmp_path / "f.tiff", Image.fromarray(np.ones((3, 3), np.float32)))
+    with pytest.raises(BadInput, match="f.tiff: pixels of 32 bits"):  # of unknown range
+        found("f.tiff", Image.fromarray(np.ones((3, 3), np.float32)))
 
 
 @pytest.mark.parametrize("width, height, resized, corner", [
     (500, 375, (341, 256), (58, 16)),  # torchvision: int(256 * 500 / 375), round((341 - 224) / 2)
-    (375, 500, (256, 341), (16, 58)),
-    (256, 257, (256, 257), (16, 16)),
-    (100, 90, (284, 256), (30, 16)),
-])
+    (375, 500, (256, 341), (16, 58)), (256, 257, (256, 257), (16, 16)), (100, 90, (284, 256), (30, 16))])
 def test_the_transform_for_evaluation_is_torchvisions(width: int, height: int, resized: tuple[int, int],
                                                       corner: tuple[int, int]) -> None:
     image = noise(0, height, width)
@@ -239,6 +197,7 @@ def test_the_transform_for_evaluation_is_torchvisions(width: int, height: int, r
     expected = image.resize(resized, BILINEAR).crop((left, top, left + 224, top + 224))
     source = SOURCES["folder"]
     assert source.test_transform == source.feature_transform == ResizeAndCenterCrop(256, 224)
+    assert (source.mean, source.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (source.test_transform([image])[0] == np.asarray(expected)).all()
 
 
@@ -263,7 +222,7 @@ def test_each_image_draws_a_box_of_its_own_size() -> None:
     other = round((100 * 30 * (0.08 + 0.92 * 0.25)) ** 0.5)
     assert crop.box(drawn[:, 1].tolist(), 100, 30) == (100 - other, int(0.5 * (31 - other)), other, other)
     found = crop(iter(images), drawn)
-    for image, pixels, numbers in zip(images, found, drawn.T.tolist()):
+    for image, pixels, numbers in zip(images, found, drawn.T.tolist(), strict=True):
         top, left, height, width = crop.box(numbers, image.height, image.width)
         part = image.crop((left, top, left + width, top + height)).resize((16, 16), BILINEAR)
         assert (pixels == np.asarray(part)).all()
@@ -277,7 +236,6 @@ def test_pooling_of_sides_that_are_no_multiple_overlaps_as_pytorchs() -> None:
 
 # Batches
 
-
 def all_bytes(batches: object) -> bytes:
     return b"".join(part.tobytes() for batch in batches for part in batch)
 
@@ -285,51 +243,11 @@ def all_bytes(batches: object) -> bytes:
 def test_batches_are_the_same_whatever_the_workers(images: Path) -> None:
     data = open_dataset("folder", images, 24)
     keep = np.arange(1, 3 * TRAIN)
-    epochs = [all_bytes(TrainingBatches(data, keep, 17, seed=3, workers=workers).epoch(2))
+    epochs = [all_bytes(training_batches(data, keep, 17, seed=3, workers=workers, epoch=2))
               for workers in (1, 2, 5)]
-    tests = [all_bytes(EvaluationBatches(data, data.test, 9, data.source.test_transform, workers))
+    tests = [all_bytes(evaluation_batches(data, data.test, 9, data.source.test_transform, workers))
              for workers in (1, 2, 5)]
     assert len(set(epochs)) == len(set(tests)) == 1
-
-
-def test_evaluation_batches_are_normalized_and_filled_up(images: Path) -> None:
-    data = open_dataset("folder", images, 24)
-    (_, first, _), (index, last, labels) = EvaluationBatches(data, data.test, 8, data.source.test_transform)
-    assert index.tolist() == [8, 9, 10, 11] + [-1] * 4 and labels.tolist() == [2] * 4 + [-1] * 4
-    assert not last[4:].any()
-    pixels = data.source.test_transform(data.test.pixels(range(8)))
-    expected = (pixels / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    assert np.abs(first - expected.transpose(0, 3, 1, 2)).max() < 1e-5
-
-
-def test_an_epoch_crops_and_flips(images: Path) -> None:
-    data = open_dataset("folder", images, 24)
-    drawn = []
-
-    class Noting(RandomResizedCrop):
-        def draw(self, *arguments: object) -> np.ndarray:
-            drawn.append(super().draw(*arguments))
-            return drawn[-1]
-
-    noting = Noting(24, 24)
-    data = dataclasses.replace(data, source=dataclasses.replace(data.source, train_transform=noting))
-    index, found, labels = map(np.concatenate, zip(*TrainingBatches(data, data.train.ids, 10, 0).epoch(0)))
-    assert sorted(index) == data.train.ids.tolist() and (labels == data.train.labels[index]).all()
-    pixels = noting(data.train.pixels(index), np.concatenate(drawn, 1)) / 255
-    expected = ((pixels - data.source.mean) / data.source.std).transpose(0, 3, 1, 2)
-    straight, mirrored = (np.abs(found - other).max((1, 2, 3)) < 1e-5
-                          for other in (expected, expected[..., ::-1]))
-    assert (straight ^ mirrored).all() and 8 < straight.sum() < 28
-
-
-# The recipe
-
-
-def test_the_recipe_is_imagenets() -> None:
-    recipe = SOURCES["folder"].recipe
-    rates = [recipe.learning_rate(0.1, epoch, 9) for epoch in range(9)]
-    assert rates == pytest.approx([0.1] * 3 + [0.01] * 3 + [0.001] * 3)
-    assert (recipe.weight_decay, recipe.clip_norm, recipe.epochs) == (1e-4, None, 90)
 
 
 @pytest.mark.parametrize("options, rate", [
@@ -340,7 +258,6 @@ def test_the_learning_rate_follows_the_batch(options: str, rate: float) -> None:
 
 
 # The commands
-
 
 def run(script: Callable, work: Path, *command: object) -> str:
     result = script(command[0], work, *command[1:])
@@ -377,13 +294,10 @@ def test_the_three_commands(work: Path) -> None:
         f"pets.{suffix}" for suffix in ("bin", "json", "scores.npy", "png", "txt")}
     assert json.loads((work / "index/pets.json").read_text())["image_size"] == 16
     assert len(Image.open(work / "index/pets.png").getcolors(10 ** 6)) > 100
-
-
-def test_the_list_names_the_files_kept(work: Path, images: Path) -> None:
-    every = paths(open_dataset("folder", images))
+    every = paths(open_dataset("folder", work / "images"))
     kept = np.delete(every, pickle.loads((work / "index/pets.bin").read_bytes()))
     assert (work / "index/pets.txt").read_text() == "".join(f"train/{path}\n" for path in kept)
-    assert all((images / line).is_file() for line in (work / "index/pets.txt").read_text().splitlines())
+    assert all((work / "images/train" / path).is_file() for path in kept)
 
 
 def test_one_worker_and_two_write_the_same_files(work: Path, tmp_path: Path, script: Callable) -> None:
@@ -417,17 +331,16 @@ def test_classes(work: Path, tmp_path: Path, script: Callable) -> None:
 
 # Damaged files and other bad input
 
-DAMAGE = {"cut": lambda content: content[:-200], "text": lambda _: b"no image", "empty": lambda _: b""}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_stops_the_run_with_its_name(folder: Path, damage: str) -> None:
-    path = folder / "train/bee/bee_3.JPEG"
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    data = open_dataset("folder", folder, 16)
-    message = "train/bee/bee_3.JPEG: damaged, or not an image"
+@pytest.mark.parametrize("damage", [lambda content: content[:-200], lambda _: b"no image", None])
+def test_a_damaged_or_missing_file_stops_the_run_with_its_name(folder: Path, damage: Callable | None) -> None:
+    path, data = folder / "train/bee/bee_3.JPEG", open_dataset("folder", folder, 16)
+    message = f"train/bee/bee_3.JPEG: {'damaged, or not an image' if damage else 'cannot be read .No such'}"
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        path.unlink()
     with pytest.raises(BadInput, match=message):
-        list(TrainingBatches(data, data.train.ids, 10, 0).epoch(0))
+        list(training_batches(data, data.train.ids, 10, 0, epoch=0))
     with pytest.raises(BadInput, match=message):
         check_images(data.train, data.train.ids, 2)
     check_images(data.test, data.test.ids, 2)
@@ -439,43 +352,21 @@ def test_damage_is_one_line(folder: Path, tmp_path: Path, script: Callable, opti
     path = folder / "val/bee/bee_3.JPEG"
     path.write_bytes(path.read_bytes()[:-200])
     result = script("train.py", tmp_path, *TRAINING, *options)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1 and not (tmp_path / "ckpt").exists() == (
-        bool(options))
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert (tmp_path / "ckpt").exists() == (not options)
     assert "error: images/val/bee/bee_3.JPEG: damaged, or not an image" in result.stderr
 
 
-def test_a_file_that_has_gone_is_named(folder: Path) -> None:
-    data = open_dataset("folder", folder, 16)
-    (folder / "train/bee/bee_3.JPEG").unlink()
-    with pytest.raises(BadInput, match="bee_3.JPEG: cannot be read .No such file"):
-        check_images(data.train, data.train.ids, 1)
-
-
-def move_images_up(folder: Path) -> None:
-    for path in (folder / "val").glob("*/*"):
-        path.rename(folder / "val" / path.name)
-    for path in (folder / "val").glob("*/"):
-        if path.is_dir():
-            path.rmdir()
-
-
 BAD = [
-    (lambda folder: shutil.rmtree(folder), (), "images/train: missing; put images into train/<class>/"),
-    (lambda folder: shutil.rmtree(folder / "val"), (), "images/val: missing"),
+    (lambda folder: shutil.rmtree(folder), (), "images/train: cannot be read (No"),
+    (lambda folder: shutil.rmtree(folder / "val"), (), "images/val: cannot be read"),
     (lambda folder: [shutil.rmtree(path) for path in (folder / "train").iterdir()], (),
      "images/train: holds no class folder"),
-    (move_images_up, (), "images/val: holds no class folder"),
     (lambda folder: (folder / "train/cat").mkdir(), (), "images/train/cat: holds no image"),
     (lambda folder: (folder / "val/cat").mkdir(), (), "images/val/cat: a class that images/train lacks"),
     (lambda folder: (folder / "train/ant/x.png").symlink_to("nowhere"), (), "ant/x.png: not a file"),
-    (lambda folder: os.mkfifo(folder / "train/ant/x.png"), (), "ant/x.png: not a file"),
-    (lambda folder: (folder / "train/ant/x.png").symlink_to("x.png"), (), "ant/x.png: cannot be read"),
-    (lambda folder: (folder / "train/ant/a\nb.png").touch(), (), "a line break in a name"),
     (lambda _: None, ("--image_size", 7), "--image_size 7: too small"),
-    (lambda _: None, ("--classes", 4), "--classes 4: folder has 3"),
     (lambda _: None, ("--name", "../x"), "--name: '../x' is not a plain file name"),
-    (lambda _: None, ("--name", ".."), "--name: '..' is not a plain file name"),
-    (lambda _: None, ("--name", ""), "--name: '' is not a plain file name"),
     (lambda _: None, ("--name", "tiny"), "--name tiny: the name of another data set"),
     (lambda _: None, ("--dataset", "toy", "--name", "pets"), "--name pets: only for --dataset folder"),
     (lambda _: None, ("--workers", 0), "--workers"),

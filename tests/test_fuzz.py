@@ -2,7 +2,6 @@
 
 Each input must be read or refused with BadInput, soon. Anything else, a hang among it, fails.
 """
-import io
 import pickle
 import random
 import signal
@@ -12,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.index import read_index
+from conftest import npy
 from datasets.tiny import read_annotations
 from models import create_model
 from models.checkpoint import load_checkpoint, save_checkpoint
-from utils.arrays import GrowingArray, read_array
-from utils.files import BadInput
+from utils.arrays import read_array
+from utils.errors import BadInput
+from utils.index import read_index
 from utils.pickles import unpickle
 
 INPUTS = 100_000
@@ -29,8 +29,7 @@ OPCODES = bytes(value[0] for name, value in vars(pickle).items()
 def pickles() -> list[bytes]:
     """Whole files of the kinds that the scripts read."""
     values = [{"data": np.zeros((2, 12), np.uint8), "fine_labels": [3, 4], b"filenames": [b"a.png"]},
-              np.arange(7), [3, 2, 1], {"fine_label_names": ["a", "b"]}, (1.5, None, True, np.float32(2)),
-              [[], {}, ()]]
+              np.arange(7), [3, 2, 1], {"fine_label_names": ["a", "b"]}]
     return [pickle.dumps(value, protocol) for value in values for protocol in range(6)]
 
 
@@ -92,6 +91,13 @@ def in_file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], obj
     return write_and_read
 
 
+def test_flags_of_a_dtype_are_not_taken_from_the_file() -> None:
+    """With them NumPy would take numbers for addresses of objects."""
+    content = pickle.dumps(np.array([5, 1, 7]), protocol=2)
+    flagged = content.replace(b"\xffK\x00t", b"\xffK\x3ft")
+    assert flagged != content and unpickle(flagged, Path("x")).tolist() == [5, 1, 7]
+
+
 @pytest.mark.fuzz
 def test_the_restricted_reader() -> None:
     survive(lambda content: unpickle(content, Path("x")), pickles(), OPCODES)
@@ -112,32 +118,11 @@ def test_the_annotation_reader(tmp_path: Path) -> None:
             [lines, lines.replace(b"\n", b"\r\n")], b"\t\n\r./\\n0_\x00\xff")
 
 
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-ARRAYS = [npy(np.zeros((3, 3, 5), np.float16)), npy(np.arange(7)), npy(np.eye(4, dtype=np.float32).T)]
-
-
 @pytest.mark.fuzz
 def test_the_array_reader(tmp_path: Path) -> None:
-    survive(in_file(tmp_path / "x.npy", lambda path: read_array(path, "remedy").tobytes()), ARRAYS,
+    seeds = [npy(np.zeros((3, 3, 5), np.float16)), npy(np.arange(7)), npy(np.eye(4, dtype=np.float32).T)]
+    survive(in_file(tmp_path / "x.npy", lambda path: read_array(path, "remedy").tobytes()), seeds,
             b"(),'{}: <>|fiuOVU0123456789")
-
-
-@pytest.mark.fuzz
-def test_growing_arrays(tmp_path: Path) -> None:
-    """What is no array is begun anew; another shape or type is refused."""
-    row = np.zeros((1, 3, 5), np.float16)
-
-    def grow(path: Path) -> None:
-        with GrowingArray(path) as array:
-            array.append(row)
-        assert np.load(path)[-1:].tobytes() == row.tobytes()
-
-    survive(in_file(tmp_path / "x.npy", grow), ARRAYS, b"(),'{}: <>|fiuOVU0123456789")
 
 
 @pytest.mark.fuzz

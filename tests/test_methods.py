@@ -4,18 +4,16 @@ import math
 import statistics
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
 
 import methods
-from methods import METHODS, Choice, Method, distances, dynamics, gradients, matching, pieces
-from methods.choice import keep_highest, keep_lowest, middle, number_to_keep
+from methods import METHODS, Choice, Method, distances, dynamics, gradients, pieces, sets
+from methods.choice import coreset_size, keep_highest, keep_lowest, middle
 from methods.dynamics import mean_over_epochs
-from utils import arrays
-from utils.files import BadInput
+from utils.errors import BadInput
 
 RATES = (0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
@@ -42,22 +40,18 @@ def record(**rows: list | np.ndarray) -> np.ndarray:
 def test_ranks_are_the_releases(rate: float) -> None:
     for n in (*range(1, 3001), 50_000, 100_000, 1_281_167):
         first, last = round(n * (0.5 - rate / 2)), round(n * (0.5 + rate / 2))
-        number = number_to_keep(n, rate)
+        number = coreset_size(n, rate)
         assert number == last - first
         if number:
             ranks = middle(np.arange(n), number)
             assert (ranks[0], ranks[-1], len(ranks)) == (first, last - 1, number)
 
 
-def test_highest_and_lowest() -> None:
-    score = np.array([3., 1, 2, 9, 0])
-    assert keep_highest(score, 2, seeded()).kept.tolist() == [0, 3]
-    assert keep_lowest(score, 3, seeded()).kept.tolist() == [1, 2, 4]
-
-
-@pytest.mark.parametrize("keep", [keep_highest, keep_lowest])
-def test_ties_are_drawn_from_all_classes(keep: Callable[..., Choice]) -> None:
+@pytest.mark.parametrize("keep, expected", [(keep_highest, [0, 2, 3]), (keep_lowest, [1, 2, 4])])
+def test_the_highest_or_lowest_are_kept_and_ties_drawn_from_all_classes(keep: Callable[..., Choice],
+                                                                        expected: list[int]) -> None:
     """Of 1,000 images in order of their class, all of one score, 200 are kept."""
+    assert keep(np.array([3., 1, 2, 9, 0]), 3, seeded()).kept.tolist() == expected
     kept = keep(np.zeros(1000), 200, seeded()).kept
     assert np.bincount(kept // 100, minlength=10).min() >= 8
     assert kept.tolist() != keep(np.zeros(1000), 200, seeded(1)).kept.tolist()
@@ -89,7 +83,7 @@ def test_herding_keeps_the_nearest_of_all_classes() -> None:
 @pytest.mark.parametrize("by_class", [False, True])
 def test_distances_to_centers(name: str, center: Callable, block: int, by_class: bool,
                               monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", block)
+    monkeypatch.setattr(distances, "BLOCK_BYTES", block)
     generator = seeded()
     features = generator.normal(size=(61, 9)).astype(np.float32)
     labels = generator.choice([0, 3, 4, 1000], 61)  # gaps, and
@@ -97,7 +91,7 @@ def test_distances_to_centers(name: str, center: Callable, block: int, by_class:
     if by_class:
         labels.sort()
     plain = [np.linalg.norm(f.astype(float) - center(features[labels == c], axis=0))
-             for f, c in zip(features, labels)]
+             for f, c in zip(features, labels, strict=True)]
     assert np.allclose(distances.distances_to_centers(features, labels, name), plain, rtol=1e-6, atol=1e-12)
 
 
@@ -119,9 +113,6 @@ def test_kmeans_uses_centroids_that_lost_their_images() -> None:
     features = column(*[0] * 10, 100, 101)
     for seed in range(20):
         assert distances.distances_to_centroids(features, 3, seeded(seed)).tolist() == [0] * 12
-
-
-def test_kmeans_of_fewer_points_than_centroids() -> None:
     assert distances.distances_to_centroids(column(1, 1, 2, 2), 3, seeded()).tolist() == [0] * 4
 
 
@@ -138,7 +129,7 @@ def test_grand_is_the_gradient_of_the_last_layer() -> None:
 
     gradient = ms.grad(loss, grad_position=(0, 1))
     expected = []
-    for feature, label in zip(features, labels):
+    for feature, label in zip(features, labels, strict=True):
         parts = gradient(ms.Tensor(weight), ms.Tensor(bias), ms.Tensor(feature[None]),
                          ms.Tensor([int(label)], ms.int32))
         expected.append(math.sqrt(sum((part.asnumpy().astype(float) ** 2).sum() for part in parts)))
@@ -160,10 +151,7 @@ def test_forgetting() -> None:
     assert choice.score.tolist() == [1, 0, 3, 1, 1, 1]
     assert choice.kept.tolist() == [0, 2, 3, 4, 5]
     assert dynamics.forgetting(np.zeros(6), 1, seeded(), dynamics=record(margin=margin)).kept.tolist() == [2]
-
-
-def test_forgetting_counts_every_time() -> None:
-    margin = [[1], [-1], [1], [-1], [-1], [1], [0]]
+    margin = [[1], [-1], [1], [-1], [-1], [1], [0]]  # each time counts
     assert dynamics.forgetting(np.zeros(1), 1, seeded(), dynamics=record(margin=margin)).score.tolist() == [3]
 
 
@@ -175,11 +163,6 @@ def test_el2n(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
     assert dynamics.el2n(np.zeros(3), 2, seeded(), dynamics=run).score.tolist() == [.5, .5, .5]
     assert capsys.readouterr().out == "el2n: the run has 3 epochs, el2n_epochs 10 becomes 3\n"
-
-
-def test_area_under_the_margin_is_of_all_epochs() -> None:
-    run = record(margin=[[.5, -1, 0], [.25, -.5, 0], [.75, 0, .75]])
-    assert dynamics.ccs(np.zeros(3), 1, seeded(), dynamics=run).score.tolist() == [.5, -.5, .25]
 
 
 STRATA = record(margin=[[0] * 1 + [.51] * 5 + [1] * 14])  # images in the strata 0, 25 and 49 of 50
@@ -209,10 +192,12 @@ def test_ccs_drops_the_lowest_margins_first() -> None:
         dynamics.ccs(np.zeros(10), 1, seeded(), dynamics=run, hard_cutoff=1)
 
 
-@pytest.mark.parametrize("margin", [[-1, -.9, -.5], [.25, .25, .25]])
-def test_ccs_keeps_the_highest_margin_whatever_its_sign(margin: list[float]) -> None:
-    kept = dynamics.ccs(np.zeros(3), 3, seeded(), dynamics=record(margin=[margin]), hard_cutoff=0).kept
-    assert kept.tolist() == [0, 1, 2]
+@pytest.mark.parametrize("margins, area", [
+    ([[.5, -1, 0], [.25, -.5, 0], [.75, 0, .75]], [.5, -.5, .25]),  # the mean of all epochs
+    ([[-1, -.875, -.5]], [-1, -.875, -.5]), ([[.25, .25, .25]], [.25] * 3)])
+def test_ccs_keeps_the_highest_area_whatever_its_sign(margins: list, area: list[float]) -> None:
+    choice = dynamics.ccs(np.zeros(3), 3, seeded(), dynamics=record(margin=margins), hard_cutoff=0)
+    assert choice.kept.tolist() == [0, 1, 2] and choice.score.tolist() == area
 
 
 def test_dyn_unc_and_dual_are_means_over_windows(capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,7 +260,7 @@ def test_dual_takes_images_of_weight_0_last(capsys: pytest.CaptureFixture[str]) 
 def median_of(points: list) -> np.ndarray:
     points = np.array(points, float)
     gram = points @ points.T
-    weights = matching.geometric_median(gram.__matmul__, np.diag(gram))
+    weights = sets.geometric_median(gram.__matmul__, np.diag(gram))
     assert weights.sum() == pytest.approx(1)
     return weights @ points
 
@@ -303,43 +288,37 @@ def picks_by_definition(points: np.ndarray, number: int) -> list[int]:
     return picks
 
 
-@pytest.mark.parametrize("gram_bytes", [0, matching.GRAM_BYTES])
-@pytest.mark.parametrize("unit", [False, True])
-def test_gm_picks_by_its_definition(gram_bytes: int, unit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "GRAM_BYTES", gram_bytes)
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 1000)
-    features = seeded().gamma(1, size=(80, 6)).astype(np.float32)
+@pytest.mark.parametrize("d", [6, 100])  # fewer and more numbers than images
+@pytest.mark.parametrize("length", ["as-is", "unit"])
+def test_gm_picks_by_its_definition(d: int, length: str) -> None:
+    features = seeded().gamma(1, size=(80, d)).astype(np.float32)
     points = features.astype(float)
-    if unit:
+    if length == "unit":
         points /= np.linalg.norm(points, axis=1, keepdims=True)
     expected = picks_by_definition(points, 30)
-    assert matching.match(features, 30, unit).tolist() == expected
-    choice = matching.gm(np.zeros(80, int), 10, seeded(), features=features, gm_scope="global",
-                         gm_length="unit" if unit else "as-is")
+    assert sets.match(features, 30, length == "unit").tolist() == expected
+    choice = sets.gm(np.zeros(80, int), 10, seeded(), features=features, gm_length=length)
     assert choice.kept.tolist() == sorted(expected[:10])
 
 
 def test_gm_of_a_class_is_that_of_its_images_alone() -> None:
     features = seeded().normal(size=(30, 4)).astype(np.float32) + 1
     labels = np.arange(30) % 3 * 7
-    kept = matching.gm(labels, 12, seeded(), features=features).kept
+    kept = sets.gm(labels, 12, seeded(), features=features).kept
     for label in (0, 7, 14):
         members = np.flatnonzero(labels == label)
-        alone = matching.gm(labels[members], 4, seeded(), features=features[members]).kept
+        alone = sets.gm(labels[members], 4, seeded(), features=features[members]).kept
         assert kept[np.isin(kept, members)].tolist() == members[alone].tolist()
 
 
 def test_gm_keeps_each_class_in_proportion() -> None:
     """Of 5 + 3 + 2 images 5 are kept: 2.5 + 1.5 + 1, and one of two equal remainders by the seed."""
     features, labels = seeded().normal(size=(10, 3)).astype(np.float32), np.repeat([4, 8, 9], [5, 3, 2])
-    counts = {tuple(np.unique(labels[matching.gm(labels, 5, seeded(seed), features=features).kept],
+    counts = {tuple(np.unique(labels[sets.gm(labels, 5, seeded(seed), features=features).kept],
                               return_counts=True)[1]) for seed in range(20)}
     assert counts == {(3, 1, 1), (2, 2, 1)}
-
-
-def test_gm_of_features_without_length() -> None:
-    features = np.zeros((4, 3), np.float32)
-    assert matching.gm(np.zeros(4, int), 4, seeded(), features=features).kept.tolist() == [0, 1, 2, 3]
+    kept = sets.gm(np.zeros(4, int), 4, seeded(), features=np.zeros((4, 3), np.float32)).kept
+    assert kept.tolist() == [0, 1, 2, 3]  # features without length
 
 
 # Every method
@@ -362,7 +341,7 @@ def run(name: str, number: int, seed: int = 0, evidence: dict = EVIDENCE, labels
 @pytest.mark.parametrize("name", METHODS)
 def test_keeps_the_number_asked_for(name: str) -> None:
     settings = {"hard_cutoff": 0} if name == "ccs" else {}  # for 100 %
-    for number in (1, *(number_to_keep(N, rate) for rate in RATES)):
+    for number in (1, *(coreset_size(N, rate) for rate in RATES)):
         choice = run(name, number, **settings)
         assert choice.kept.dtype == np.int64
         assert (np.diff(choice.kept) > 0).all() and choice.kept[0] >= 0 and choice.kept[-1] < N
@@ -377,20 +356,18 @@ def test_the_default_cut_off_leaves_enough_at_the_papers_rates_but_100_percent()
     for n in range(5, 200):
         margin = record(margin=[seeded(n).random(n)])
         for rate in RATES[:-1]:
-            number = number_to_keep(n, rate)
+            number = coreset_size(n, rate)
             if number:
                 assert len(dynamics.ccs(np.zeros(n), number, seeded(), dynamics=margin).kept) == number
     with pytest.raises(BadInput):
         run("ccs", N)
 
 
-@pytest.mark.parametrize("name, settings", [("gm", {"gm_scope": "global"}), ("gm", {"gm_length": "as-is"}),
-                                            ("moderate", {"center": "mean"}), ("herding", {"center": "mean"}),
-                                            ("el2n", {"el2n_epochs": 1}), ("ccs", {"hard_cutoff": 0.5})])
-def test_settings_change_the_coreset(name: str, settings: dict) -> None:
-    other = run(name, 20, **settings).kept
-    assert len(other) == 20
-    assert other.tolist() != run(name, 20).kept.tolist()
+@pytest.mark.parametrize("name, setting", [
+    ("gm", {"gm_length": "as-is"}), ("moderate", {"center": "mean"}), ("herding", {"center": "mean"}),
+    ("el2n", {"el2n_epochs": 1}), ("ccs", {"hard_cutoff": 0.5})])
+def test_settings_change_the_coreset(name: str, setting: dict) -> None:
+    assert run(name, 20, **setting).kept.tolist() != run(name, 20).kept.tolist()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -400,51 +377,26 @@ def test_one_seed_one_coreset(name: str) -> None:
     assert differ == (name in ("random", "forgetting", "selfsup", "ccs", "dual"))
 
 
-def on_disk(folder: Path, evidence: dict) -> dict:
-    """The same arrays, memory-mapped."""
-    for need, array in evidence.items():
-        np.save(folder / f"{need}.npy", array)
-    return {need: np.load(folder / f"{need}.npy", mmap_mode="r") for need in evidence}
+# Blocks and memory
 
-
-@pytest.mark.parametrize("name", METHODS)
-def test_memory_maps_give_the_same(name: str, tmp_path: Path) -> None:
-    mapped, plain = run(name, 20, evidence=on_disk(tmp_path, EVIDENCE)), run(name, 20)
-    assert mapped.kept.tolist() == plain.kept.tolist()
-    assert type(mapped.kept) is np.ndarray
-    if plain.score is not None:
-        assert type(mapped.score) is np.ndarray and (mapped.score == plain.score).all()
-
-
-# More features than memory
-
-ORDERS = {"mixed": LABELS, "by class": np.sort(LABELS), "two runs of a class": np.sort(LABELS) * 7 % 12,
-          "one class": np.zeros(N, int)}
+ORDERS = {"mixed": LABELS, "by class": np.sort(LABELS), "one class": np.zeros(N, int)}
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("resident", [1, 15 * EVIDENCE["features"][0].nbytes, N * 5 * 4])
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
-def test_no_order_and_no_memory_change_the_choice(name: str, resident: int, order: str, tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory for no class, for some of them together but not for the largest, and for all."""
+def test_small_blocks_give_the_same(name: str, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run(name, 20, labels=ORDERS[order])
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 300)
-    monkeypatch.setattr(matching, "GRAM_BYTES", 8 * 15 ** 2)
+    for module in (pieces, distances):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 300)
     small_blocks = run(name, 20, labels=ORDERS[order])
-    monkeypatch.setattr(arrays, "RESIDENT_BYTES", resident)
-    mapped = run(name, 20, labels=ORDERS[order], evidence=on_disk(tmp_path, EVIDENCE))
-    assert mapped.kept.tolist() == small_blocks.kept.tolist() == plain.kept.tolist()
+    assert small_blocks.kept.tolist() == plain.kept.tolist()
     if plain.score is not None:
-        assert mapped.score.tobytes() == small_blocks.score.tobytes()
-        assert np.allclose(mapped.score, plain.score, rtol=1e-5)  # float32 sums of other blocks
+        assert np.allclose(small_blocks.score, plain.score, rtol=1e-5)  # float32 sums of other blocks
 
 
 @pytest.mark.parametrize("name", ["moderate", "herding", "grand", "gm"])
-def test_mixed_images_are_chosen_as_those_in_order(name: str, tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 15 * EVIDENCE["features"][0].nbytes)
-    mixed = run(name, 20, evidence=on_disk(tmp_path, EVIDENCE))
+def test_mixed_images_are_chosen_as_those_in_order(name: str) -> None:
+    mixed = run(name, 20)
     ids = np.argsort(LABELS, kind="stable")
     in_order = run(name, 20, labels=LABELS[ids], evidence={
         need: array[ids] for need, array in EVIDENCE.items() if need != "dynamics"})
@@ -453,59 +405,15 @@ def test_mixed_images_are_chosen_as_those_in_order(name: str, tmp_path: Path,
         assert in_order.score.tobytes() == mixed.score[ids].tobytes()
 
 
-def test_classes_go_together_as_they_lie_in_the_file() -> None:
-    classes = [np.arange(first, last) for first, last in [(7, 9), (9, 15), (0, 3), (3, 5), (5, 7)]]
-    assert pieces.groups(classes, 5) == [[2, 3], [4, 0], [1]]
-
-
-@pytest.mark.parametrize("order, copies", [("by class", []), ("mixed", [[0, 3, 4], [8, 11]])])
-def test_only_mixed_classes_are_copied(order: str, copies: list, tmp_path: Path,
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for all that fit together."""
-    labels, copied, copy_rows = np.array([0, 3, 4, 8, 11])[np.arange(N) % 5], [], pieces.copy_rows
-    if order == "by class":
-        labels.sort()
-    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 45 * EVIDENCE["features"][0].nbytes)
-    monkeypatch.setattr(pieces, "copy_rows", lambda array, ids, out: copied.append(
-        np.unique(labels[ids]).tolist()) or copy_rows(array, ids, out))
-    run("moderate", 20, labels=labels, evidence=on_disk(tmp_path, EVIDENCE))
-    assert copied == copies
-
-
-def resident_bytes(array: np.memmap) -> int:
-    """Of its file, what is resident in this process."""
-    [size] = [lines[lines.index("Rss:") + 1] for lines in
-              (mapping.split() for mapping in Path("/proc/self/smaps").read_text().split("VmFlags"))
-              if str(array.filename) in lines]
-    return int(size) * 1024
-
-
-@pytest.mark.parametrize("name, classes, by_class", [
-    *[(name, 20, False) for name, method in METHODS.items() if method.needs],
-    *[(name, *layout) for name in ("moderate", "gm")
-      for layout in [(20, True), (2, False), (2, True), (1, True)]]])
-def test_memory_does_not_grow_with_the_files(name: str, classes: int, by_class: bool, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of 8 MB and 1 MiB for them: two of twenty classes fit in, but none of two."""
-    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 2 ** 20)
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 2 ** 17)
-    monkeypatch.setattr(matching, "GRAM_BYTES", 2 ** 15)
-    n = 500
-    evidence = {"features": np.ones((n, 4096), np.float32), "logits": np.ones((n, 4000), np.float32),
-                "dynamics": np.ones((2700, 3, n), np.float16)}
-    evidence["features"] += seeded().random(n, np.float32)[:, None]
-    labels = np.arange(n) % classes
-    if by_class:
-        labels.sort()
-    evidence = on_disk(tmp_path, {need: evidence[need] for need in METHODS[name].needs})
-    tracemalloc.start()
-    try:
-        run(name, 4, evidence=evidence, labels=labels)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 3 * arrays.RESIDENT_BYTES
-    assert sum(map(resident_bytes, evidence.values())) < 3 * arrays.RESIDENT_BYTES
+def test_distances_of_large_features_do_not_overflow() -> None:
+    """Squares of 1e25 are beyond float32's range."""
+    features, labels = column(0, 3, 4, 5, 100) * np.float32(1e25), np.zeros(5, int)
+    choice = distances.moderate(labels, 2, seeded(), features=features)
+    assert choice.kept.tolist() == [0, 3] and np.allclose(choice.score, np.array([4, 1, 0, 1, 96]) * 1e25)
+    assert np.isfinite(distances.distances_to_centers(features, labels, "mean")).all()
+    assert sets.gm(labels, 2, seeded(), features=features + np.float32(1e25)).kept.tolist() == [0, 1]
+    with pytest.raises(BadInput, match="features: too large for float32 products"):
+        distances.selfsup(np.arange(5) % 2, 2, seeded(), features=features)
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -513,7 +421,8 @@ def test_memory_does_not_grow_with_the_files(name: str, classes: int, by_class: 
 def test_memory_is_a_part_of_what_it_reads(name: str, by_class: bool,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty classes, blocks of 64 KiB: neither all features nor all dynamics are copied."""
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 2 ** 16)
+    for module in (pieces, distances):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 2 ** 16)
     n = 4000
     evidence = {"features": np.ones((n, 512), np.float32), "logits": np.ones((n, 20), np.float32),
                 "dynamics": np.ones((200, 3, n), np.float16)}
@@ -534,19 +443,19 @@ def test_memory_is_a_part_of_what_it_reads(name: str, by_class: bool,
 def test_the_table_says_what_the_function_takes(name: str) -> None:
     method = METHODS[name]
     parameters = inspect.signature(method.choose).parameters.values()
-    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["labels", "number", "generator"]
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["labels", "size", "generator"]
     assert {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} == {
         **dict.fromkeys(method.needs, inspect.Parameter.empty),
         **{key: setting.default for key, setting in method.settings.items()}}
     for setting in method.settings.values():
-        assert setting.parse(str(setting.default)) == setting.default
-        assert not setting.choices or setting.default in setting.choices
+        assert setting.default in setting.choices if setting.choices else (
+            setting.low <= setting.default <= setting.high)
 
 
 def test_readmes_example_of_a_new_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    def least_confident(labels, number, generator, *, dynamics):
+    def least_confident(labels, size, generator, *, dynamics):
         """Keep the images whose label had the lowest mean probability over the training run."""
-        return keep_lowest(mean_over_epochs(dynamics, 0), number, generator)
+        return keep_lowest(mean_over_epochs(dynamics, 0), size, generator)
 
     monkeypatch.setitem(methods.METHODS, "least-confident", Method(least_confident, needs=("dynamics",)))
     probability = [[.5, .1, .9, .2], [.5, .3, .1, .2]]

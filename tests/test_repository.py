@@ -9,8 +9,8 @@ import pytest
 import compare
 import selection
 import train
+from comparison import tables
 from forks import ROOT, Forks
-from utils import tables
 
 WIDTH = 110
 DOCUMENTS = [ROOT / "README.md", *sorted(path for folder in ("docs", "robust", "tests")
@@ -123,7 +123,7 @@ def test_readmes_other_differences_are_those_of_the_runs(name: str, column: str,
 
 
 def test_lines_are_not_too_long() -> None:
-    folders = (".", "datasets", "imgs", "methods", "models", "robust", "tests", "utils")
+    folders = (".", "comparison", "datasets", "imgs", "methods", "models", "robust", "tests", "utils")
     files = [path for folder in folders for path in (ROOT / folder).iterdir()
              if path.suffix in (".py", ".sh")]
     assert {"train.py", "options.py", "gradients.py", "environment.sh"} < {path.name for path in files}

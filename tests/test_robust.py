@@ -1,6 +1,7 @@
 """Corruptions, label noise and attacks as functions, against OpenCV, Pillow and PyTorch."""
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mindspore as ms
@@ -14,16 +15,18 @@ from datasets.images import Split
 from methods import METHODS
 from models.layers import classifier, fold_batchnorm, pool
 from robust import attacks, options
-from robust.attacks import ATTACKS, Attack, Budget
+from robust.attacks import ATTACKS, Attack
 from robust.corruptions import BLUR_TAPS, CLEAN, CORRUPTIONS, choose_kinds, corrupt
 from robust.labels import flip_labels
 from test_models import golden, seeded
 from utils.device import random_stream
-from utils.files import BadInput
-from utils.options import fraction
+from utils.errors import BadInput
+from utils.options import Number, fraction
 from weights import make_pixels
 
 SIDES = (32, 64)
+LABELS = np.arange(50_000) % 100
+ATTACK = Attack("GSA", "small", Path("x.pth"))
 
 
 def apply(name: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -31,25 +34,19 @@ def apply(name: str, images: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_motion_blur_agrees_with_opencv(side: int) -> None:
+def test_motion_blur_and_its_kernel_agree_with_opencv(side: int) -> None:
     expected = golden("scenes")[f"blurred_{side}"]
     difference = np.abs(apply("motion blur", make_pixels(len(expected), side)).astype(int) - expected)
     assert difference.max() <= 3 and difference.mean() < 0.01
+    kernel = np.zeros((15, 15))
+    kernel[7:9] = np.array(BLUR_TAPS) / 1024 / 15
+    assert golden("scenes")["kernel"] == pytest.approx(kernel, abs=1e-12)
 
 
-def test_motion_blurs_kernel_is_opencvs() -> None:
-    expected = np.zeros((15, 15))
-    expected[7:9] = np.array(BLUR_TAPS) / 1024 / 15
-    assert golden("scenes")["kernel"] == pytest.approx(expected, abs=1e-12)
-
-
-def test_motion_blur_stretches_each_image_to_the_whole_range() -> None:
+def test_motion_blur_stretches_each_image_to_the_whole_range_and_makes_one_of_one_value_black() -> None:
     images = 100 + make_pixels(4, 32) // 10
     blurred = apply("motion blur", images)
     assert blurred.min((1, 2, 3)).tolist() == [0] * 4 and blurred.max((1, 2, 3)).tolist() == [255] * 4
-
-
-def test_motion_blur_makes_an_image_of_one_value_black() -> None:
     assert not apply("motion blur", np.full((2, 32, 32, 3), 77, np.uint8)).any()
 
 
@@ -86,17 +83,11 @@ def test_gaussian_noise_is_clipped_and_does_not_wrap() -> None:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_corruptions_take_one_image_or_a_stack(name: str) -> None:
+def test_corruptions_take_one_image_or_a_stack_and_leave_it(name: str) -> None:
     images = make_pixels(2, 32)
     stack, one = apply(name, images), apply(name, images[0])
     assert stack.dtype == one.dtype == np.uint8 and stack.shape == images.shape
     assert (one == stack[0]).all() and (stack != images).any((1, 2, 3)).all()
-
-
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_corruptions_leave_what_they_are_given(name: str) -> None:
-    images = make_pixels(2, 32)
-    apply(name, images)
     assert (images == make_pixels(2, 32)).all()
 
 
@@ -106,12 +97,14 @@ def test_each_corruption_gets_its_fraction_of_the_images(images: int, rate: floa
     names, counts = np.unique(choose_kinds(images, rate, seed=1), return_counts=True)
     clean = {CLEAN: images - 5 * each} if images > 5 * each else {}
     corrupted = dict.fromkeys(CORRUPTIONS, each) if each else {}
-    assert dict(zip(names.tolist(), counts.tolist())) == clean | corrupted
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == clean | corrupted
 
 
-def test_which_images_are_corrupted_follows_from_the_seed() -> None:
-    first, again, other = (choose_kinds(1000, 0.06, seed) for seed in (1, 1, 2))
-    assert (first == again).all() and (first != other).any()
+def test_which_images_are_corrupted_and_mislabelled_follows_from_the_seed() -> None:
+    for draw in (lambda seed: choose_kinds(1000, 0.06, seed),
+                 lambda seed: flip_labels(LABELS, 100, 0.2, seed)[0]):
+        first, again, other = map(draw, (1, 1, 2))
+        assert (first == again).all() and (first != other).any()
 
 
 @pytest.mark.parametrize("seed", [0, 42])
@@ -123,71 +116,30 @@ def test_a_random_selection_by_the_same_seed_is_independent(seed: int) -> None:
         assert marks[kept].mean() == pytest.approx(0.2, abs=0.02), kind
 
 
-@pytest.mark.parametrize("text", ["0.21", "-0.1", "nan", "much"])
-def test_fractions_that_do_not_fit_five_corruptions_are_refused(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="from 0 to"):
-        options.fraction_of_each(text)
-
-
-def test_corrupt_changes_the_chosen_images_alone() -> None:
-    images = make_pixels(40, 32)
-    kinds = choose_kinds(40, 0.1, seed=3)
-    changed = (corrupt(images, kinds, seed=3) != images).any((1, 2, 3))
-    assert (changed == (kinds != CLEAN)).all()
-
-
-def test_the_seed_changes_the_noise_alone() -> None:
-    images = make_pixels(40, 32)
-    kinds = choose_kinds(40, 0.1, seed=3)
-    first, again, other = (corrupt(images, kinds, seed) for seed in (3, 3, 4))
-    assert (first == again).all() and ((first != other).any((1, 2, 3)) == (kinds == "gaussian")).all()
-
-
-def test_an_image_becomes_what_its_kind_says() -> None:
-    images = make_pixels(40, 32)
-    kinds = choose_kinds(40, 0.1, seed=3)
-    corrupted = corrupt(images, kinds, seed=3)
+def test_an_image_becomes_what_its_kind_says_and_noise_follows_from_the_seed() -> None:
+    images, kinds = make_pixels(40, 32), choose_kinds(40, 0.1, seed=3)
+    corrupted, again, other = (corrupt(images, kinds, seed) for seed in (3, 3, 4))
+    assert ((corrupted != images).any((1, 2, 3)) == (kinds != CLEAN)).all()
     for name in CORRUPTIONS.keys() - {"gaussian"}:
         assert (corrupted[kinds == name] == apply(name, images[kinds == name])).all(), name
+    assert (corrupted == again).all()
+    assert ((corrupted != other).any((1, 2, 3)) == (kinds == "gaussian")).all()
 
 
-LABELS = np.arange(50_000) % 100
-
-
-def test_label_noise_marks_what_it_changes() -> None:
+def test_label_noise_changes_its_rate_of_the_labels_to_uniform_other_ones() -> None:
     noisy, changed = flip_labels(LABELS, 100, 0.2, seed=5)
     assert ((noisy != LABELS) == changed).all() and noisy.dtype == np.int64 and changed.dtype == bool
-
-
-def test_label_noise_changes_its_rate_of_the_labels() -> None:
-    changed = flip_labels(LABELS, 100, 0.2, seed=5)[1]
     assert abs(changed.sum() - 10_000) < 4 * np.sqrt(50_000 * 0.2 * 0.8)
-
-
-def test_label_noise_draws_the_other_labels_uniformly() -> None:
-    noisy, changed = flip_labels(LABELS, 100, 0.2, seed=5)
     shifts = np.bincount((noisy - LABELS)[changed] % 100, minlength=100)
     assert shifts[0] == 0 and np.abs(shifts[1:] - changed.sum() / 99).max() < 5 * np.sqrt(changed.sum() / 99)
     assert 0 <= noisy.min() and noisy.max() < 100
+    assert not flip_labels(LABELS, 100, 0, seed=5)[1].any() and flip_labels(LABELS, 100, 1, seed=5)[1].all()
 
 
 def test_label_noise_of_the_first_classes_stays_among_them() -> None:
     noisy, changed = flip_labels(LABELS, 20, 0.2, seed=5)
     assert not changed[LABELS >= 20].any() and (noisy[LABELS < 20] < 20).all()
     assert changed[LABELS < 20].mean() == pytest.approx(0.2, abs=0.02)
-
-
-def test_label_noise_follows_from_the_seed() -> None:
-    first, again, other = (flip_labels(LABELS, 100, 0.2, seed)[0] for seed in (5, 5, 6))
-    assert (first == again).all() and (first != other).any()
-
-
-@pytest.mark.parametrize("rate", [0, 1])
-def test_label_noise_of_none_or_all(rate: int) -> None:
-    assert (flip_labels(LABELS, 100, rate, seed=5)[1] == bool(rate)).all()
-
-
-def test_label_noise_needs_another_label() -> None:
     with pytest.raises(BadInput, match="no other label"):
         flip_labels(np.zeros(3, int), 1, 0.2, seed=5)
 
@@ -197,10 +149,13 @@ def test_fractions(text: str, value: float) -> None:
     assert fraction(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "2", "-1/255", "nan", "1/0", "1/2/3", "a"])
-def test_fractions_that_are_none(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError):
-        fraction(text)
+@pytest.mark.parametrize("parse, text", [
+    *((fraction, text) for text in ("", "2", "-1/255", "nan", "1/0", "1/2/3", "a")),
+    *((options.rate_of_each, text) for text in ("0.21", "-0.1", "nan", "much"))])
+def test_fractions_that_are_none_and_those_that_five_corruptions_cannot_have_are_refused(
+        parse: Number, text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"from 0 on up to {parse.high:g}"):
+        parse(text)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +178,7 @@ def test_gradients_signs_are_pytorchs(signs: attacks.GradientSign, name: str, la
 
 def test_gsa_is_one_step_along_pytorchs_gradient(signs: attacks.GradientSign) -> None:
     images, gradient = make_pixels(4, 32), golden("scenes")["gradient_predicted"]
-    attacked = attacks.gsa(signs, images, np.zeros(4, np.int32), Budget(), np.random.default_rng(0))
+    attacked = attacks.gsa(signs, images, np.zeros(4, np.int32), ATTACK, np.random.default_rng(0))
     expected = np.clip(images + 8 * np.sign(gradient), 0, 255)
     clear = np.abs(gradient) > 1e-3
     assert (attacked[clear] == expected[clear]).all()
@@ -239,7 +194,7 @@ def outwards(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def test_attacks_use_eps_and_stay_within_it(attack: str, eps: float, levels: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     images[0], images[1] = 0, 255
-    attacked = ATTACKS[attack](outwards, images, np.zeros(20, np.int32), Budget(eps=eps),
+    attacked = ATTACKS[attack](outwards, images, np.zeros(20, np.int32), replace(ATTACK, eps=eps),
                                np.random.default_rng(1))
     assert attacked.dtype == np.uint8 and np.abs(attacked.astype(int) - images).max() == levels
 
@@ -255,21 +210,23 @@ def test_attacks_truncate_and_stay_within_eps(value: float, clean: int, eps: flo
 
 def test_pgd_starts_anywhere_within_eps_by_seed() -> None:
     images = np.full((2, 32, 32, 3), 100, np.uint8)
-    first, again, other = (attacks.pgd(lambda x, _: np.zeros_like(x), images, np.zeros(2), Budget(),
+    first, again, other = (attacks.pgd(lambda x, _: np.zeros_like(x), images, np.zeros(2), ATTACK,
                                        np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert (first == again).all() and (first != other).any()
     assert np.unique(first).tolist() == list(range(92, 108))
 
 
 def test_pgd_is_against_the_images_labels_and_gsa_is_not() -> None:
-    labels, seen = np.arange(4, dtype=np.int32), {}
-    for name in ATTACKS:
-        def sign(images: np.ndarray, used: np.ndarray) -> np.ndarray:
-            seen.setdefault(name, []).append(used.tolist())
-            return np.zeros_like(images)
+    labels, seen = np.arange(4, dtype=np.int32), []
 
-        ATTACKS[name](sign, make_pixels(4, 32), labels, Budget(steps=3), np.random.default_rng(0))
-    assert seen == {"PGD": [[0, 1, 2, 3]] * 3, "GSA": [[attacks.PREDICTED] * 4]}
+    def sign(images: np.ndarray, used: np.ndarray) -> np.ndarray:
+        seen.append(used.tolist())
+        return np.zeros_like(images)
+
+    for name in ("PGD", "GSA"):
+        ATTACKS[name](sign, make_pixels(4, 32), labels, replace(ATTACK, steps=3),
+                      np.random.default_rng(0))
+    assert seen == [[0, 1, 2, 3]] * 3 + [[attacks.PREDICTED] * 4]
 
 
 class Small(nn.Cell):
@@ -300,10 +257,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Cell, DataSet]
 
 
 def batches(trained: tuple[nn.Cell, DataSet], images: int, name: str, batch_size: int,
-            first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            first: int = 0) -> Iterator[dict[str, np.ndarray]]:
     network, data = trained
     split = Split(data.test.images[:images], data.test.labels[:images])
-    attack = Attack(name, Budget(), "small", Path("x.pth"), "CPU", batch_size, seed=0)
+    attack = replace(ATTACK, name=name, batch_size=batch_size, seed=0)
     return attacks.attacked_batches(network, data, split, attack, first)
 
 
@@ -313,7 +270,7 @@ def accuracies(trained: tuple[nn.Cell, DataSet]) -> dict[str, float]:
     network, data = trained
     right = {}
     for attack in ATTACKS:
-        correct = np.concatenate([correct for _, correct in batches(trained, 200, attack, 100)])
+        correct = np.concatenate([batch["correct"] for batch in batches(trained, 200, attack, 100)])
         right["clean"], right[attack] = correct.mean(axis=0)
     images, labels = data.test.images[:200], data.test.labels[:200]
     noise = np.random.default_rng(0).choice([-8, 8], images.shape)
@@ -328,12 +285,12 @@ def test_pgd_beats_gsa_beats_noise(accuracies: dict[str, float]) -> None:
 
 
 def test_an_attacks_last_batch_is_as_the_others(trained: tuple[nn.Cell, DataSet]) -> None:
-    five, eight = ([pixels for pixels, _ in batches(trained, 10, "GSA", size)] for size in (5, 8))
+    five, eight = ([batch["images"] for batch in batches(trained, 10, "GSA", size)] for size in (5, 8))
     assert [len(pixels) for pixels in eight] == [8, 2]
     assert (np.concatenate(five) == np.concatenate(eight)).mean() > 0.99  # but for gradients near zero
 
 
-def test_an_attack_that_goes_on_gives_the_same_images(trained: tuple[nn.Cell, DataSet]) -> None:
-    whole = [pixels for pixels, _ in batches(trained, 10, "PGD", 4)]
-    rest = [pixels for pixels, _ in batches(trained, 10, "PGD", 4, first=1)]
-    assert len(rest) == 2 and all((one == other).all() for one, other in zip(whole[1:], rest))
+def test_a_resumed_attack_gives_the_same_images(trained: tuple[nn.Cell, DataSet]) -> None:
+    whole = [batch["images"] for batch in batches(trained, 10, "PGD", 4)]
+    rest = [batch["images"] for batch in batches(trained, 10, "PGD", 4, first=1)]
+    assert len(rest) == 2 and all((one == other).all() for one, other in zip(whole[1:], rest, strict=True))

@@ -1,5 +1,4 @@
 """The documented commands, each in a Python of its own, on a small set in the official layout."""
-import csv
 import json
 import os
 import pickle
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import CLASSES, SMALL, TEST, TRAIN, TRAINED
+from conftest import CLASSES, SMALL, TEST, TRAIN, TRAINED, contents, log
 from forks import ROOT
 from models.checkpoint import load_checkpoint
 from two_layers import NAME
@@ -27,7 +26,6 @@ OPTIONS = ("--dataset", "CIFAR100", "--data", "data", "--arch", "resnet20", "--e
 COMMANDS = (("train.py", *OPTIONS),
             ("selection.py", "--dataset", "CIFAR100", "--ckpt", f"{BASE}/best.pth", "--rate", "0.2"),
             ("train.py", *OPTIONS, "--prune", "index/CIFAR100.bin"))
-TIMES = ("train_seconds", "test_seconds", "images_per_second")
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +41,19 @@ def work(tmp_path_factory: pytest.TempPathFactory, cifar: Path) -> Path:
     return folder
 
 
-def log(folder: Path) -> list[dict]:
-    with open(folder / "log.csv") as file:
-        return list(csv.DictReader(file))
-
-
 def test_the_base_run_writes_these_files_and_the_coreset_run_leaves_them_alone(work: Path) -> None:
     run = {"args.json", "best.pth", "last.pth", "log.csv"}
     kept = {"best.features.npy", "best.features.json", "best.logits.npy"}
     assert {path.name for path in (work / BASE).iterdir()} == {*run, *kept, "dynamics.npy",
                                                               "coreset-moderate-0.2"}
     assert {path.name for path in (work / BASE / "coreset-moderate-0.2").iterdir()} == run
+    assert not [path for path in work.rglob("*") if path.name.startswith(".") or ".tmp" in path.name]
 
 
-def test_the_log_has_a_row_an_epoch(work: Path) -> None:
+def test_the_log_has_a_row_per_epoch_and_args_json_the_options(work: Path) -> None:
     rows = log(work / BASE)
     assert tuple(rows[0]) == COLUMNS
     assert [row["epoch"] for row in rows] == ["1", "2"] and [row["lr"] for row in rows] == ["0.1", "0.02"]
-
-
-def test_args_json_has_options_and_versions(work: Path) -> None:
     args = json.loads((work / BASE / "args.json").read_text())
     assert args["arch"] == "resnet20" and args["seed"] == 42
     assert args["versions"]["mindspore"] == ms.__version__
@@ -82,29 +73,19 @@ def test_output_is_plain_lines(work: Path) -> None:
     assert "\r" not in text
 
 
-def test_the_index_drops_what_is_not_in_the_middle(work: Path) -> None:
+def test_the_index_drops_what_is_not_in_the_middle_and_has_manifest_and_picture(work: Path) -> None:
     drop = pickle.loads((work / "index/CIFAR100.bin").read_bytes())
     scores = np.load(work / "index/CIFAR100.scores.npy")
     kept = np.delete(scores, drop)
     assert drop.dtype == np.int64 and len(kept) == 40
     assert (np.sort(scores)[80:120] == np.sort(kept)).all()
-
-
-def test_the_manifest_says_where_the_index_comes_from(work: Path) -> None:
     manifest = json.loads((work / "index/CIFAR100.json").read_text())
     expected = {"dataset": "CIFAR100", "method": "moderate", "rate": 0.2, "center": "median", "images": TRAIN,
                 "kept": 40, "dropped": 160, "arch": "resnet20", "image_size": 32,
                 "checkpoint": f"{BASE}/best.pth"}
     assert {name: manifest[name] for name in expected} == expected
-
-
-def test_the_picture_shows_histogram_and_images(work: Path) -> None:
     picture = Image.open(work / "index/CIFAR100.png")
     assert picture.size[0] > 600 and len(picture.getcolors(10 ** 6)) > 100
-
-
-def test_nothing_temporary_is_left(work: Path) -> None:
-    assert not [path for path in work.rglob("*") if path.name.startswith(".") or ".tmp" in path.name]
 
 
 # The same commands again
@@ -122,20 +103,12 @@ def again(cifar: Path, trained: Path, script, tmp_path: Path) -> tuple[Path, Cal
     return run, train_again
 
 
-def without_times(run: Path) -> list[dict]:
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in log(run)]
-
-
 def test_one_seed_gives_the_same_bytes(trained: Path, again: tuple) -> None:
     run, train_again = again
     train_again()
-    assert without_times(run) == without_times(trained)
+    assert log(run, times=False) == log(trained, times=False)
     for name in ("best.pth", "last.pth", "dynamics.npy"):
         assert (run / name).read_bytes() == (trained / name).read_bytes(), name
-
-
-def test_another_seed_gives_another_network(trained: Path, again: tuple) -> None:
-    run, train_again = again
     train_again("--seed", 1)
     assert [row["train_loss"] for row in log(run)] != [row["train_loss"] for row in log(trained)]
 
@@ -144,22 +117,15 @@ def test_the_files_of_an_earlier_run_are_moved_to_a_dated_folder(trained: Path, 
     run, train_again = again
     said = train_again("--save", "False")
     dated = run.parents[2] / re.search("moved the files of an earlier run to (.*)", said)[1]
-    assert {path.name: path.read_bytes() for path in dated.iterdir()} == {
-        path.name: path.read_bytes() for path in trained.iterdir()}
+    assert contents(dated) == contents(trained)
     assert {path.name for path in run.iterdir()} == {"args.json", "dynamics.npy", "log.csv", dated.name}
 
 
-def test_eval_freq_leaves_epochs_untested_but_the_last(again: tuple) -> None:
+def test_smaller_images_train_and_eval_freq_leaves_epochs_untested_but_the_last(again: tuple) -> None:
     run, train_again = again
-    train_again("--eval_freq", 2)
+    train_again("--image_size", 8, "--eval_freq", 2)
+    assert json.loads((run / "args.json").read_text())["image_size"] == 8
     assert [row["test_acc"] == "" for row in log(run)] == [True, False, False]
-
-
-@pytest.mark.parametrize("size", [16, 8])
-def test_smaller_images_train(again: tuple, size: int) -> None:
-    run, train_again = again
-    train_again("--image_size", size)
-    assert json.loads((run / "args.json").read_text())["image_size"] == size
 
 
 def test_a_run_that_diverges_stops(cifar: Path, script, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 import pickle
 import re
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -17,15 +19,16 @@ import selection
 from conftest import CLASSES, SMALL, TRAIN
 from datasets import SOURCES, DataSet
 from datasets.images import Split
-from datasets.index import coreset_name, read_index
+from forks import Forks
 from methods import METHODS
 from methods.distances import moderate
-from methods.evidence import features_and_logits
 from models.checkpoint import save_checkpoint
+from models.evidence import features_and_logits
 from test_arrays import Payload
 from test_models import golden, seeded
 from two_layers import FEATURES, NAME
 from utils.files import locked
+from utils.index import coreset_name, read_index
 from weights import make_batch
 
 RUN = Path("ckpt/CIFAR100", NAME)
@@ -100,7 +103,7 @@ def test_a_method_after_three_epochs(select, work: Path, method: str) -> None:
     assert drop.dtype == np.int64 and len(set(drop)) == len(drop) == 160
     counts = np.bincount(np.delete(LABELS, drop), minlength=CLASSES)
     assert manifest["kept_by_class"] == counts.tolist()
-    assert re.search(f"kept 40 of 200 images, {min(counts)} .* to {max(counts)} .* of a class; ids to drop "
+    assert re.search(f"kept 40 of 200 images, {min(counts)} .* to {max(counts)} .* per class; ids to drop "
                      f"in {index.relative_to(work)}", result.stdout)
     assert (manifest["method"], manifest["rate"]) == (method, 0.2)
     assert {name: manifest[name] for name in METHODS[method].settings} == {
@@ -232,6 +235,18 @@ def test_in_a_locked_folder_features_are_kept_beside_the_index(select, work: Pat
         assert "using the features in index/CIFAR100.features.npy" in select("--rate", 0.4).stdout
 
 
+def test_the_index_folder_is_not_locked_during_the_feature_pass(work: Path, forks: Forks, select) -> None:
+    """The process stops itself when it is about to write features; another selection is made meanwhile."""
+    stop = {"places": str(work / "places"), "change": "open .best.features.npy", "signal": signal.SIGSTOP}
+    waiting = forks.start(work, "selection.py", "--ckpt", RUN / "best.pth", "--rate", 0.2, stop=stop)
+    while "T (stopped)" not in Path(f"/proc/{waiting.pid}/status").read_text():
+        time.sleep(0.01)
+    select("--method", "random")
+    waiting.send_signal(signal.SIGCONT)
+    assert waiting.finish().returncode == 0, waiting.err
+    assert {"CIFAR100.bin", "CIFAR100-random.bin"} < files(work / "index")
+
+
 def objects(path: Path) -> None:
     np.save(path, np.array([Payload()], object), allow_pickle=True)
 
@@ -342,12 +357,28 @@ def test_embeddings_or_labels_that_do_not_fit_are_refused(script, embeddings: Pa
     assert files(embeddings) == {"mine.npy", "labels.npy"}
 
 
-# Numbers
-
-def test_a_class_without_kept_images_is_the_smallest() -> None:
+def test_a_class_without_kept_images_counts_0() -> None:
     task = selection.Task("x", np.array([3, 3, 8, 8, 8]), None, {})
-    choice = selection.Choice(np.array([0, 1]))
-    assert selection.per_class(task, choice) == "0 (8) to 2 (3) of a class"
+    names, counts = selection.kept_by_class(task, selection.Choice(np.array([0, 1])))
+    assert (names, counts.tolist()) == (["3", "8"], [2, 0])
+
+
+def test_it_says_how_much_of_a_coreset_is_mislabelled(script, work: Path) -> None:
+    data = shutil.copytree(work / "data", work / "noisy")
+    (data / "noisy").mkdir()
+    noisy = np.where(np.arange(TRAIN) % 4 == 0, (LABELS + 1) % CLASSES, LABELS)
+    np.save(data / "noisy/cifar.npy", noisy)
+    for more in ((), ("--classes", 3)):
+        result = script("selection.py", work, "--dataset", "CIFAR100N", "--data", "noisy", "--method",
+                        "random", "--rate", 0.2, *more)
+        assert result.returncode == 0, result.stderr
+        drop, manifest = read(work / "index/CIFAR100N-random.bin")
+        ids = np.flatnonzero(noisy < 3) if more else np.arange(TRAIN)
+        wrong = (noisy != LABELS)[ids]
+        kept = np.isin(ids, drop, invert=True)
+        assert manifest["perturbed_percent"] == 100 * wrong.mean()
+        assert manifest["kept_perturbed_percent"] == pytest.approx(100 * wrong[kept].mean())
+        assert f"{100 * wrong[kept].mean():.1f} % of the coreset are mislabelled" in result.stdout
 
 
 # The first classes of a data set

@@ -1,5 +1,4 @@
 """Runs that are killed, interrupted, resumed, out of disk, in one another's way."""
-import csv
 import hashlib
 import json
 import os
@@ -18,28 +17,17 @@ import numpy as np
 import pytest
 
 import train
-from conftest import SMALL, TRAIN, TRAINED, random_data
+from conftest import SMALL, TRAIN, TRAINED, contents, log, random_data
 from datasets import Recipe
 from forks import Forks, Run
 from models.checkpoint import load_checkpoint
-from two_layers import FEATURES, NAME, TwoLayers
-from utils.files import BadInput, locked, replacing
+from two_layers import NAME, TwoLayers
+from utils.errors import BadInput
+from utils.files import locked, replacing
+from utils.runs import COLUMNS
 
-TIMES = ("train_seconds", "test_seconds", "images_per_second")
 RUN = Path("CIFAR100", NAME)
-
-
-def log(folder: Path) -> list[dict]:
-    """The rows of a run's log.csv without the times; none where there is no log yet."""
-    if not (folder / "log.csv").exists():
-        return []
-    with open(folder / "log.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if name not in TIMES}
-                for row in csv.DictReader(file)]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+LONG = (*SMALL, "--epoch", 10_000)
 
 
 def wait_until(happens: Callable[[], bool], run: Run) -> None:
@@ -53,7 +41,7 @@ def check_whole(folder: Path) -> None:
     for path in folder.glob("*.pth"):
         assert load_checkpoint(path)
     for row in log(folder):
-        assert len(row) == 6 and None not in row.values()
+        assert tuple(row) == COLUMNS and None not in row.values()
     if (folder / "args.json").exists():
         json.loads((folder / "args.json").read_text())
     if (folder / "dynamics.npy").exists() and (folder / "last.pth").exists():
@@ -72,14 +60,12 @@ FIRST_EPOCH = [
     *((f"{event} .args.json.tmp", 0, None) for event in ("open", "os.rename")),
     ("open dynamics.npy", 0, None),
     *((f"{event} .log.csv.tmp", 0, None) for event in ("open", "os.rename")),
-    ("open dynamics.npy", 1, None),
     ("open .best.pth.tmp.tmp", 0, None), ("open .best.pth.tmp.tmp", 0, 1000),
     *((f"os.rename .best.pth.tmp{suffix}", 0, None) for suffix in (".tmp", ".ckpt", "")),
     ("open .last.pth.tmp.tmp", 0, 1000), ("os.rename .last.pth.tmp", 0, None)]
-# Each finishes an epoch and dies in the next one. A record of an epoch in dynamics.npy has 1,200 bytes.
+# Each finishes an epoch and dies in the next one.
 LATER_EPOCHS = [
     ("open .log.csv.tmp", 1, None), ("open .log.csv.tmp", 1, 20), ("os.rename .log.csv.tmp", 1, None),
-    ("open dynamics.npy", 2, None), ("open dynamics.npy", 2, 1), ("open dynamics.npy", 2, 700),
     ("open .last.pth.tmp.tmp", 1, None), ("open .last.pth.tmp.tmp", 1, 10_000),
     *((f"os.rename .last.pth.tmp{suffix}", 1, None) for suffix in (".tmp", ".ckpt", ""))]
 DEATHS = [*FIRST_EPOCH, *LATER_EPOCHS]
@@ -109,7 +95,7 @@ def test_killed_and_resumed_is_as_never_stopped(cifar: Path, forks: Forks, tmp_p
         assert all((earlier / "log.csv").exists() for earlier in run.glob("earlier-*"))
     resumed = forks.start(tmp_path, "train.py", *options).finish()
     assert resumed.returncode == 0 and "resuming after epoch" in resumed.out, resumed.err
-    assert log(run) == log(expected) and len(log(run)) == epochs
+    assert log(run, times=False) == log(expected, times=False) and len(log(run)) == epochs
     left, right = contents(run), contents(expected)
     assert left.keys() == right.keys()
     for name in left.keys() - {"args.json", "log.csv"}:
@@ -128,8 +114,6 @@ def resume(forks: Forks, folder: Path, cifar: Path, *more: object) -> Run:
 
 @pytest.mark.parametrize("more, why", [(("--lr", 0.002), "lr is 0.002, but 0.1"),
                                        (("--epoch", 4), "epoch is 4, but 3"),
-                                       (("--batch_size", 32), "batch_size is 32, but 100"),
-                                       (("--seed", 1), "seed is 1, but 42"),
                                        (("--image_size", 16), "image_size is 16, but None"),
                                        (("--dynamics", "False"), "dynamics is False, but True")])
 def test_resuming_needs_the_runs_own_options(cifar: Path, forks: Forks, finished: Path, tmp_path: Path,
@@ -140,26 +124,20 @@ def test_resuming_needs_the_runs_own_options(cifar: Path, forks: Forks, finished
     assert why in run.err and contents(finished) == before
 
 
-def test_resuming_a_finished_run_changes_nothing(cifar: Path, forks: Forks, finished: Path,
-                                                 tmp_path: Path) -> None:
+def test_a_finished_run_is_moved_with_its_data_and_resumed(cifar: Path, forks: Forks, finished: Path,
+                                                           tmp_path: Path) -> None:
+    """Only the contents of the data and of the run count, not their folders; args.json alone changes."""
     before = contents(finished)
-    run = resume(forks, tmp_path, cifar)
-    assert run.returncode == 0 and "resuming after epoch 3" in run.out
-    assert contents(finished) == before
-
-
-def test_a_run_is_moved_with_its_data_and_resumed(cifar: Path, forks: Forks, finished: Path,
-                                                  tmp_path: Path) -> None:
-    """Neither the data's place nor the run's counts, only what they hold."""
     shutil.copytree(cifar, tmp_path / "elsewhere/data")
     shutil.move(tmp_path / "ckpt", tmp_path / "elsewhere/runs")
     run = forks.start(tmp_path / "elsewhere", "train.py", "--data", "data", *TRAINED, "--resume",
                       "--model_dir", "runs").finish()
     assert run.returncode == 0 and "resuming after epoch 3" in run.out
+    assert contents(tmp_path / "elsewhere/runs" / RUN) == before
 
 
-def test_a_coreset_run_goes_on_where_the_same_images_were_selected_anew(cifar: Path, forks: Forks,
-                                                                        tmp_path: Path) -> None:
+def test_a_coreset_run_is_resumed_where_the_same_images_were_selected_anew(cifar: Path, forks: Forks,
+                                                                          tmp_path: Path) -> None:
     """Another version or another spelling of a path in the manifest does not matter; other images do."""
     index = tmp_path / "index/CIFAR100-random.bin"
 
@@ -186,17 +164,12 @@ def cut_log(run: Path) -> None:
     (run / "log.csv").write_text((run / "log.csv").read_text().splitlines(keepends=True)[0])
 
 
-def cut_dynamics(run: Path) -> None:
-    np.save(run / "dynamics.npy", np.load(run / "dynamics.npy")[:2])
-
-
 @pytest.mark.parametrize("damage, why", [
     (lambda run: shutil.copy(run / "best.pth", run / "last.pth"), "last.pth: holds no state to resume from"),
     (cut_log, "log.csv: has no row for each of the 3 epochs"),
     (lambda run: (run / "log.csv").write_text("a,b\n1,2\n"), "log.csv: not a log of train.py"),
     (lambda run: (run / "best.pth").unlink(), "best.pth: missing"),
-    (lambda run: (run / "dynamics.npy").unlink(), "dynamics.npy: has no record of each of the 3 epochs"),
-    (cut_dynamics, "dynamics.npy: has no record of each of the 3 epochs"),
+    (lambda run: (run / "dynamics.npy").unlink(), "dynamics.npy: missing; start again"),
     (lambda run: (run / "args.json").write_text("{"), "args.json: not an object in JSON")])
 def test_resuming_needs_the_runs_own_files(cifar: Path, forks: Forks, finished: Path, tmp_path: Path,
                                            damage: Callable[[Path], object], why: str) -> None:
@@ -206,68 +179,62 @@ def test_resuming_needs_the_runs_own_files(cifar: Path, forks: Forks, finished: 
     assert why in run.err
 
 
-def test_a_selection_that_was_killed_goes_on_where_it_was(cifar: Path, forks: Forks, trained: Path,
-                                                          tmp_path: Path) -> None:
-    """It has 200 images in batches of 64; dies while the third is added, 64 of 200 being whole in logits."""
-    for name in ("whole", "killed"):
+def select(forks: Forks, folder: Path, cifar: Path, *more: object, **settings: object) -> Run:
+    return forks.start(folder, "selection.py", "--data", cifar, "--ckpt", "best.pth", "--rate", 0.2,
+                       "--method", "grand", *more, **settings).finish()
+
+
+@pytest.mark.parametrize("change, number, resumed", [
+    ("os.rename ..best.features.json.tmp", signal.SIGINT, True),  # the first record of finished rows
+    ("os.rename .best.features.npy", signal.SIGKILL, True),
+    ("os.rename .best.logits.npy", signal.SIGKILL, False),
+    ("os.rename .best.features.json.tmp", signal.SIGKILL, False)])
+def test_a_stopped_selection_ends_as_one_that_was_not(cifar: Path, forks: Forks, trained: Path,
+                                                      tmp_path: Path, change: str, number: int,
+                                                      resumed: bool) -> None:
+    """It has 200 images in batches of 64, of which the first is recorded."""
+    for name in ("whole", "stopped"):
         shutil.copytree(trained, tmp_path / name)
-
-    def select(name: str, stop: dict | None = None) -> Run:
-        return forks.start(tmp_path / name, "selection.py", "--data", cifar, "--ckpt", "best.pth", "--rate",
-                           0.2, "--method", "grand", stop=stop).finish()
-
-    assert select("whole").returncode == 0
-    # 64 features are more bytes than 64 logits, so that the file of features is the one that grows too large.
-    size = 128 + 2 * 64 * 4 * FEATURES + 50
-    stop = {"places": str(tmp_path / "killed/places"), "change": "open best.logits.npy", "bytes": size}
-    assert select("killed", stop).returncode == -signal.SIGXFSZ
-    resumed = select("killed")
-    assert resumed.returncode == 0 and "going on after image 128 of 200" in resumed.out
+    assert select(forks, tmp_path / "whole", cifar).returncode == 0
+    stop = {"places": str(tmp_path / "stopped/places"), "change": change, "signal": number}
+    run = select(forks, tmp_path / "stopped", cifar, stop=stop)
+    assert run.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    if number == signal.SIGINT:
+        assert run.err == "selection.py: stopped; 64 of 200 images are done; repeat the command to resume\n"
+    run = select(forks, tmp_path / "stopped", cifar)
+    assert run.returncode == 0 and ("resuming after image" in run.out) == resumed, run.err
     for folder in (".", "index"):
-        expected = contents(tmp_path / "whole" / folder)
-        left = contents(tmp_path / "killed" / folder)
+        left = contents(tmp_path / "stopped" / folder)
         left.pop("places", None)
-        assert left == expected
-    assert "using the features in best.features.npy" in select("killed").out
+        assert left == contents(tmp_path / "whole" / folder)
+    assert "using the features in best.features.npy" in select(forks, tmp_path / "stopped", cifar).out
 
 
 # Ctrl-C
 
 def test_ctrl_c_is_one_line_and_the_finished_epochs_are_safe(cifar: Path, forks: Forks,
                                                              tmp_path: Path) -> None:
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 100_000)
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *LONG)
     folder = tmp_path / "ckpt" / RUN
     wait_until(lambda: len(log(folder)) >= 3, run)
     run.send_signal(signal.SIGINT)
     run.finish()
     assert run.returncode == 130
-    assert run.err == (f"train.py: stopped; the finished epochs are safe in ckpt/{RUN}; go on with "
+    assert run.err == (f"train.py: stopped; the finished epochs are safe in ckpt/{RUN}; resume with "
                        "--resume\n")
     check_whole(folder)
     assert not list(folder.glob(".*"))
 
 
-def test_ctrl_c_in_the_first_epoch(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    """When its log is written, before its checkpoints are."""
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .log.csv.tmp", "signal": signal.SIGINT}
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, stop=stop).finish()
-    assert run.returncode == 130
-    assert run.err == "train.py: stopped; no epoch was finished, so there is nothing to go on with\n"
-
-
-def test_ctrl_c_where_nothing_is_saved(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .log.csv.tmp", "number": 2,
+@pytest.mark.parametrize("save, number, line", [
+    (True, 0, "no epoch was finished, so there is nothing to resume"), (False, 2, "nothing was saved")])
+def test_ctrl_c_where_there_is_nothing_to_resume(cifar: Path, forks: Forks, tmp_path: Path, save: bool,
+                                                 number: int, line: str) -> None:
+    """When an epoch's log is written, before its checkpoints are."""
+    stop = {"places": str(tmp_path / "places"), "change": "os.rename .log.csv.tmp", "number": number,
             "signal": signal.SIGINT}
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, "--save", "False", stop=stop).finish()
-    assert (run.returncode, run.err) == (130, "train.py: stopped; nothing was saved\n")
-
-
-def test_ctrl_c_in_a_selection(cifar: Path, forks: Forks, trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "run")
-    stop = {"places": str(tmp_path / "places"), "change": "open best.logits.npy", "signal": signal.SIGINT}
-    run = forks.start(tmp_path, "selection.py", "--data", cifar, "--ckpt", "run/best.pth", stop=stop).finish()
-    check_one_line(run, 130)
-    assert run.err.startswith("selection.py: stopped")
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, "--save", save, stop=stop).finish()
+    assert (run.returncode, run.err) == (130, f"train.py: stopped; {line}\n")
 
 
 # A run that diverges
@@ -281,7 +248,9 @@ def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
                                                  "smaller --lr"):
         train.train(TwoLayers(3, True), data, np.arange(30), tmp_path, epochs=2, batch_size=10, lr=0.1,
                     seed=0, dynamics=True)
-    assert [row["epoch"] for row in log(tmp_path)] == ["1"] and len(np.load(tmp_path / "dynamics.npy")) == 1
+    assert [row["epoch"] for row in log(tmp_path)] == ["1"]
+    first, second = np.load(tmp_path / "dynamics.npy")
+    assert np.isfinite(first).all() and np.isnan(second).all()
     for name in ("best.pth", "last.pth"):
         assert all(np.isfinite(value).all() for value in load_checkpoint(tmp_path / name).values())
 
@@ -320,28 +289,15 @@ def test_several_ranks_go_through_the_pass_in_which_they_diverge(monkeypatch: py
 # Two runs in one folder
 
 def test_a_second_run_in_one_folder_stops(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    options = ("--data", cifar, *SMALL)
-    first = forks.start(tmp_path, "train.py", *options, "--epoch", 100_000)
-    folder = tmp_path / "ckpt" / RUN
+    folder, command = tmp_path / "ckpt" / RUN, ("train.py", "--data", cifar, *LONG)
+    first = forks.start(tmp_path, *command)
     wait_until(lambda: len(log(folder)) >= 1, first)
-    second = forks.start(tmp_path, "train.py", *options, "--epoch", 1).finish()
+    second = forks.start(tmp_path, *command).finish()
     assert first.poll() is None
     first.send_signal(signal.SIGKILL)
     first.finish()
     check_one_line(second)
     assert "another run is writing to this folder" in second.err and not list(folder.glob("earlier-*"))
-
-
-def test_a_killed_run_locks_nothing(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .args.json.tmp"}
-    options = ("--data", cifar, *SMALL, "--epoch", 1)
-    forks.start(tmp_path, "train.py", *options, stop=stop).finish()
-    assert forks.start(tmp_path, "train.py", *options).finish().returncode == 0
-
-
-def test_a_lock_is_one_processs(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(BadInput, match="another run"), locked(tmp_path):
-        pass
 
 
 def test_a_lock_removes_the_empty_folders_that_it_made(tmp_path: Path) -> None:
@@ -352,7 +308,7 @@ def test_a_lock_removes_the_empty_folders_that_it_made(tmp_path: Path) -> None:
 
 # Full and read-only disks
 
-# No room for args.json (600 bytes), for an epoch's dynamics (1,328), a checkpoint (5,500), another (16,600).
+# No room for args.json (600 bytes), three epochs' dynamics (3,728), a checkpoint (5,500), another (16,600).
 @pytest.mark.parametrize("size, name", [(100, "args.json"), (1_000, "dynamics.npy"), (5_000, "best.pth"),
                                         (10_000, "last.pth")])
 def test_a_full_disk_is_one_line_and_leaves_no_temporary_files(cifar: Path, forks: Forks, finished: Path,
@@ -371,13 +327,13 @@ def test_a_full_disk_during_selection(cifar: Path, forks: Forks, trained: Path, 
     run = forks.start(tmp_path, "selection.py", "--data", cifar, "--ckpt", "run/best.pth",
                       limits={"RLIMIT_FSIZE": 7_000}).finish()
     check_one_line(run)
-    assert "run/best.features.npy: cannot be written: File too large" in run.err
+    assert "run/.best.features.npy: cannot be written: File too large" in run.err
     assert contents(run_folder) == before and not (tmp_path / "index").exists()
 
 
 def test_no_file_handles_left(cifar: Path, forks: Forks, tmp_path: Path) -> None:
     """The limit is set while it trains: with fewer handles from the start, Python itself cannot start."""
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 100_000)
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *LONG)
     folder = tmp_path / "ckpt" / RUN
     wait_until(lambda: len(log(folder)) >= 2, run)
     resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (0, 0))
@@ -403,12 +359,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_on_a_small_disk(cifar: Path, forks: Forks, disk: Path, tmp_path: Path) -> None:
-    """It is full when log and dynamics of some epochs have grown."""
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 1_000, "--model_dir",
-                      disk).finish()
-    check_one_line(run)
-    assert "No space left on device" in run.err and not list(disk.rglob(".*"))
-    check_whole(disk / RUN)
+    """It is too small for the dynamics of so many epochs, and full without them when the log has grown."""
+    for more, name in ((), "dynamics.npy"), (("--dynamics", "False"), ""):
+        run = forks.start(tmp_path, "train.py", "--data", cifar, *LONG, "--model_dir", disk, *more).finish()
+        check_one_line(run)
+        assert f"{name}: cannot be written: No space left on device" in run.err and not list(disk.rglob(".*"))
+        check_whole(disk / RUN)
 
 
 def test_on_a_read_only_disk(cifar: Path, forks: Forks, disk: Path, tmp_path: Path) -> None:
@@ -442,19 +398,13 @@ def test_replacing_removes_its_file_after_any_error(tmp_path: Path, error: BaseE
 
 # Memory
 
-def resident(run: Run) -> int:
-    """A process's memory in kB."""
-    lines = Path(f"/proc/{run.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
-
 def test_memory_does_not_grow_with_the_epochs(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *SMALL, "--epoch", 100_000)
-    folder = tmp_path / "ckpt" / RUN
-    memory = {}
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *LONG)
+    memory = []  # resident, in kB
     for epochs in (20, 200):
-        wait_until(lambda: len(log(folder)) >= epochs, run)
-        memory[epochs] = resident(run)
+        wait_until(lambda epochs=epochs: len(log(tmp_path / "ckpt" / RUN)) >= epochs, run)
+        words = Path(f"/proc/{run.pid}/status").read_text().split()
+        memory.append(int(words[words.index("VmRSS:") + 1]))
     run.send_signal(signal.SIGKILL)
     run.finish()
-    assert memory[200] < 1.02 * memory[20], memory
+    assert memory[1] < 1.02 * memory[0], memory

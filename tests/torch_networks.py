@@ -48,7 +48,12 @@ class Residual(Unit):
         return F.relu(self.run(self.count, y) + self.shortcut(x))
 
 
-class ResNet(Unit):
+class Network(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.features(x))
+
+
+class ResNet(Network):
     def __init__(self, kernels: tuple[int, ...], depths: tuple[int, ...], classes: int = 100) -> None:
         super().__init__()
         self.add(1, 3, 64, 3)
@@ -64,9 +69,6 @@ class ResNet(Unit):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layer4(self.layer3(self.layer2(self.layer1(F.relu(self.run(1, x))))))
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.features(x))
 
 
 class TorchvisionResNet(nn.Module):
@@ -99,7 +101,7 @@ class PaddedBlock(Unit):
         return F.relu(y + x)
 
 
-class ResNet20(Unit):
+class ResNet20(Network):
     """Not in the release; names after its other networks."""
 
     def __init__(self, classes: int = 100) -> None:
@@ -113,9 +115,6 @@ class ResNet20(Unit):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer3(self.layer2(self.layer1(F.relu(self.run(1, x))))).mean((2, 3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.features(x))
 
 
 class PreAct(nn.Module):
@@ -135,7 +134,7 @@ class PreAct(nn.Module):
         return y * torch.sigmoid(self.fc2(F.relu(self.fc1(F.adaptive_avg_pool2d(y, 1))))) + x
 
 
-class SENet18(Unit):
+class SENet18(Network):
     def __init__(self, classes: int = 100) -> None:
         super().__init__()
         self.add(1, 3, 64, 3)
@@ -147,12 +146,7 @@ class SENet18(Unit):
             i = o
         self.linear = nn.Linear(i, classes)
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.layer4(self.layer3(self.layer2(self.layer1(F.relu(self.run(1, x))))))
-        return F.adaptive_avg_pool2d(x, 1).flatten(1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.features(x))
+    features = ResNet.features
 
 
 class Excitation(nn.Module):
@@ -187,9 +181,9 @@ class EfficientNetB0(Unit):
         super().__init__()
         self.add(1, 3, 32, 3)
         i, blocks = 32, []
-        for expansion, o, depth, kernel, stride in zip((1, 6, 6, 6, 6, 6, 6), (16, 24, 40, 80, 112, 192, 320),
-                                                       (1, 2, 2, 3, 3, 4, 1), (3, 3, 5, 3, 5, 5, 3),
-                                                       (1, 2, 2, 2, 1, 2, 1)):
+        for expansion, o, depth, kernel, stride in (
+                (1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 40, 2, 5, 2), (6, 80, 3, 3, 2), (6, 112, 3, 5, 1),
+                (6, 192, 4, 5, 2), (6, 320, 1, 3, 1)):
             for k in range(depth):
                 blocks.append(MBConv(i, o, kernel, 1 if k else stride, expansion))
                 i = o
@@ -253,7 +247,7 @@ class Down(Unit):
                         F.relu(self.run(5, self.run(4, F.relu(self.run(3, x))))))
 
 
-class ShuffleNetV2(Unit):
+class ShuffleNetV2(Network):
     def __init__(self, classes: int = 100, small: bool = True) -> None:
         super().__init__()
         self.add(1, 3, 24, 3)
@@ -267,9 +261,6 @@ class ShuffleNetV2(Unit):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layer3(self.layer2(self.layer1(F.relu(self.run(1, x)))))
         return F.avg_pool2d(F.relu(self.run(2, x)), 4).flatten(1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.features(x))
 
 
 def chain(*shapes: tuple[int, int, int]) -> list[nn.Module]:
@@ -290,7 +281,7 @@ class Inception(nn.Module):
         return torch.cat((self.b1(x), self.b2(x), self.b3(x), self.b4(x)), 1)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Network):
     def __init__(self, classes: int = 100) -> None:
         super().__init__()
         self.pre_layers = nn.Sequential(*chain((3, 192, 3)))
@@ -309,9 +300,6 @@ class GoogLeNet(nn.Module):
         x = F.max_pool2d(self.b3(self.a3(self.pre_layers(x))), 3, 2, 1)
         x = F.max_pool2d(self.e4(self.d4(self.c4(self.b4(self.a4(x))))), 3, 2, 1)
         return self.b5(self.a5(x)).mean((2, 3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.features(x))
 
 
 def resnet(arch: str, kernels: tuple[int, ...], depths: tuple[int, ...]) -> Callable[[bool], nn.Module]:

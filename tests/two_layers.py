@@ -1,10 +1,10 @@
-"""A network for tests that train often: two linear layers compile in a second and take images of any size."""
+"""Networks for tests that train often: two linear layers compile in a second and take images of any size."""
 import mindspore as ms
 from mindspore import nn
 
 from models.layers import Dropout, classifier, pool
 
-NAME = "two-layers"
+NAME, NAME_WITHOUT_DROPOUT = "two-layers", "two-layers-plain"
 FEATURES = 24
 
 
@@ -21,3 +21,14 @@ class TwoLayers(nn.Cell):
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         return self.classifier(self.features(x))
+
+
+class WithoutDropout(TwoLayers):
+    """What it computes in training follows from its weights alone; ranks train it as one process does."""
+
+    def __init__(self, num_classes: int, small_images: bool) -> None:
+        super().__init__(num_classes, small_images)
+        self.classifier = classifier(FEATURES, num_classes)
+
+
+NETWORKS = {NAME: TwoLayers, NAME_WITHOUT_DROPOUT: WithoutDropout}

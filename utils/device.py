@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 
 from utils import ranks
-from utils.files import BadInput
+from utils.errors import BadInput
 
 DEVICES = ("auto", "CPU", "GPU", "Ascend")
 # With these a CPU trains 50 times faster than as installed. The bundled oneDNN, allowed AVX-512, computes
@@ -24,8 +24,11 @@ def set_up(device: str, seed: int) -> str:
         device: one of DEVICES; auto takes the best one present.
 
     Raises:
-        BadInput: the device is not present.
+        BadInput: the device is not present, or MS_SIMULATION_LEVEL is set.
     """
+    if "MS_SIMULATION_LEVEL" in os.environ:
+        raise BadInput("MS_SIMULATION_LEVEL: set in the environment, with which MindSpore's CPU operators "
+                       "return zeros; unset it")
     present = [name for name in ("Ascend", "GPU", "CPU") if ms.hal.is_available(name)]
     if device == "auto":
         device = present[0]
@@ -35,18 +38,23 @@ def set_up(device: str, seed: int) -> str:
     if device == "CPU":
         for name, value in CPU_SETTINGS.items():
             os.environ.setdefault(name, value)
-        ranks.share_cores()
+        ranks.bind_cores()
     ranks.init()
     ms.set_deterministic(True)
     ms.set_seed(seed)
     return device
 
 
+def usable_cores() -> int:
+    """Cores of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def random_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
     """A generator for one purpose, so that equal seeds of two purposes do not draw the same numbers.
 
     Args:
-        numbers: of an epoch, a batch or an image, where the purpose has one stream for each.
+        numbers: an epoch, a batch or an image, where the purpose has one stream for each.
     """
     return np.random.default_rng([seed, *purpose.encode(), *numbers])
 

@@ -1,4 +1,4 @@
-"""Files: replaced in one step, locked, hashed; the error that bad input raises."""
+"""Files: replaced in one step, locked, hashed."""
 import contextlib
 import csv
 import errno
@@ -14,14 +14,7 @@ from typing import Any
 import numpy as np
 
 from utils import ranks
-
-
-class BadInput(Exception):
-    """What the user gave cannot be used; the message names it, what is wrong and what to do, in one line."""
-
-
-class FolderInUse(BadInput):
-    """A folder for results that another run is in, or that cannot be written to."""
+from utils.errors import BadInput, FolderUnavailable
 
 
 @contextlib.contextmanager
@@ -29,71 +22,78 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it into place on success, remove it on failure.
 
     Raises:
-        BadInput: the folder cannot be made or written to.
+        BadInput: the file cannot be written.
     """
-    make_folder(path.parent)
-    # A name that the next run uses again: a kill leaves one at most.
+    # Always the same name, so that a killed run leaves one such file at most.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        rename(temporary, path)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise BadInput(f"{path}: cannot be written: {error.strerror or error}; make room or name another "
+                       "folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for results and make sure that files can be written to it.
-
-    Raises:
-        BadInput: they cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise FolderInUse(f"{folder}: cannot be written to ({error.strerror}); name another "
-                          "folder") from error
+def rename(source: Path, target: Path) -> None:
+    """Rename a file; content and folder are synced to disk: a power cut leaves the old or the new file."""
+    for path, change in ((source, lambda: os.replace(source, target)), (target.parent, lambda: None)):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        change()
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make a folder for results and keep other runs out of it until the end of the block, or of the process.
 
-    What was made and is still empty at the end is removed. The first rank's lock holds for all ranks.
+    The first rank's lock holds for all.
 
     Raises:
-        FolderInUse: another run is in it, or it cannot be written to; in every rank.
+        FolderUnavailable: another run is using it, or it cannot be written to; in every rank.
     """
     refusal = None
     with contextlib.ExitStack() as stack:
         try:
             if ranks.is_first():
-                stack.enter_context(_locked(folder))
-        except FolderInUse as error:
+                stack.enter_context(writable(folder))
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FolderUnavailable as error:
             refusal = error
-        if ranks.from_first(lambda: refusal is not None):
-            raise refusal or FolderInUse(f"{folder}: refused to the first rank")
+        except OSError as error:  # other errors: the file system has no locks
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                refusal = FolderUnavailable(f"{folder}: another run is writing to this folder; wait until it "
+                                            "ends or name another folder")
+        if ranks.broadcast(lambda: refusal is not None):
+            raise refusal or FolderUnavailable(f"{folder}: refused to the first rank")
         yield
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[None]:
+    """Make a folder for results; remove what was made and is still empty at the end of the block.
+
+    Raises:
+        FolderUnavailable: it cannot be written to.
+    """
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
-    make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise FolderInUse(f"{folder}: another run is writing to this folder; wait for its end or "
-                                  "name another folder") from error
-            # else a file system without locks: go on without
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FolderUnavailable(f"{folder}: cannot be written to ({error.strerror}); name another "
+                                "folder") from error
+    try:
         yield
     finally:
-        os.close(descriptor)
         with contextlib.suppress(OSError):
             for path in missing:
                 path.rmdir()
@@ -131,17 +131,11 @@ def cannot_read(path: Path, error: OSError) -> BadInput:
     return BadInput(f"{path}: cannot be read ({error.strerror}); check the path")
 
 
-def one_line(error: Exception) -> str:
-    """An error's first line, or its kind where it says nothing; at most 200 characters, all printable."""
-    text = str(error).splitlines()[0] if str(error).strip() else type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text[:200])
-
-
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The object in a JSON file; {} where there is no file.
 
     Raises:
-        BadInput: it is no JSON object; `remedy` says what to do.
+        BadInput: it is not a JSON object; `remedy` says what to do.
     """
     if not os.path.exists(path):
         return {}
@@ -154,41 +148,37 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
+def read_json_or_nothing(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where there is none or it is damaged."""
+    try:
+        return read_json(path, "")
+    except BadInput:
+        return {}
+
+
 def to_json(content: dict[str, Any]) -> str:
     """JSON text; what JSON does not know, such as a path, becomes its string."""
     return json.dumps(content, indent=2, default=str) + "\n"
 
 
-@ranks.by_first
+@ranks.on_first
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file in one step.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
+    """Write a JSON file in one step."""
     with replacing(path) as temporary:
         temporary.write_text(to_json(content))
 
 
-@ranks.by_first
+@ranks.on_first
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as a CSV file in one step.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
+    """Write rows as a CSV file in one step."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
-@ranks.by_first
+@ranks.on_first
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file in one step.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
+    """Write a .npy file in one step."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array, allow_pickle=False)

@@ -9,23 +9,23 @@ CELL, COLUMNS = 64, 12
 ROW_HEIGHT = 26 + CELL + 18
 BINS = 120
 INK, KEPT, DROPPED = "#222222", "#2f7ebc", "#c9ced6"
-Images = Callable[[np.ndarray], np.ndarray]  # ids (k,) to their images, square, uint8 (k, side, side, 3)
+Images = Callable[[np.ndarray], np.ndarray]  # ids (k,) to their square images, uint8 (k, side, side, 3)
 
 
 def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: np.ndarray, n: int,
                    images: Images | None, captions: Sequence[str]) -> Image.Image:
     """Histogram of the score with the kept images in color, and rows of images.
 
-    The rows show the images of lowest, middle and highest score; without a score, images kept and dropped.
+    The rows show images of lowest, middle and highest score; without a score, kept and dropped images.
 
     Args:
         score: (n,), or None.
-        score_name: what it is.
+        score_name: what it measures.
         kept: ids of the coreset.
-        images: None: there are none to show.
-        captions: what is written below each image, by id.
+        images: None where there are none to show.
+        captions: the text below each image, by id.
     """
-    rows = image_rows(score, kept, n) if images else {}
+    rows = [(heading, ids, images(ids)) for heading, ids in image_rows(score, kept, n)] if images else []
     histogram_height = HEIGHT + 40 if score is not None else 0
     sheet = Image.new("RGB", (WIDTH, 60 + histogram_height + len(rows) * ROW_HEIGHT + MARGIN), "white")
     pen = ImageDraw.Draw(sheet)
@@ -34,9 +34,9 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
     if score is not None:
         draw_histogram(pen, score, score_name, score[kept], 50, small)
     top = 50 + histogram_height
-    for heading, ids in rows.items():
+    for heading, ids, shown in rows:
         pen.text((MARGIN, top), heading, INK, font)
-        for column, (i, pixels) in enumerate(zip(ids, images(ids))):
+        for column, (i, pixels) in enumerate(zip(ids, shown, strict=True)):
             left = MARGIN + column * (CELL + 6)
             # Small images show their pixels.
             way = Image.Resampling.NEAREST if len(pixels) <= CELL else Image.Resampling.BILINEAR
@@ -46,27 +46,27 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
     return sheet
 
 
-def image_rows(score: np.ndarray | None, kept: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """The ids of the images to show, by heading."""
+def image_rows(score: np.ndarray | None, kept: np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
+    """Headings and the ids of the images to show below each."""
     if score is None:
         dropped = np.delete(np.arange(n), kept)
-        return {name: ids[np.linspace(0, len(ids) - 1, min(COLUMNS, len(ids)), dtype=int)]
-                for name, ids in (("kept", kept), ("dropped", dropped)) if len(ids)}
+        return [(name, ids[np.linspace(0, len(ids) - 1, min(COLUMNS, len(ids)), dtype=int)])
+                for name, ids in (("kept", kept), ("dropped", dropped)) if len(ids)]
     order = np.argsort(score, kind="stable")
     middle = max(0, n // 2 - COLUMNS // 2)
-    return {"lowest": order[:COLUMNS], "in the middle": order[middle:middle + COLUMNS],
-            "highest": order[-COLUMNS:][::-1]}
+    return [("lowest", order[:COLUMNS]), ("in the middle", order[middle:middle + COLUMNS]),
+            ("highest", order[-COLUMNS:][::-1])]
 
 
 def draw_histogram(pen: ImageDraw.ImageDraw, score: np.ndarray, name: str, kept: np.ndarray, top: int,
-                   font: ImageFont.ImageFont) -> None:
-    """Bars of the number of images by score; the kept ones in color."""
+                   font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> None:
+    """Bars for the number of images by score; the kept images in color."""
     counts, edges = np.histogram(score, BINS)
     kept_counts, _ = np.histogram(kept, edges)
     scale = HEIGHT / max(counts.max(), 1)
     step = (WIDTH - 2 * MARGIN) / BINS
     base = top + HEIGHT
-    for i, (count, inside) in enumerate(zip(counts, kept_counts)):
+    for i, (count, inside) in enumerate(zip(counts, kept_counts, strict=True)):
         left, right = MARGIN + i * step, MARGIN + (i + 1) * step - 1
         pen.rectangle((left, base - count * scale, right, base), fill=DROPPED)
         if inside:

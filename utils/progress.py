@@ -1,13 +1,7 @@
-"""Progress bars, and what a pass over batches has come to."""
-import io
-import math
+"""Progress bars."""
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from utils import ranks
@@ -15,106 +9,27 @@ from utils import ranks
 MINUTE = 60
 
 
-class Lines(io.TextIOBase):
-    """Standard output for a bar that is no terminal's: its states become lines."""
-
-    def write(self, text: str) -> int:
-        if text.strip():
-            print(text.strip(), flush=True)
-        return len(text)
-
-
-class Bar(tqdm):
-    """tqdm with words that are asked for when it is shown."""
-    state: Callable[[], str] | None = None
-
-    def display(self, *args: Any, **kwargs: Any) -> bool | None:
-        self.postfix = self.state() if self.state else None
-        return super().display(*args, **kwargs)
-
-
-def progress_bar(title: str, total: int, unit: str, done: int = 0,
-                 state: Callable[[], str] | None = None) -> tqdm:
-    """A bar: on a terminal as tqdm draws it, else (a log file, a batch job) a line a minute.
+class ProgressBar(tqdm):
+    """tqdm on a terminal, else (a log file, a batch job) one line per minute.
 
     Args:
-        done: units that an earlier run has done.
-        state: gives a few words for the bar's end.
+        done: units that an earlier run has finished.
+        state: gives a few words for the bar's end, when it is shown.
     """
-    # miniters 1: else a thread of tqdm's draws the bar where steps become slower, and so asks for its state.
-    settings = {"mininterval": 1, "miniters": 1}
-    if not sys.stderr.isatty():
-        settings |= {"file": Lines(), "ncols": 100, "delay": MINUTE, "mininterval": MINUTE,
-                     "maxinterval": MINUTE}
-    bar = Bar(total=total, initial=done, desc=title, unit=unit, leave=False, disable=not ranks.is_first(),
-              **settings)
-    bar.state = state
-    return bar
 
+    def __init__(self, title: str, total: int, unit: str, done: int = 0,
+                 state: Callable[[], str] | None = None) -> None:
+        self.state, self.plain = state, not sys.stderr.isatty()
+        every = {"delay": MINUTE, "mininterval": MINUTE, "maxinterval": MINUTE} if self.plain else {
+            "mininterval": 1}
+        # miniters 1: else a thread of tqdm's shows the bar where steps become slower, and asks for its state.
+        super().__init__(total=total, initial=done, desc=title, unit=unit, leave=False, miniters=1,
+                         disable=not ranks.is_first(), **every)
 
-@dataclass
-class Metrics:
-    """Loss, accuracy and speed of a pass over batches.
-
-    Losses and counts stay on the device until they are asked for: fetching one waits for its step.
-    """
-    started: float = field(default_factory=time.perf_counter)
-    images: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    steps: int = 0
-    diverged_at: int = 0  # the first step whose loss is not a finite number; 0: none
-    seconds: float = 0.0
-    untimed_seconds: float = 0.0
-    untimed_images: int = 0
-    pending: list = field(default_factory=list)
-
-    def fetch(self) -> None:
-        """Add up what the steps so far have left on the device."""
-        for loss, correct, count in self.pending:
-            value = float(loss.asnumpy())
-            self.steps += 1
-            if not count:  # of several ranks the last ones may have no image in the last batch
-                continue
-            if not math.isfinite(value) and not self.diverged_at:
-                self.diverged_at = self.steps
-            self.loss_sum += value * count
-            self.correct += int(correct.asnumpy())
-            self.images += count
-        self.pending.clear()
-        self.seconds = time.perf_counter() - self.started
-
-    def leave_untimed(self, seconds: float, images: int) -> None:
-        """Leave a step that may have compiled out of the speed."""
-        self.untimed_seconds += seconds
-        self.untimed_images += images
-
-    def over_ranks(self) -> None:
-        """Add up what the ranks have, and share that one has diverged; the first one's seconds count."""
-        own = np.array([[self.loss_sum, self.correct, self.images, self.untimed_images, self.diverged_at]])
-        found = ranks.gather(own)
-        self.loss_sum = float(found[:, 0].sum())
-        self.correct, self.images, self.untimed_images = (int(number) for number in found[:, 1:4].sum(0))
-        self.diverged_at = int(found[:, 4].max())
-
-    def describe(self) -> str:
-        """The pass so far in a few words."""
-        self.fetch()
-        return f"loss {self.loss:.3f}, accuracy {self.accuracy:.2f} %, {self.images_per_second:.1f} img/s"
-
-    @property
-    def loss(self) -> float:
-        """Mean over the images."""
-        return self.loss_sum / max(self.images, 1)
-
-    @property
-    def accuracy(self) -> float:
-        """In percent."""
-        return 100 * self.correct / max(self.images, 1)
-
-    @property
-    def images_per_second(self) -> float:
-        """Without the first step of each batch size, which may compile, unless there were no others."""
-        if self.images > self.untimed_images:
-            return (self.images - self.untimed_images) / (self.seconds - self.untimed_seconds)
-        return self.images / max(self.seconds, 1e-9)
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show the bar; `msg` is empty where tqdm would erase it."""
+        self.postfix = self.state() if self.state else None
+        if not self.plain:
+            super().display(msg, pos)
+        elif msg is None:
+            print(self, flush=True)

@@ -1,6 +1,5 @@
-"""A training run's folder: args.json, log.csv, what --resume needs, the record of training dynamics."""
+"""A training run's folder: args.json, log.csv, the record of training dynamics."""
 import csv
-import hashlib
 import json
 import time
 from collections.abc import Iterable
@@ -10,30 +9,28 @@ from typing import Any
 import numpy as np
 
 from utils import ranks
-from utils.arrays import GrowingArray
-from utils.files import BadInput, read_bytes, read_json, to_json, write_csv, write_json
+from utils.arrays import create_array, open_array
+from utils.errors import BadInput
+from utils.files import read_bytes, read_json, read_json_or_nothing, to_json, write_csv, write_json
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
-# In args.json, but free to differ in a resumed run.
-PLACES = ("data", "prune", "model_dir", "resume", "workers", "check", "versions")
+# In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared: its manifest has
+# paths and versions of the selection.
+MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "versions", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "test_seconds",
            "images_per_second")
 AGAIN = "start again without --resume"
 
 
 def open_run(folder: Path, options: dict[str, Any], resume: bool) -> bool:
-    """Begin a run in a folder, or find the one to resume; return whether there are finished epochs of it.
+    """Begin a run in a folder, or find the one to resume; return whether it has finished epochs.
 
     Args:
         options: for args.json.
-        resume: whether to go on with the run in the folder.
-
-    Raises:
-        BadInput: the folder cannot be written, or the run in it has other options, images or versions of its
-            own files than this one.
+        resume: whether to resume the run in the folder.
     """
-    resumed = bool(ranks.from_first(lambda: resume and can_resume(folder, options)))
+    resumed = bool(ranks.broadcast(lambda: resume and can_resume(folder, options)))
     if not resumed:
         start_folder(folder, options)
     return resumed
@@ -43,7 +40,7 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     """Whether a folder has finished epochs of the same run.
 
     Raises:
-        BadInput: it has another run, or args.json is damaged.
+        BadInput: the run in it has other options or images, or args.json is damaged.
     """
     path = folder / "args.json"
     if not path.exists():
@@ -51,8 +48,7 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
         return False
     earlier = read_json(path, AGAIN)
     for name, value in json.loads(to_json(options)).items():
-        # Of the index kept_sha256 is compared: its manifest has paths and versions of the selection.
-        if name not in (*PLACES, "index") and earlier.get(name) != value:
+        if name not in MAY_DIFFER and earlier.get(name) != value:
             raise BadInput(f"--resume: {name} is {value}, but {earlier.get(name)} in {path}; "
                            f"give the run's own options, or {AGAIN}")
     if earlier.get("versions") != options["versions"]:
@@ -62,16 +58,16 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     return (folder / "last.pth").exists()
 
 
-@ranks.by_first
+@ranks.on_first
 def start_folder(folder: Path, options: dict[str, Any]) -> None:
     """Move an earlier run's files to a dated folder in the run's folder and write args.json.
 
     Raises:
-        BadInput: the folder cannot be written.
+        BadInput: they cannot be moved.
     """
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if {path.name for path in earlier} <= {"args.json", "dynamics.npy"}:
-        earlier = []  # it was stopped before its first epoch's end, at which log.csv is written first
+        earlier = []  # that run was stopped before the end of its first epoch, where log.csv is written
         (folder / "dynamics.npy").unlink(missing_ok=True)
     if earlier:
         dated = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
@@ -88,18 +84,9 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
     write_json(folder / "args.json", options)
 
 
-def identity(options: dict[str, Any]) -> str:
-    """What a run's files have in common: the SHA-256 of its options, less PLACES, in hexadecimal."""
-    told = {name: value for name, value in json.loads(to_json(options)).items() if name not in PLACES}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
 def read_args(folder: Path) -> dict[str, Any]:
     """The options in a folder's args.json; {} where there is none."""
-    try:
-        return read_json(folder / "args.json", "")
-    except BadInput:
-        return {}
+    return read_json_or_nothing(folder / "args.json")
 
 
 def after_ctrl_c(folder: Path, save: bool) -> str:
@@ -107,82 +94,82 @@ def after_ctrl_c(folder: Path, save: bool) -> str:
     if not save:
         return "nothing was saved"
     if not (folder / "last.pth").exists():
-        return "no epoch was finished, so there is nothing to go on with"
-    return f"the finished epochs are safe in {folder}; go on with --resume"
+        return "no epoch was finished, so there is nothing to resume"
+    return f"the finished epochs are safe in {folder}; resume with --resume"
 
 
-def read_log(path: Path, finished: int) -> list[dict[str, str]]:
-    """The rows of a log.csv for the finished epochs.
+def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
+    """The rows of a resumed run's log.csv for the finished epochs.
+
+    Args:
+        tested: whether best.pth has to be there too.
 
     Raises:
-        BadInput: it is missing, no log, or has not a row for each of them.
+        BadInput: it is not a log, or lacks one of these rows; best.pth is missing.
     """
-    rows = list(csv.DictReader(read_bytes(path).decode("ascii", "replace").splitlines()))
+    path = folder / "log.csv"
+    text = read_bytes(path).decode("ascii", "replace")
+    rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
     if any(tuple(row) != COLUMNS for row in rows):
         raise BadInput(f"{path}: not a log of train.py; {AGAIN}")
     if [row["epoch"] for row in rows[:finished]] != [str(i + 1) for i in range(finished)]:
         raise BadInput(f"{path}: has no row for each of the {finished} epochs of last.pth; {AGAIN}")
+    if tested and not (folder / "best.pth").exists():
+        raise BadInput(f"{folder / 'best.pth'}: missing; {AGAIN}")
+    print(f"resuming after epoch {finished}", flush=True)
     return rows[:finished]
 
 
 def write_log(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write a log.csv in one step, numbers with six digits.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
+    """Write a log.csv in one step, numbers with six digits."""
     write_csv(path, [{name: f"{value:.6g}" if isinstance(value, float) else value
                       for name, value in row.items()} for row in rows], COLUMNS)
 
 
 class Dynamics:
-    """The record of training dynamics, dynamics.npy, float16 (epochs, 3, n).
+    """The record of training dynamics, dynamics.npy, float16 (epochs, 3, n); NaN for unfinished epochs.
 
     For each epoch and image, as it was presented (transformed, in training mode): the probability p_y of its
-    label, p_y less the highest other probability, and the norm of p - y. An epoch is appended at its end,
-    each image's by the rank that had it.
+    label, p_y less the highest other probability, and the norm of p - y. The first rank writes an epoch at
+    its end, with each image's numbers from the rank that had it.
 
     Args:
         images: n.
-        finished: epochs of the run that is resumed; later ones in the file are dropped.
+        resume: whether the file of a stopped run is there.
 
     Raises:
-        BadInput: the file cannot be opened, or lacks one of the finished epochs.
+        BadInput: that file has another shape.
     """
 
-    def __init__(self, path: Path, images: int, finished: int) -> None:
-        self.path, self.images = path, images
-        self.pending = []
-        self._open(finished)
+    def __init__(self, path: Path, epochs: int, images: int, resume: bool) -> None:
+        self.images = images
+        self.pending: list[tuple[np.ndarray, Any]] = []
+        self.array = self._open(path, (epochs, 3, images), resume)
 
-    @ranks.by_first
-    def _open(self, finished: int) -> None:
-        with GrowingArray(self.path) as array:
-            if array.rows < finished:
-                raise BadInput(f"{self.path}: has no record of each of the {finished} epochs of last.pth; "
-                               f"{AGAIN}")
-            array.keep(finished)
+    @staticmethod
+    @ranks.on_first
+    def _open(path: Path, shape: tuple[int, ...], resume: bool) -> np.memmap:
+        if not resume:
+            array = create_array(path, shape, np.float16)
+            array[:] = np.nan
+            return array
+        array = open_array(path, AGAIN)
+        if (array.shape, array.dtype) != (shape, np.float16):
+            raise BadInput(f"{path}: {array.dtype} {array.shape}, not float16 {shape}; {AGAIN}")
+        return array
 
     def record(self, ids: np.ndarray, values: Any) -> None:
         """Take the values (3, k) of k images, a tensor that may still be in the making."""
         self.pending.append((ids, values))
 
-    def finish_epoch(self) -> str:
-        """Append the epoch; return its SHA-256, which its checkpoints hold.
-
-        Raises:
-            BadInput: the disk is full.
-        """
+    def write_epoch(self, number: int) -> None:
+        """Write what has been recorded as epoch `number`, from 0."""
         epoch = np.full((1, 3, self.images), np.nan, np.float16)
         for ids, values in self.pending:
             seen = ids >= 0  # not rows that fill up a batch
             epoch[0, :, ids[seen]] = values.asnumpy().T[seen]
         self.pending.clear()
-        epoch = np.fmax.reduce(ranks.gather(epoch), keepdims=True)  # a rank has NaN for the others' images
-        self._append(epoch)
-        return hashlib.sha256(epoch).hexdigest()
-
-    @ranks.by_first
-    def _append(self, epoch: np.ndarray) -> None:
-        with GrowingArray(self.path) as array:
-            array.append(epoch)
+        epoch = np.fmax.reduce(ranks.all_gather(epoch))  # a rank has NaN for the others' images
+        if ranks.is_first():
+            self.array[number] = epoch
+            self.array.flush()

@@ -1,13 +1,13 @@
-"""Tables and a plot of runs of several methods, rates and seeds."""
+"""Tables and a plot of runs with several methods, rates and seeds."""
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.files import BadInput, read_bytes
+from utils.errors import BadInput
+from utils.files import read_bytes
 
 WHOLE = "whole set"
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
@@ -21,7 +21,8 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 800, 480, 70, 200, 50, 60
 INK, RULE = "#222222", "#dddddd"
 PUBLISHED = {"CIFAR100": "CIFAR-100", "tiny": "Tiny-ImageNet", "CIFAR100N": "CIFAR-100, 20 % label noise",
              "CIFAR100C": "CIFAR-100, 20 % corrupted"}
-Row = dict[str, Any]
+Row = dict[str, str]  # of runs.csv or table.csv
+Cells = dict[tuple[str, float], dict[int, float]]  # numbers by method and rate, and then by seed
 
 
 def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
@@ -38,36 +39,36 @@ def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def by_cell(rows: Iterable[Row], column: str) -> dict[tuple[str, float], dict[int, float]]:
-    """A column's numbers by method and rate, and in each by seed."""
-    cells = {}
+def by_cell(rows: Iterable[Row], column: str) -> Cells:
+    """A column's numbers."""
+    cells: Cells = {}
     for row in rows:
         cells.setdefault((row["method"], float(row["rate"])), {})[int(row["seed"])] = float(row[column])
     return cells
 
 
 def by_protocol(rows: list[Row]) -> dict[str, list[Row]]:
-    """The rows of equal epochs, then of equal steps, as far as there are any; with the whole set's each."""
+    """The rows with equal epochs and those with equal steps, if any; both with the whole set's rows."""
     protocols = sorted({row["equal"] for row in rows if row["method"] != WHOLE} or {"epochs"})
     return {equal: [row for row in rows if row["method"] == WHOLE or row["equal"] == equal]
             for equal in protocols}
 
 
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (of n - 1); that of a single value is NaN."""
-    values = np.array(list(values))
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    """Mean and sample standard deviation (over n - 1), which is NaN for a single value."""
+    array = np.array(list(values))
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else float("nan")
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Mean of paired differences and half the width of its 95 % interval by Student's t.
+    """Mean of paired differences and half the width of its 95 % confidence interval by Student's t.
 
     t s / sqrt(n) with n - 1 degrees of freedom, s the sample standard deviation; NaN for a single pair.
     """
     mean, deviation = mean_and_deviation(differences)
     degrees = len(differences) - 1
     t = T_975[min(degrees, len(T_975)) - 1] if degrees else float("nan")
-    return mean, t * deviation / np.sqrt(len(differences))
+    return mean, t * deviation / len(differences) ** 0.5
 
 
 def plus_minus(mean: float, width: float) -> str:
@@ -78,7 +79,7 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
     """table.md: last epoch's accuracy, best epoch's, differences to random, hours; the published figures.
 
     Args:
-        rows: of runs.csv.
+        rows: those of runs.csv.
         paper: published figures, a header and rows; []: none.
     """
     parts = []
@@ -109,16 +110,15 @@ SUMMARY = ("method", "rate", "equal", "runs", "last_mean", "last_deviation", "be
 
 
 def summary(rows: list[Row]) -> list[Row]:
-    """The rows of table.csv: mean and standard deviation of each method, rate and protocol."""
-    groups = {}
+    """The rows of table.csv: mean and standard deviation for each method, rate and protocol."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["method"], row["rate"], row["equal"]), []).append(row)
     found = []
     for key, group in groups.items():
-        values = [mean_and_deviation(float(row[name]) for row in group)
-                  for name in ("last_accuracy", "best_accuracy")]
-        found.append(dict(zip(SUMMARY, (*key, len(group), *(f"{value:.4g}" for pair in values
-                                                              for value in pair)))))
+        figures = [f"{figure:.4g}" for name in ("last_accuracy", "best_accuracy")
+                   for figure in mean_and_deviation(float(row[name]) for row in group)]
+        found.append(dict(zip(SUMMARY, (*key, str(len(group)), *figures), strict=True)))
     return found
 
 
@@ -128,48 +128,45 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]]) + "\n"
 
 
+def methods_by_rates(rows: list[Row], text: Callable[[str, float], str]) -> list[list[str]]:
+    """A header and one row per method: `text` of the method and each rate."""
+    methods, rates = names_and_rates(rows)
+    return [["method", *(f"keep {100 * rate:g} %" for rate in rates)],
+            *([method, *(text(method, rate) for rate in rates)] for method in methods)]
+
+
 def accuracy_table(rows: list[Row], column: str) -> str:
     """Methods by rates, the whole set first, the best mean of each rate in bold."""
-    cells = by_cell(rows, column)
-    methods, rates = names_and_rates(rows)
-    best = {rate: max((mean_and_deviation(cells[name, rate].values())[0] for name in methods
-                       if (name, rate) in cells), default=0) for rate in rates}
-    table = [["method", *(f"keep {100 * rate:g} %" for rate in rates)]]
-    if (WHOLE, 1.0) in cells:
-        values = cells[WHOLE, 1.0].values()
-        text = f"{plus_minus(*mean_and_deviation(values))} ({len(values)})"
-        table.append([f"{WHOLE}: {text}", *[""] * len(rates)])
-    for name in methods:
-        table.append([name])
-        for rate in rates:
-            values = cells.get((name, rate), {}).values()
-            text = "-"
-            if values:
-                mean, deviation = mean_and_deviation(values)
-                text = plus_minus(mean, deviation)
-                text = f"**{text}** ({len(values)})" if mean == best[rate] else f"{text} ({len(values)})"
-            table[-1].append(text)
+    found = {cell: (*mean_and_deviation(values.values()), len(values))
+             for cell, values in by_cell(rows, column).items()}
+
+    def text(method: str, rate: float) -> str:
+        if (method, rate) not in found:
+            return "-"
+        mean, deviation, runs = found[method, rate]
+        means = [other for (name, at), (other, *_) in found.items() if at == rate and name != WHOLE]
+        bold = "**" if method != WHOLE and mean == max(means) else ""
+        return f"{bold}{plus_minus(mean, deviation)}{bold} ({runs})"
+
+    table = methods_by_rates(rows, text)
+    if (WHOLE, 1.0) in found:
+        table.insert(1, [f"{WHOLE}: {text(WHOLE, 1.0)}", *[""] * (len(table[0]) - 1)])
     return markdown(table)
 
 
 def difference_table(rows: list[Row]) -> str:
     """Methods by rates: paired differences to random, seed by seed."""
     cells = by_cell(rows, "last_accuracy")
-    methods, rates = names_and_rates(rows)
-    table = [["method", *(f"keep {100 * rate:g} %" for rate in rates)]]
-    for name in methods:
-        if name == "random":
-            continue
-        table.append([name])
-        for rate in rates:
-            own, random = cells.get((name, rate), {}), cells.get(("random", rate), {})
-            pairs = [own[seed] - random[seed] for seed in sorted(own.keys() & random.keys())]
-            text = "-"
-            if pairs:
-                mean, half_width = interval(pairs)
-                text = ("+" if mean > 0 else "") + f"{plus_minus(mean, half_width)} ({len(pairs)})"
-            table[-1].append(text)
-    return markdown(table)
+
+    def text(method: str, rate: float) -> str:
+        own, random = cells.get((method, rate), {}), cells.get(("random", rate), {})
+        pairs = [own[seed] - random[seed] for seed in sorted(own.keys() & random.keys())]
+        if not pairs:
+            return "-"
+        mean, half_width = interval(pairs)
+        return ("+" if mean > 0 else "") + f"{plus_minus(mean, half_width)} ({len(pairs)})"
+
+    return markdown([row for row in methods_by_rates(rows, text) if row[0] != "random"])
 
 
 def names_and_rates(rows: list[Row]) -> tuple[list[str], list[float]]:
@@ -189,25 +186,24 @@ def published_rows(path: Path, dataset: str) -> list[list[str]]:
 
 
 def draw_plot(rows: list[Row], title: str) -> Image.Image:
-    """Last epoch's accuracy against rate: a line a method, bars of one standard deviation, the whole set.
+    """Last epoch's accuracy by rate: one line per method, bars of one standard deviation, the whole set.
 
-    Of equal epochs, where there are such runs, else of equal steps.
+    It shows the runs with equal epochs, where there are some, else those with equal steps.
 
     Args:
-        rows: of runs.csv, of a coreset run at least.
+        rows: those of runs.csv, with at least one coreset run.
     """
     equal, rows = next(iter(by_protocol(rows).items()))
     cells = by_cell(rows, "last_accuracy")
     methods, rates = names_and_rates(rows)
-    points = {name: [(rate, *mean_and_deviation(cells[name, rate].values())) for rate in rates
-                     if (name, rate) in cells] for name in methods}
+    lines = {name: [(rate, *mean_and_deviation(cells[name, rate].values())) for rate in rates
+                    if (name, rate) in cells] for name in methods}
     whole = mean_and_deviation(cells[WHOLE, 1.0].values())[0] if (WHOLE, 1.0) in cells else None
-    ends = [mean + sign * np.nan_to_num(width) for line in points.values() for _, mean, width in line
-            for sign in (-1, 1)] + ([whole] if whole is not None else [])
-    ends = np.clip(ends, 0, 100)
+    ends = np.clip([mean + sign * np.nan_to_num(width) for line in lines.values() for _, mean, width in line
+                    for sign in (-1, 1)] + ([] if whole is None else [whole]), 0, 100)
     tick = next(size for size in (1, 2, 5, 10, 20) if np.ptp(ends) <= 6 * size)
-    low = np.floor(ends.min() / tick) * tick
-    high = max(np.ceil(ends.max() / tick) * tick, low + tick)
+    low = float(np.floor(ends.min() / tick) * tick)
+    high = max(float(np.ceil(ends.max() / tick) * tick), low + tick)
     spread = rates[-1] - rates[0] or 0.2
     first, last = rates[0] - 0.1 * spread, rates[-1] + 0.1 * spread
     sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
@@ -217,8 +213,8 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
         return LEFT + (rate - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
     def y(accuracy: float) -> float:
-        share = np.clip((accuracy - low) / (high - low), 0, 1)  # a wide bar may end outside
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+        height = min(max((accuracy - low) / (high - low), 0), 1)  # a wide bar may end outside
+        return HEIGHT - BOTTOM - height * (HEIGHT - TOP - BOTTOM)
 
     pen.text((LEFT, 14), f"{title}: test accuracy after the last epoch, %; equal {equal}", INK, font)
     for accuracy in np.arange(low, high + tick / 2, tick):
@@ -230,16 +226,16 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
     if whole is not None:
         pen.line((LEFT, y(whole), WIDTH - RIGHT, y(whole)), INK, 1)
         pen.text((LEFT + 6, y(whole) - 3), f"{WHOLE} {whole:.1f}", INK, small, anchor="lb")
-    gap = 4 if len(rates) > 1 else (WIDTH - LEFT - RIGHT) / (len(points) + 1)  # beside one another
-    for number, (name, line) in enumerate(points.items()):
-        color, shift = COLORS[number % len(COLORS)], gap * (number - (len(points) - 1) / 2)
-        places = [(x(rate) + shift, y(mean)) for rate, mean, _ in line]
-        pen.line(places, color, 3)
-        for (left, top), (_, mean, width) in zip(places, line):
+    gap = 4 if len(rates) > 1 else (WIDTH - LEFT - RIGHT) / (len(lines) + 1)  # beside one another
+    for i, (name, line) in enumerate(lines.items()):
+        color, shift = COLORS[i % len(COLORS)], gap * (i - (len(lines) - 1) / 2)
+        points = [(x(rate) + shift, y(mean)) for rate, mean, _ in line]
+        pen.line(points, color, 3)
+        for (left, top), (_, mean, width) in zip(points, line, strict=True):
             if not np.isnan(width):
                 pen.line((left, y(mean - width), left, y(mean + width)), color, 2)
             pen.ellipse((left - 4, top - 4, left + 4, top + 4), color)
-        top = TOP + 60 + 22 * number
+        top = TOP + 60 + 22 * i
         pen.rectangle((WIDTH - RIGHT + 12, top - 6, WIDTH - RIGHT + 24, top + 6), color)
         pen.text((WIDTH - RIGHT + 32, top), name, INK, small, anchor="lm")
     return sheet

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.files import BadInput, read_bytes, read_json, replacing, to_json
+from utils.errors import BadInput
+from utils.files import read_bytes, read_json, replacing, to_json
 from utils.pickles import unpickle
 
 NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name

@@ -1,0 +1,69 @@
+"""Commands run by a pool of threads, several at a time; each ends with the thread that started it."""
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Jobs(ThreadPoolExecutor):
+    """Threads that run commands, each thread on its card or on its part of the CPU's cores.
+
+    Args:
+        threads: their number, where there are no `cards`.
+        cards: numbers of GPUs or NPUs, one for each thread.
+    """
+
+    def __init__(self, threads: int, cards: Sequence[str] = ()) -> None:
+        self.threads = len(cards) or threads
+        self.cards, self.parts = list(cards), [] if cards else split_cores(threads)
+        self.own = threading.local()
+        self.started: list[subprocess.Popen] = []
+        self.stopped = False
+        super().__init__(self.threads, initializer=self._begin)
+
+    def _begin(self) -> None:
+        """In a new thread: take what its commands inherit."""
+        card = self.cards.pop() if self.cards else None
+        self.own.variables = {"CUDA_VISIBLE_DEVICES": card, "ASCEND_RT_VISIBLE_DEVICES": card} if card else {}
+        if self.parts:
+            os.sched_setaffinity(0, self.parts.pop())
+
+    def run(self, command: Sequence[str], output: Path) -> int:
+        """In a thread of the pool: run a command, its output appended to a file; return its exit status."""
+        with open(output, "ab") as file:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                                       env={**os.environ, **self.own.variables}, preexec_fn=end_with_parent)
+        self.started.append(process)
+        if self.stopped:
+            process.terminate()
+        return process.wait()
+
+    def stop(self) -> None:
+        """End what runs, and start nothing more."""
+        self.stopped = True
+        self.shutdown(wait=False, cancel_futures=True)
+        for process in self.started:
+            process.terminate()
+
+
+def split_cores(parts: int) -> list[list[int]]:
+    """The cores that this process may use, in parts of one core or more; [] where no core can be chosen."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return [cores[i * len(cores) // parts:(i + 1) * len(cores) // parts] or [cores[i % len(cores)]]
+            for i in range(parts)]
+
+
+def end_with_parent() -> None:
+    """In a new process: get SIGKILL when the parent thread ends, on Linux, and leave Ctrl-C to the parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,179 @@
+"""What methods choose by: features and logits of a checkpoint, training dynamics, one's own embeddings."""
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from datasets import DataSet
+from datasets.pipeline import evaluation_batches
+from models.checkpoint import load_network, read_finished_epochs
+from utils import ranks
+from utils.arrays import ResumableArrays, all_finite, read_array
+from utils.errors import BadInput, FolderUnavailable
+from utils.files import locked, read_json_or_nothing, sha256, write_json
+from utils.runs import read_args
+
+BATCH_SIZE = 64
+
+
+def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, workers: int | None = None
+                        ) -> dict[str, np.ndarray]:
+    """Features, float32 (n, d), and logits, float32 (n, k), of the training images by a checkpoint.
+
+    Memory-mapped from <checkpoint>.features.npy and .logits.npy beside the checkpoint, or from
+    <save>/<dataset>.*.npy where the checkpoint's folder cannot be written to. What is missing there is
+    computed first, so every method, center and rate shares one pass over the images, and a pass that was
+    stopped is resumed.
+
+    Args:
+        save: the index's folder.
+        workers: threads that make batches; None: one per core.
+    """
+    key = {"dataset": data.name, "arch": arch, "checkpoint_sha256": sha256(checkpoint),
+           "images_sha256": data.images_sha256, "image_size": data.image_size,
+           "classes": len(data.classes)}
+    beside, at_index = checkpoint.with_suffix(""), save / data.name
+    for stem in (beside, at_index):
+        kept = read_kept(stem, key, len(data.train.labels))
+        if kept:
+            print(f"using the features in {kept_paths(stem)['features']}")
+            return kept
+    network = load_network(arch, checkpoint, len(data.classes), data.source.small_images)
+    try:
+        with locked(checkpoint.parent):
+            return extract(network, data, beside, key, workers)
+    except FolderUnavailable:
+        with locked(save):
+            return extract(network, data, at_index, key, workers)
+
+
+def kept_paths(stem: Path) -> dict[str, Path]:
+    """The files of features and logits."""
+    return {name: stem.with_name(f"{stem.name}.{name}.npy") for name in ("features", "logits")}
+
+
+def key_path(stem: Path) -> Path:
+    """The file that says what they were computed from."""
+    return stem.with_name(f"{stem.name}.features.json")
+
+
+def read_kept(stem: Path, key: dict[str, Any], n: int) -> dict[str, np.ndarray]:
+    """Features and logits that are whole and have that key; {} where there are none."""
+    if read_json_or_nothing(key_path(stem)) != key:
+        return {}
+    try:
+        arrays = {name: read_array(path, "") for name, path in kept_paths(stem).items()}
+    except BadInput:
+        return {}
+    fits = all(array.ndim == 2 and len(array) == n and array.dtype == np.float32 for array in arrays.values())
+    return arrays if fits else {}
+
+
+def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict[str, Any], workers: int | None = None
+            ) -> dict[str, np.ndarray]:
+    """Compute features and logits in evaluation mode and without random transforms.
+
+    Several ranks compute a batch each, the same ones as a single rank would. Once all are in the files, only
+    the first rank continues.
+
+    Args:
+        network: for inference.
+
+    Returns:
+        Both, memory-mapped.
+
+    Raises:
+        BadInput: features are not finite.
+    """
+    @ms.jit
+    def step(images: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        features = network.features(images)
+        return features, network.classifier(features)
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for _, images, _ in evaluation_batches(data, data.train, BATCH_SIZE, data.source.feature_transform,
+                                               workers, (ranks.rank(), ranks.size()), arrays.rows):
+            # Up to n: the last batch is filled up.
+            features, logits = (ranks.all_gather(values.asnumpy())[:n - arrays.rows]
+                                for values in step(ms.Tensor(images)))
+            if not np.isfinite(features).all():
+                arrays.remove()
+                raise BadInput(f"{stem}.pth: gives features that are not finite; train it again")
+            yield {"features": features, "logits": logits}
+
+    n = len(data.train.labels)
+    with ResumableArrays(kept_paths(stem), n, key) as arrays:
+        arrays.fill("features", batches())
+        ranks.end_others()
+        key_path(stem).unlink(missing_ok=True)
+        arrays.finish()
+        write_json(key_path(stem), key)
+    return read_kept(stem, key, n)
+
+
+def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndarray:
+    """The training dynamics of a run on the whole set, float16 (epochs, 3, n), memory-mapped.
+
+    For a run that is not finished, those of its finished epochs.
+
+    Args:
+        path: dynamics.npy in the run's folder, beside its args.json.
+        checkpoint: that has to lie in the same folder; None: there is none.
+
+    Raises:
+        BadInput: the file is missing or damaged, or belongs to other images or to another run than the
+            checkpoint.
+    """
+    command = f"train.py writes it for {data.name}, without --prune and with --dynamics True"
+    dynamics = read_array(path, command)
+    n = len(data.train.labels)
+    if dynamics.dtype != np.float16 or dynamics.shape[1:] != (3, n) or not dynamics.size:
+        raise BadInput(f"{path}: {dynamics.dtype} {dynamics.shape}, not float16 (epochs, 3, {n}); {command}")
+    if checkpoint is not None and checkpoint.parent.resolve() != path.parent.resolve():
+        raise BadInput(f"{path}: not in the folder of {checkpoint}, so of another run; name both of one run")
+    if read_args(path.parent).get("images_sha256") != data.images_sha256:
+        raise BadInput(f"{path}: args.json beside it is missing or of other images than --data's; {command}")
+    last = path.with_name("last.pth")
+    if last.exists():
+        dynamics = dynamics[:read_finished_epochs(last)]
+    if not all_finite(dynamics):
+        raise BadInput(f"{path}: holds numbers that are not finite; {command}")
+    return dynamics
+
+
+def read_embeddings(path: Path, n: int | None) -> np.ndarray:
+    """One's own features, float32 (n, d), memory-mapped where the file has that type.
+
+    Args:
+        n: rows that they must have; None: any.
+
+    Raises:
+        BadInput: they are missing or damaged, or not such an array.
+    """
+    remedy = "save a float array (images, features) with numpy.save"
+    features = read_array(path, remedy)
+    if features.ndim != 2 or features.dtype.kind != "f" or not features.size:
+        raise BadInput(f"{path}: {features.dtype} {features.shape}; {remedy}")
+    if n not in (None, len(features)):
+        raise BadInput(f"{path}: {len(features)} rows, but {n} labels; make one row per image")
+    if features.dtype != np.float32:
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            features = features.astype(np.float32)
+    if not all_finite(features):
+        raise BadInput(f"{path}: holds numbers that are not finite in float32; {remedy}")
+    return features
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """One's own labels, whole numbers (n,).
+
+    Raises:
+        BadInput: they are missing or damaged, or not such an array.
+    """
+    remedy = "save whole numbers, one label per image, with numpy.save"
+    labels = np.array(read_array(path, remedy))
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise BadInput(f"{path}: {labels.dtype} {labels.shape}; {remedy}")
+    return labels

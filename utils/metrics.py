@@ -1,0 +1,71 @@
+"""What a pass over batches has come to: loss, accuracy, speed."""
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from utils import ranks
+
+
+@dataclass
+class Metrics:
+    """Loss, accuracy and speed of a pass over batches.
+
+    Losses and counts stay on the device until they are asked for: fetching one waits for its step.
+    """
+    started: float = field(default_factory=time.perf_counter)
+    images: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    steps: int = 0
+    diverged_at: int = 0  # the first step whose loss is not a finite number; 0: none
+    seconds: float = 0.0
+    untimed_seconds: float = 0.0
+    untimed_images: int = 0
+    pending: list = field(default_factory=list)
+
+    def fetch(self) -> None:
+        """Add up what the steps so far have left on the device."""
+        for loss, correct, count in self.pending:
+            value = float(loss.asnumpy())
+            self.steps += 1
+            if not count:  # of several ranks, some may have no image of the last batch
+                continue
+            if not math.isfinite(value) and not self.diverged_at:
+                self.diverged_at = self.steps
+            self.loss_sum += value * count
+            self.correct += int(correct.asnumpy())
+            self.images += count
+        self.pending.clear()
+        self.seconds = time.perf_counter() - self.started
+
+    def over_ranks(self) -> None:
+        """Add up what the ranks have; all learn where one has diverged. The first one's seconds count."""
+        own = np.array([[self.loss_sum, self.correct, self.images, self.untimed_images, self.diverged_at]])
+        found = ranks.all_gather(own)
+        self.loss_sum = float(found[:, 0].sum())
+        self.correct, self.images, self.untimed_images = (int(number) for number in found[:, 1:4].sum(0))
+        self.diverged_at = int(found[:, 4].max())
+
+    def describe(self) -> str:
+        """The pass so far in a few words."""
+        self.fetch()
+        return f"loss {self.loss:.3f}, accuracy {self.accuracy:.2f} %, {self.images_per_second:.1f} img/s"
+
+    @property
+    def loss(self) -> float:
+        """Mean over the images."""
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * self.correct / max(self.images, 1)
+
+    @property
+    def images_per_second(self) -> float:
+        """Without the first step of each batch size, which may compile, unless there were no others."""
+        if self.images > self.untimed_images:
+            return (self.images - self.untimed_images) / (self.seconds - self.untimed_seconds)
+        return self.images / max(self.seconds, 1e-9)
