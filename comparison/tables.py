@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.errors import BadInput
-from utils.files import read_bytes
 
 WHOLE = "whole set"
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
@@ -33,7 +32,7 @@ def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
     """
     if not path.exists():
         return []
-    rows = list(csv.DictReader(read_bytes(path).decode("utf8", "replace").splitlines()))
+    rows = list(csv.DictReader(path.read_bytes().decode("utf8", "replace").splitlines()))
     if any(tuple(row) != tuple(columns) or None in row.values() for row in rows):
         raise BadInput(f"{path}: not a file of compare.py; name another --out")
     return rows

@@ -8,7 +8,6 @@ import numpy as np
 
 from datasets.images import Split, as_labels
 from utils.errors import BadInput
-from utils.files import read_bytes
 from utils.pickles import unpickle
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
@@ -34,7 +33,7 @@ def read_cifar100(root: Path) -> tuple[Split, Split, list[str]]:
     for name in OFFICIAL_MD5:
         if not os.path.isfile(folder / name):
             raise BadInput(f"{folder / name}: missing; download {URL} and unpack it in {root}")
-        contents[name] = read_bytes(folder / name)
+        contents[name] = (folder / name).read_bytes()
     if any(hashlib.md5(contents[name], usedforsecurity=False).hexdigest() != md5
            for name, md5 in OFFICIAL_MD5.items()):
         print(f"{folder}: not the official release of CIFAR-100 (md5 differs); using it as it is")

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from utils.errors import BadInput
-from utils.files import cannot_read
 from utils.progress import ProgressBar
 
 # Of what Pillow opens: no images, or left to other programs (EPS would run Ghostscript on a stranger's file).
@@ -128,26 +127,23 @@ def files_below(folder: bytes, above: frozenset[bytes] = frozenset()) -> Iterato
         above: real paths of the folders above it; by default they are found.
 
     Raises:
-        BadInput: a link leads to a folder above it or to nothing; a folder cannot be read.
+        BadInput: a link leads to a folder above it or to nothing.
     """
     real = os.path.realpath(folder)
     if real in above:
         raise BadInput(f"{os.fsdecode(folder)}: a link to a folder above it; delete it")
     above = (above or frozenset(map(os.fsencode, Path(os.fsdecode(real)).parents))) | {real}
-    try:
-        with os.scandir(folder) as scan:
-            for entry in scan:
-                if entry.name.startswith(b"."):
-                    continue
-                if entry.is_dir():
-                    yield from files_below(entry.path, above)
-                elif entry.is_file():
-                    yield entry
-                else:
-                    raise BadInput(f"{os.fsdecode(entry.path)}: not a file, or a link to none; put the image "
-                                   "there or delete it")
-    except OSError as error:
-        raise cannot_read(Path(os.fsdecode(error.filename or folder)), error) from error
+    with os.scandir(folder) as scan:
+        for entry in scan:
+            if entry.name.startswith(b"."):
+                continue
+            if entry.is_dir():
+                yield from files_below(entry.path, above)
+            elif entry.is_file():
+                yield entry
+            else:
+                raise BadInput(f"{os.fsdecode(entry.path)}: not a file, or a link to none; put the image "
+                               "there or delete it")
 
 
 @functools.cache
@@ -170,7 +166,7 @@ def read_image(path: str) -> Image.Image:
     Transparency is dropped, an animation's first image is taken, and EXIF orientation is ignored.
 
     Raises:
-        BadInput: it is missing, damaged, no image, or its pixels have no known range.
+        BadInput: it is damaged, no image, or its pixels have no known range.
     """
     try:
         with Image.open(path, formats=formats()) as image:
@@ -181,12 +177,10 @@ def read_image(path: str) -> Image.Image:
                 raise BadInput(f"{path}: pixels of 32 bits, whose range is not known; save it with 8 bits")
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
-    except (BadInput, MemoryError):
+    except (BadInput, MemoryError, FileNotFoundError, PermissionError):
         raise
     except Image.DecompressionBombError as error:
         raise BadInput(f"{path}: more pixels than Pillow's limit; make it smaller") from error
     except Exception as error:  # a damaged file can raise anything
-        if isinstance(error, OSError) and error.errno:
-            raise cannot_read(Path(path), error) from error
         raise BadInput(f"{path}: damaged, or not an image; put a whole file in its place or delete "
                        "it") from error

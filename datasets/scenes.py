@@ -13,7 +13,7 @@ from datasets.images import Split, as_labels
 from datasets.tiny import read_tiny
 from utils.arrays import read_array
 from utils.errors import BadInput
-from utils.files import read_bytes, read_json
+from utils.files import read_json
 from utils.pickles import unpickle
 
 CORRUPT = "cifar-100-corrupt"  # folder of CIFAR100C
@@ -126,4 +126,4 @@ def read_file(path: Path, remedy: str) -> object:
         return read_array(path, remedy)
     if not os.path.isfile(path):
         raise BadInput(f"{path}: missing; {remedy}")
-    return unpickle(read_bytes(path), path)
+    return unpickle(path.read_bytes(), path)

@@ -8,7 +8,6 @@ import numpy as np
 from datasets.folder import class_names, files_below
 from datasets.images import Split, decode_jpeg
 from utils.errors import BadInput
-from utils.files import read_bytes
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 SIDE = 64
@@ -40,7 +39,7 @@ def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file; none where it is missing."""
-    return read_bytes(path).decode("utf8", "replace").splitlines() if os.path.isfile(path) else []
+    return path.read_bytes().decode("utf8", "replace").splitlines() if os.path.isfile(path) else []
 
 
 def jpeg_files(folder: Path) -> list[str]:
@@ -111,7 +110,7 @@ def read_jpeg(path: str) -> bytes:
     Raises:
         BadInput: it does not have 64x64 pixels.
     """
-    content = read_bytes(Path(path))
+    content = Path(path).read_bytes()
     height, width, _ = decode_jpeg(content, path).shape
     if (height, width) != (SIDE, SIDE):
         raise BadInput(f"{path}: {width}x{height} pixels, not {SIDE}x{SIDE}; resize it")

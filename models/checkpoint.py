@@ -14,7 +14,7 @@ from models import NETWORKS, create_model
 from models.layers import fold_batchnorm
 from utils import ranks
 from utils.errors import BadInput, one_line
-from utils.files import read_bytes, replacing
+from utils.files import replacing
 from utils.runs import read_args
 
 STATE = "resume."  # begins the names of what a checkpoint holds beside the network's own parameters
@@ -68,7 +68,7 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
     Raises:
         BadInput: it is missing, damaged, or in another format.
     """
-    content = read_bytes(path)
+    content = path.read_bytes()
     if content.startswith(TORCH_STARTS):
         raise BadInput(f"{path}: a PyTorch checkpoint; turn it into one of this project with "
                        f"python -m models.convert_torch {path} NEW.pth --arch ARCH --dataset DATASET")

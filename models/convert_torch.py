@@ -21,7 +21,7 @@ from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils import options
 from utils.device import set_up
 from utils.errors import BadInput
-from utils.files import read_bytes, replacing
+from utils.files import replacing
 
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
@@ -150,7 +150,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         BadInput: it is missing, damaged, or holds anything but weights.
     """
     import torch
-    read_bytes(path)
+    path.read_bytes()  # an error of its own where there is none
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that torch.save did not write

@@ -63,21 +63,9 @@ class ConvBN(nn.Cell):
         bias = conv.bias.asnumpy() if conv.has_bias else np.float32(0)
         bias = (bias - bn.moving_mean.asnumpy()) * scale + bn.beta.asnumpy()
         conv.weight.set_data(ms.Tensor(conv.weight.asnumpy() * scale[:, None, None, None]))
-        conv.has_bias = False
-        name = bn.beta.name + "_folded"
-        self.bn = Bias(bias)
-        self.bn.bias.name = name  # adding a cell renames its parameters; two equal names do not compile
-
-
-class Bias(nn.Cell):
-    """Add one number to each channel of (n, c, h, w)."""
-
-    def __init__(self, bias: np.ndarray) -> None:
-        super().__init__()
-        self.bias = ms.Parameter(ms.Tensor(bias))
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return ops.bias_add(x, self.bias)
+        conv.bias = ms.Parameter(ms.Tensor(bias), name=bn.beta.name + "_folded")
+        conv.has_bias = True
+        self.bn = nn.Identity()
 
 
 def fold_batchnorm(network: nn.Cell) -> None:

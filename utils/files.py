@@ -99,36 +99,13 @@ def writable(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's content.
-
-    Raises:
-        BadInput: it is missing or unreadable.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise cannot_read(path, error) from error
-
-
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        BadInput: it is missing or unreadable.
-    """
+    """The SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(2 ** 20):
-                digest.update(block)
-    except OSError as error:
-        raise cannot_read(path, error) from error
+    with open(path, "rb") as file:
+        while block := file.read(2 ** 20):
+            digest.update(block)
     return digest.hexdigest()
-
-
-def cannot_read(path: Path, error: OSError) -> BadInput:
-    return BadInput(f"{path}: cannot be read ({error.strerror}); check the path")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -140,7 +117,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     if not os.path.exists(path):
         return {}
     try:
-        content = json.loads(read_bytes(path))
+        content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
@@ -152,7 +129,7 @@ def read_json_or_nothing(path: Path) -> dict[str, Any]:
     """The object in a JSON file; {} where there is none or it is damaged."""
     try:
         return read_json(path, "")
-    except BadInput:
+    except (BadInput, OSError):
         return {}
 
 

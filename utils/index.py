@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import BadInput
-from utils.files import read_bytes, read_json, replacing, to_json
+from utils.files import read_json, replacing, to_json
 from utils.pickles import unpickle
 
 NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name
@@ -36,7 +36,7 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
             sha256, the very images and labels.
     """
     images = len(ids)
-    content = read_bytes(path)
+    content = path.read_bytes()
     drop = unpickle(content, path)
     if isinstance(drop, list) and all(type(i) is int for i in drop):
         drop = np.array(drop, np.int64 if all(abs(i) < 2 ** 63 for i in drop) else object)

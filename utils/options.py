@@ -120,8 +120,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt as error:
         status, message = 130, "stopped" + (f"; {error}" if str(error) else "")
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        status, message = 2, (f"error: {where}{error.strerror or error}; check the files, the disk and the "
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        status, message = 2, (f"error: {where}{error.strerror or error}; check the path, the disk and the "
                               "limits of this machine")
     except MemoryError:
         status, message = 2, "error: out of memory; use a machine with more"

@@ -11,7 +11,7 @@ import numpy as np
 from utils import ranks
 from utils.arrays import create_array, open_array
 from utils.errors import BadInput
-from utils.files import read_bytes, read_json, read_json_or_nothing, to_json, write_csv, write_json
+from utils.files import read_json, read_json_or_nothing, to_json, write_csv, write_json
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
@@ -60,11 +60,7 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
 
 @ranks.on_first
 def start_folder(folder: Path, options: dict[str, Any]) -> None:
-    """Move an earlier run's files to a dated folder in the run's folder and write args.json.
-
-    Raises:
-        BadInput: they cannot be moved.
-    """
+    """Move an earlier run's files to a dated folder in the run's folder and write args.json."""
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if {path.name for path in earlier} <= {"args.json", "dynamics.npy"}:
         earlier = []  # that run was stopped before the end of its first epoch, where log.csv is written
@@ -73,13 +69,9 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
         dated = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
         while dated.exists():
             dated = dated.with_name(dated.name + "x")
-        try:
-            dated.mkdir()
-            for path in earlier:
-                path.rename(dated / path.name)
-        except OSError as error:
-            raise BadInput(f"{folder}: an earlier run cannot be moved ({error.strerror}); "
-                           "name another --model_dir") from error
+        dated.mkdir()
+        for path in earlier:
+            path.rename(dated / path.name)
         print(f"moved the files of an earlier run to {dated}")
     write_json(folder / "args.json", options)
 
@@ -108,7 +100,7 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
         BadInput: it is not a log, or lacks one of these rows; best.pth is missing.
     """
     path = folder / "log.csv"
-    text = read_bytes(path).decode("ascii", "replace")
+    text = path.read_bytes().decode("ascii", "replace")
     rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
     if any(tuple(row) != COLUMNS for row in rows):
         raise BadInput(f"{path}: not a log of train.py; {AGAIN}")
