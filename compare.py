@@ -212,7 +212,8 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
                 print(shlex.join(["python", *command]) + "\n", end="", flush=True)  # whole, from any thread
                 status = jobs.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
             if status:
-                raise ChildProcessError(last_line(output) if status > 0 else f"ended by signal {-status}")
+                said = output.read_text(errors="replace").strip().splitlines() or ["no output"]
+                raise ChildProcessError(said[-1] if status > 0 else f"ended by signal {-status}")
         with lock:
             rows.append(describe(run))
             write_csv(path, rows, COLUMNS)
@@ -241,12 +242,6 @@ def in_order(rows: list[Row]) -> list[Row]:
     order = {name: position for position, name in enumerate((WHOLE, *METHODS))}
     return sorted(rows, key=lambda row: (order.get(row["method"], len(order)), float(row["rate"]),
                                          int(row["seed"])))
-
-
-def last_line(path: Path) -> str:
-    """The last line of a file of output."""
-    lines = path.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"
 
 
 def describe(run: Run) -> Row:

@@ -30,7 +30,7 @@ from models.checkpoint import load_run, save_checkpoint, save_run
 from models.layers import shift_dropout
 from utils import options, ranks
 from utils.device import set_up, versions
-from utils.files import locked
+from utils.files import locked, write_csv
 from utils.index import coreset_name, read_index
 from utils.metrics import Metrics
 from utils.progress import ProgressBar
@@ -98,7 +98,11 @@ def main(argv: list[str] | None = None) -> None:
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
                          args.eval_freq, args.save, resume, args.dynamics and not args.prune, args.workers)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(runs.after_ctrl_c(folder, args.save)) from None
+            finished = args.save and (folder / "last.pth").exists()
+            raise KeyboardInterrupt(
+                f"the finished epochs are safe in {folder}; resume with --resume" if finished else
+                "no epoch was finished, so there is nothing to resume" if args.save else "nothing was saved"
+            ) from None
     print(f"best test accuracy {best:.2f} %; results in {folder}")
 
 
@@ -155,7 +159,7 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
                 raise diverged(f"{title}: the test loss is not a finite number", rate)
             row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds}
         rows.append(row)
-        runs.write_log(folder / "log.csv", rows)
+        write_csv(folder / "log.csv", rows, runs.COLUMNS)
         if record:
             record.write_epoch(epoch)
         is_best = row["test_acc"] != "" and row["test_acc"] > best
@@ -165,7 +169,11 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
             if is_best:
                 save_checkpoint(network, folder / "best.pth")
             save_run(folder / "last.pth", network, optimizer, epoch + 1, best)
-        print(summary(title, row), flush=True)
+        said = (f"lr {rate:g}, train loss {trained.loss:.4f}, train accuracy {trained.accuracy:.2f} %, "
+                f"{trained.images_per_second:.1f} img/s")
+        if row["test_acc"] != "":
+            said += f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %"
+        print(f"{title}: {said}", flush=True)
     return best
 
 
@@ -183,10 +191,11 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
         clip_norm: largest global gradient norm; None: gradients are not clipped.
         dynamics: return also what utils.runs.Dynamics records for each image, (3, b).
     """
-    # Each rank has sums over the images of its shard; these functions add them up over the whole batch.
-    over_ranks, gradients_over_ranks = ranks.reducers(optimizer.parameters)
-    loss_function = nn.CrossEntropyLoss(ignore_index=PADDING, reduction="sum") if over_ranks else (
-        nn.CrossEntropyLoss())
+    loss_function, sum_over_ranks = nn.CrossEntropyLoss(), None
+    if ranks.size() > 1:  # each has sums over its shard, of which these make the whole batch's
+        loss_function = nn.CrossEntropyLoss(ignore_index=PADDING, reduction="sum")
+        sum_over_ranks = ops.AllReduce()
+        sum_gradients_over_ranks = nn.DistributedGradReducer(optimizer.parameters, mean=False)
 
     def forward(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
         logits = network(images)
@@ -197,10 +206,10 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
     @ms.jit
     def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ...]:
         (loss, logits), gradients = gradient(images, labels)
-        if over_ranks is not None:
-            sums = over_ranks(ops.stack((loss, (labels != PADDING).astype(ms.float32).sum())))
+        if sum_over_ranks is not None:
+            sums = sum_over_ranks(ops.stack((loss, (labels != PADDING).astype(ms.float32).sum())))
             loss = sums[0] / sums[1]
-            gradients = gradients_over_ranks(scale_gradients(gradients, 1 / sums[1]))
+            gradients = sum_gradients_over_ranks(scale_gradients(gradients, 1 / sums[1]))
         if clip_norm is not None:
             gradients = clip_gradients(gradients, clip_norm)
         optimizer(gradients)
@@ -291,14 +300,6 @@ def check_finite(network: nn.Cell, trained: Metrics, title: str, rate: float) ->
 def diverged(what: str, rate: float) -> FloatingPointError:
     """The error that says what is no longer finite, at which learning rate, and what to do."""
     return FloatingPointError(f"{what}, learning rate {rate:g}; start again with a smaller --lr")
-
-
-def summary(title: str, row: dict) -> str:
-    text = (f"{title}: lr {row['lr']:g}, train loss {row['train_loss']:.4f}, train accuracy "
-            f"{row['train_acc']:.2f} %, {row['images_per_second']:.1f} img/s")
-    if row["test_acc"] != "":
-        text += f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %"
-    return text
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The data sets, by name: images, labels, and the paper's settings for each."""
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,9 +136,16 @@ SOURCES = {
                    feature_transform=transforms.ResizeAndCenterCrop(256, 224)),
 }
 SCENES: dict[str, dict[str, Callable[[Path], scenes.Splits]]] = {
-    "CIFAR100": {"CIFAR100C": scenes.read_cifar100c, "CIFAR100A": scenes.read_cifar100a,
-                 "CIFAR100N": scenes.read_cifar100n},
-    "tiny": {"tinyC": scenes.read_tinyc, "tinyA": scenes.read_tinya, "tinyN": scenes.read_tinyn},
+    "CIFAR100": {
+        "CIFAR100C": scenes.read_cifar100c,
+        "CIFAR100A": partial(scenes.read_cifar100_with, script="robust/attack-cifar.py",
+                             images="attack/cifar_train.npy"),
+        "CIFAR100N": partial(scenes.read_cifar100_with, script="robust/noisy-cifar.py",
+                             labels="noisy/cifar.npy")},
+    "tiny": {
+        "tinyC": scenes.read_tinyc,
+        "tinyA": partial(scenes.read_tiny_arrays, part="attack", script="robust/attack-tiny.py"),
+        "tinyN": partial(scenes.read_tiny_arrays, part="noisy", script="robust/noisy-tiny.py")},
 }
 SOURCES |= {name: replace(SOURCES[parent], read=read) for parent, readers in SCENES.items()
             for name, read in readers.items()}

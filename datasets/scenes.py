@@ -32,14 +32,9 @@ def read_cifar100c(root: Path) -> Splits:
     return replace(train, perturbed=changed), test, classes
 
 
-def read_cifar100a(root: Path) -> Splits:
-    """CIFAR-100 with attacked training images, from attack/cifar_train.npy, and its own labels."""
-    return with_files(read_cifar100(root), "robust/attack-cifar.py", images=root / "attack/cifar_train.npy")
-
-
-def read_cifar100n(root: Path) -> Splits:
-    """CIFAR-100 with noisy training labels, from noisy/cifar.npy."""
-    return with_files(read_cifar100(root), "robust/noisy-cifar.py", labels=root / "noisy/cifar.npy")
+def read_cifar100_with(root: Path, script: str, **files: str) -> Splits:
+    """CIFAR-100 with other training images or labels: `files` below `root`, as `with_files` takes them."""
+    return with_files(read_cifar100(root), script, **{name: root / file for name, file in files.items()})
 
 
 def read_tinyc(folder: Path) -> Splits:
@@ -59,16 +54,6 @@ def read_tinyc(folder: Path) -> Splits:
     kinds = {os.path.basename(name): kind for name, kind in note.get("kinds", {}).items()}
     changed = [kinds.get(os.path.basename(name), CLEAN) != CLEAN for name in train.names]
     return replace(train, perturbed=np.array(changed)), test, classes
-
-
-def read_tinya(folder: Path) -> Splits:
-    """Tiny ImageNet with attacked training images: attack/tiny_img.npy, tiny_target.npy beside its folder."""
-    return read_tiny_arrays(folder, "attack", "robust/attack-tiny.py")
-
-
-def read_tinyn(folder: Path) -> Splits:
-    """Tiny ImageNet with noisy training labels: noisy/tiny_img.npy, tiny_target.npy beside its folder."""
-    return read_tiny_arrays(folder, "noisy", "robust/noisy-tiny.py")
 
 
 def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:

@@ -180,11 +180,6 @@ def optimizer_state(optimizer: nn.SGD) -> list[ms.Parameter]:
     return [parameter for parameter in optimizer.get_parameters() if parameter.name not in trained]
 
 
-def read_finished_epochs(path: Path) -> int:
-    """The number of finished epochs in a last.pth."""
-    return int(load_state(path)[1].get("epoch", 0))
-
-
 def find_arch(arch: str | None, checkpoint: Path) -> str:
     """The network of a checkpoint: `arch` where it is given, else the one in args.json beside it.
 

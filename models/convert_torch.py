@@ -91,10 +91,7 @@ def torch_name(name: str, arch: str, small_images: bool) -> str:
 
 
 def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images: bool) -> ms.nn.Cell:
-    """A network with the weights of a PyTorch state dict.
-
-    Args:
-        path: named in the errors.
+    """A network with the weights of a PyTorch state dict, which comes from `path`.
 
     Raises:
         BadInput: the names or shapes are not those of this variant of `arch`.
@@ -126,11 +123,7 @@ def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images:
 
 def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
              small_images: bool) -> dict[str, np.ndarray]:
-    """The state dict of the paper's release for a checkpoint's weights.
-
-    Args:
-        path: named in the errors.
-    """
+    """The state dict of the paper's release for a checkpoint's weights, which come from `path`."""
     last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
     torch_name(last, arch, small_images)  # first: a network without rules has a classifier of any name
     network = create_model(arch, len(weights.get(last, [0])), small_images)

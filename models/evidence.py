@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets import DataSet
 from datasets.pipeline import evaluation_batches
-from models.checkpoint import load_network, read_finished_epochs
+from models.checkpoint import load_network, load_state
 from utils import ranks
 from utils.arrays import ResumableArrays, all_finite, read_array
 from utils.errors import BadInput, FolderUnavailable
@@ -16,6 +16,7 @@ from utils.files import locked, read_json_or_nothing, sha256, write_json
 from utils.runs import read_args
 
 BATCH_SIZE = 64
+KEPT = "features", "logits"
 
 
 def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, workers: int | None = None
@@ -38,7 +39,7 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
     for stem in (beside, at_index):
         kept = read_kept(stem, key, len(data.train.labels))
         if kept:
-            print(f"using the features in {kept_paths(stem)['features']}")
+            print(f"using the features in {kept_path(stem, 'features')}")
             return kept
     network = load_network(arch, checkpoint, len(data.classes), data.source.small_images)
     try:
@@ -49,22 +50,17 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
             return extract(network, data, at_index, key, workers)
 
 
-def kept_paths(stem: Path) -> dict[str, Path]:
-    """The files of features and logits."""
-    return {name: stem.with_name(f"{stem.name}.{name}.npy") for name in ("features", "logits")}
-
-
-def key_path(stem: Path) -> Path:
-    """The file that says what they were computed from."""
-    return stem.with_name(f"{stem.name}.features.json")
+def kept_path(stem: Path, name: str) -> Path:
+    """The file of features or logits; for "key" the JSON file that says what they were computed from."""
+    return stem.with_name(f"{stem.name}.features.json" if name == "key" else f"{stem.name}.{name}.npy")
 
 
 def read_kept(stem: Path, key: dict[str, Any], n: int) -> dict[str, np.ndarray]:
     """Features and logits that are whole and have that key; {} where there are none."""
-    if read_json_or_nothing(key_path(stem)) != key:
+    if read_json_or_nothing(kept_path(stem, "key")) != key:
         return {}
     try:
-        arrays = {name: read_array(path, "") for name, path in kept_paths(stem).items()}
+        arrays = {name: read_array(kept_path(stem, name), "") for name in KEPT}
     except BadInput:
         return {}
     fits = all(array.ndim == 2 and len(array) == n and array.dtype == np.float32 for array in arrays.values())
@@ -77,12 +73,6 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict[str, Any],
 
     Several ranks compute a batch each, the same ones as a single rank would. Once all are in the files, only
     the first rank continues.
-
-    Args:
-        network: for inference.
-
-    Returns:
-        Both, memory-mapped.
 
     Raises:
         BadInput: features are not finite.
@@ -104,12 +94,12 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict[str, Any],
             yield {"features": features, "logits": logits}
 
     n = len(data.train.labels)
-    with ResumableArrays(kept_paths(stem), n, key) as arrays:
+    with ResumableArrays({name: kept_path(stem, name) for name in KEPT}, n, key) as arrays:
         arrays.fill("features", batches())
         ranks.end_others()
-        key_path(stem).unlink(missing_ok=True)
+        kept_path(stem, "key").unlink(missing_ok=True)
         arrays.finish()
-        write_json(key_path(stem), key)
+        write_json(kept_path(stem, "key"), key)
     return read_kept(stem, key, n)
 
 
@@ -137,7 +127,7 @@ def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndar
         raise BadInput(f"{path}: args.json beside it is missing or of other images than --data's; {command}")
     last = path.with_name("last.pth")
     if last.exists():
-        dynamics = dynamics[:read_finished_epochs(last)]
+        dynamics = dynamics[:int(load_state(last)[1].get("epoch", 0))]
     if not all_finite(dynamics):
         raise BadInput(f"{path}: holds numbers that are not finite; {command}")
     return dynamics

@@ -29,11 +29,8 @@ class ConvBN(nn.Cell):
 
     Args:
         padding: pixels on each side; None for "same" at stride 1, i.e. kernel // 2.
-        groups: number of convolution groups; in_channels for a depthwise convolution. On a CPU nn.Conv2d
-            computes grouped ones with oneDNN's gemm, forwards and backwards, not in a reference loop. Other
-            ways to compute depthwise 3x3 and 5x5 convolutions took, per training step, a multiple of its
-            time: block-diagonal ones of 2 to 16 channels 0.94 - 2.1, a dense one 2.0 - 2.5, sums of shifted
-            slices 5.5 - 12.
+        groups: number of convolution groups; in_channels for a depthwise convolution. Other ways to compute
+            depthwise convolutions on a CPU were measured and are slower: docs/speed.md.
         activation: applied last, e.g. ops.relu.
     """
 

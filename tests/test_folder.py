@@ -98,7 +98,7 @@ def test_nested_folders_links_hidden_and_other_files(folder: Path, capsys: pytes
 
 @pytest.mark.parametrize("place, target, message", [
     *(("train/bee/loop", target, "bee/loop: a link to a folder above it") for target in (".", "..", "../..")),
-    ("val/bee/more", "gone", "val/bee/more: .*a link to none"), ("train/cat", "gone", "No such file.*train/cat")])
+    ("val/bee/more", "gone", "val/bee/more: .*a link to none"), ("train/cat", "gone", "No such.*train/cat")])
 def test_links_to_a_folder_above_and_to_nothing_are_refused(folder: Path, place: str, target: str,
                                                             message: str) -> None:
     (folder / place).symlink_to(target)

@@ -147,11 +147,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 @ranks.on_first
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as a CSV file in one step."""
+    """Write rows as a CSV file in one step, numbers that are not whole with six digits."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value
+                          for name, value in row.items()} for row in rows)
 
 
 @ranks.on_first

@@ -63,10 +63,7 @@ def _plain(value: Any) -> Any:
 
 
 def unpickle(content: bytes, path: Path) -> Any:
-    """What a pickle holds: numbers, strings, lists, tuples, dicts and NumPy arrays of numbers.
-
-    Args:
-        path: named in the error.
+    """What a pickle at `path` holds: numbers, strings, lists, tuples, dicts and NumPy arrays of numbers.
 
     Raises:
         BadInput: it is cut off, not a pickle, or asks for anything else. Nothing in it is run.

@@ -26,14 +26,26 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
         captions: the text below each image, by id.
     """
     rows = [(heading, ids, images(ids)) for heading, ids in image_rows(score, kept, n)] if images else []
-    histogram_height = HEIGHT + 40 if score is not None else 0
-    sheet = Image.new("RGB", (WIDTH, 60 + histogram_height + len(rows) * ROW_HEIGHT + MARGIN), "white")
+    height = 60 + (0 if score is None else HEIGHT + 40) + len(rows) * ROW_HEIGHT + MARGIN
+    sheet = Image.new("RGB", (WIDTH, height), "white")
     pen = ImageDraw.Draw(sheet)
     font, small = ImageFont.load_default(15), ImageFont.load_default(10)
     pen.text((MARGIN, 14), title, INK, font)
-    if score is not None:
-        draw_histogram(pen, score, score_name, score[kept], 50, small)
-    top = 50 + histogram_height
+    top = 50
+    if score is not None:  # bars for the number of images by score, the kept images in color
+        counts, edges = np.histogram(score, BINS)
+        kept_counts, _ = np.histogram(score[kept], edges)
+        scale, step, base = HEIGHT / max(counts.max(), 1), (WIDTH - 2 * MARGIN) / BINS, top + HEIGHT
+        for i, (count, inside) in enumerate(zip(counts, kept_counts, strict=True)):
+            left, right = MARGIN + i * step, MARGIN + (i + 1) * step - 1
+            pen.rectangle((left, base - count * scale, right, base), fill=DROPPED)
+            if inside:
+                pen.rectangle((left, base - inside * scale, right, base), fill=KEPT)
+        band = f"{score[kept].min():.4g} to {score[kept].max():.4g}"
+        for x, text, anchor in ((MARGIN, f"{edges[0]:.3g}", "la"), (WIDTH - MARGIN, f"{edges[-1]:.3g}", "ra"),
+                                (WIDTH / 2, f"{score_name}; kept (blue): {band}", "ma")):
+            pen.text((x, base + 4), text, INK, small, anchor=anchor)
+        top += HEIGHT + 40
     for heading, ids, shown in rows:
         pen.text((MARGIN, top), heading, INK, font)
         for column, (i, pixels) in enumerate(zip(ids, shown, strict=True)):
@@ -56,22 +68,3 @@ def image_rows(score: np.ndarray | None, kept: np.ndarray, n: int) -> list[tuple
     middle = max(0, n // 2 - COLUMNS // 2)
     return [("lowest", order[:COLUMNS]), ("in the middle", order[middle:middle + COLUMNS]),
             ("highest", order[-COLUMNS:][::-1])]
-
-
-def draw_histogram(pen: ImageDraw.ImageDraw, score: np.ndarray, name: str, kept: np.ndarray, top: int,
-                   font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> None:
-    """Bars for the number of images by score; the kept images in color."""
-    counts, edges = np.histogram(score, BINS)
-    kept_counts, _ = np.histogram(kept, edges)
-    scale = HEIGHT / max(counts.max(), 1)
-    step = (WIDTH - 2 * MARGIN) / BINS
-    base = top + HEIGHT
-    for i, (count, inside) in enumerate(zip(counts, kept_counts, strict=True)):
-        left, right = MARGIN + i * step, MARGIN + (i + 1) * step - 1
-        pen.rectangle((left, base - count * scale, right, base), fill=DROPPED)
-        if inside:
-            pen.rectangle((left, base - inside * scale, right, base), fill=KEPT)
-    pen.text((MARGIN, base + 4), f"{edges[0]:.3g}", INK, font)
-    pen.text((WIDTH - MARGIN, base + 4), f"{edges[-1]:.3g}", INK, font, anchor="ra")
-    pen.text((WIDTH / 2, base + 4), f"{name}; kept (blue): {kept.min():.4g} to {kept.max():.4g}", INK, font,
-             anchor="ma")

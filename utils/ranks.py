@@ -109,17 +109,6 @@ def broadcast_running_statistics(network: "ms.nn.Cell") -> None:
             ops.assign(parameter, ms.Tensor(all_gather(parameter.asnumpy()[None])[0]))
 
 
-def reducers(parameters: "list[ms.Parameter]") -> tuple[Any, Any]:
-    """For a compiled step: the sum over the ranks of a float32 tensor, and of the gradients of parameters.
-
-    None and None where there is one rank.
-    """
-    if size() == 1:
-        return None, None
-    from mindspore import nn, ops
-    return ops.AllReduce(), nn.DistributedGradReducer(parameters, mean=False)
-
-
 def on_first(write: Callable) -> Callable:
     """A function that writes, for the first rank alone; in the others it does nothing."""
     @functools.wraps(write)

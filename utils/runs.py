@@ -2,7 +2,6 @@
 import csv
 import json
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from utils import ranks
 from utils.arrays import create_array, open_array
 from utils.errors import BadInput
-from utils.files import read_json, read_json_or_nothing, to_json, write_csv, write_json
+from utils.files import read_json, read_json_or_nothing, to_json, write_json
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
@@ -81,15 +80,6 @@ def read_args(folder: Path) -> dict[str, Any]:
     return read_json_or_nothing(folder / "args.json")
 
 
-def after_ctrl_c(folder: Path, save: bool) -> str:
-    """What becomes of a run that Ctrl-C stopped."""
-    if not save:
-        return "nothing was saved"
-    if not (folder / "last.pth").exists():
-        return "no epoch was finished, so there is nothing to resume"
-    return f"the finished epochs are safe in {folder}; resume with --resume"
-
-
 def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     """The rows of a resumed run's log.csv for the finished epochs.
 
@@ -110,12 +100,6 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
         raise BadInput(f"{folder / 'best.pth'}: missing; {AGAIN}")
     print(f"resuming after epoch {finished}", flush=True)
     return rows[:finished]
-
-
-def write_log(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write a log.csv in one step, numbers with six digits."""
-    write_csv(path, [{name: f"{value:.6g}" if isinstance(value, float) else value
-                      for name, value in row.items()} for row in rows], COLUMNS)
 
 
 class Dynamics:
