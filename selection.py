@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def open_task(args: argparse.Namespace) -> Task:
-    """The labels to choose from, of a data set or of one's own embeddings."""
+    """The labels to choose from, of a data set or of your own embeddings."""
     if args.labels:
         origin = {"labels_sha256": sha256(args.labels)}
         return Task(args.features.stem, read_labels(args.labels), None, origin)

@@ -1,4 +1,4 @@
-"""What methods choose by: features and logits of a checkpoint, training dynamics, one's own embeddings."""
+"""What methods choose by: features and logits of a checkpoint, training dynamics, your own embeddings."""
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndar
 
 
 def read_embeddings(path: Path, n: int | None) -> np.ndarray:
-    """One's own features, float32 (n, d), memory-mapped where the file has that type.
+    """Your own features, float32 (n, d), memory-mapped where the file has that type.
 
     Args:
         n: rows that they must have; None: any.
@@ -157,7 +157,7 @@ def read_embeddings(path: Path, n: int | None) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """One's own labels, whole numbers (n,).
+    """Your own labels, whole numbers (n,).
 
     Raises:
         BadInput: they are missing or damaged, or not such an array.

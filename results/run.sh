@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The comparisons of docs/results.md, in the order in which they are most useful. May be stopped and started
-# again: finished runs are not run again, unfinished ones go on.
+# again: finished runs are not run again, unfinished ones are resumed.
 set -uo pipefail
 trap 'exit 130' INT  # compare.py ends by itself after Ctrl-C, and the next one would begin
 unset CDPATH
