@@ -1,8 +1,9 @@
 """Compare selection methods: base runs, selections and coreset runs over seeds, then one table.
 
-    python compare.py --dataset CIFAR100N --methods random moderate herding --rates 0.2 0.3 --seeds 1 2 3 \
-        --arch resnet20 --image_size 16 --base_epoch 40 --epoch 150 --batch_size 64 --out results/CIFAR100N
+    python compare.py --dataset CIFAR100N --methods random moderate aum:keep=middle --rates 0.2 0.3 \
+        --seeds 1 2 3 --arch resnet20 --image_size 16 --base_epoch 40 --epoch 150 --batch_size 64 --out out
 
+A method with options of selection.py is NAME:option=value:... and a row of its own under that name.
 Can be interrupted and rerun at any moment: finished runs are skipped. Methods, rates and seeds can be added
 later. Writes runs.csv, table.md, table.csv and plot.png to --out.
 """
@@ -24,6 +25,8 @@ from datasets import SOURCES, open_dataset
 from methods import METHODS
 from methods.choice import coreset_size
 from models import NETWORKS
+from selection import index_name, not_default, settings_by_name
+from selection import parse_options as parse_selection
 from utils import options
 from utils.device import versions
 from utils.errors import BadInput
@@ -36,22 +39,27 @@ ROOT = Path(__file__).resolve().parent
 COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
            "last_accuracy", "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")
 # Settings that all runs of a folder have in common.
-FIXED = ("dataset", "name", "image_size", "classes", "arch", "epoch", "base_epoch", "batch_size", "lr")
+FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
+         "lr")
+VARIANT = ("keep", "per_class", "hard_cutoff", *settings_by_name())
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = options.Parser("Compare selection methods over rates and seeds.")
     data = parser.add_argument_group("data and training, as in train.py")
     options.add_data_options(data, SOURCES)
-    data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
+    data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of a coreset run")
+    data.add_argument("--base_arch", choices=NETWORKS, help="network of a base run, by which methods choose; "
+                      "None: as --arch")
     data.add_argument("--epoch", default=200, type=options.positive, help="epochs of a coreset run")
     data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run; None: as --epoch")
     data.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
     data.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: train.py's")
     options.add_device_option(data)
     compared = parser.add_argument_group("what is compared")
-    compared.add_argument("--methods", nargs="+", default=["random", "moderate"], choices=METHODS,
-                          metavar="METHOD", help=f"any of {', '.join(METHODS)}")
+    compared.add_argument("--methods", nargs="+", default=["random", "moderate"], type=variant,
+                          metavar="METHOD", help=f"any of {', '.join(METHODS)}; with options of selection.py "
+                          "NAME:option=value:..., such as aum:keep=middle or moderate:per_class")
     compared.add_argument("--rates", nargs="+", default=[0.2], type=options.fraction, metavar="RATE",
                           help="fractions of the images to keep")
     compared.add_argument("--seeds", nargs="+", default=[1, 2, 3, 4, 5], type=options.seed_number,
@@ -74,8 +82,33 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("methods", "rates", "seeds"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     args.base_epoch = args.base_epoch or args.epoch
+    args.base_arch = args.base_arch or args.arch
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     return args
+
+
+def variant(text: str) -> str:
+    """Parses NAME[:option[=value]]..., a method and options of selection.py; leaves out its defaults."""
+    name, *given = text.split(":")
+    words = [word.partition("=")[::2] for word in given]
+    for option in [option for option, _ in words if option not in VARIANT]:
+        raise argparse.ArgumentTypeError(f"{text}: {option!r} is none of the options {', '.join(VARIANT)}")
+    if name not in METHODS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(METHODS)}")
+    return ":".join([name, *not_default(selection_of(text), "=")])
+
+
+def selection_options(method: str) -> list[str]:
+    """The options of selection.py that one of --methods says."""
+    name, *given = method.split(":")
+    pairs = [word.partition("=")[::2] for word in given]
+    words = [(f"--{option}", value or "True") for option, value in pairs]
+    return ["--method", name, *(word for pair in words for word in pair)]
+
+
+def selection_of(method: str) -> argparse.Namespace:
+    """The same, parsed."""
+    return parse_selection(["--ckpt", "best.pth", *selection_options(method)])
 
 
 @dataclass(frozen=True)
@@ -130,13 +163,19 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def plan(args: argparse.Namespace, n: int) -> list[Run]:
-    """All runs on n training images: for each seed the base run, then its coreset runs."""
+    """All runs on n training images: for each seed the base run, then its coreset runs.
+
+    Raises:
+        BadInput: a rate keeps none of them.
+    """
+    for rate in args.rates:
+        if not coreset_size(n, rate):
+            raise BadInput(f"--rates {rate:g}: keeps none of {n} images; name a larger one")
     common = ["--dataset", args.dataset, "--data", str(args.data)]
     for name in ("name", "image_size", "classes", "workers"):
         value = getattr(args, name)
         common += [f"--{name}", str(value)] if value else []
-    train = ["train.py", *common, "--arch", args.arch, "--batch_size", str(args.batch_size), "--lr",
-             repr(args.lr), "--device", args.device, "--resume"]
+    train = ["--batch_size", str(args.batch_size), "--lr", repr(args.lr), "--device", args.device, "--resume"]
 
     def steps(images: int) -> int:
         return -(-images // args.batch_size)
@@ -144,23 +183,24 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
     runs, data_name = [], args.name or args.dataset
     for seed in args.seeds:
         base_dir, own = args.out / f"seed-{seed}", ["--seed", str(seed)]
-        base = base_dir / data_name / args.arch
-        runs.append(Run(WHOLE, 1.0, seed, "epochs", ((*train, *own, "--epoch", str(args.base_epoch),
-                                                      "--model_dir", str(base_dir)),), base))
+        base = base_dir / data_name / args.base_arch
+        runs.append(Run(WHOLE, 1.0, seed, "epochs", ((
+            "train.py", *common, "--arch", args.base_arch, *train, *own, "--epoch", str(args.base_epoch),
+            "--model_dir", str(base_dir)),), base))
         model_dir = base_dir if args.equal == "epochs" else base_dir / "equal-steps"
         for rate in args.rates:
             for method in args.methods:
                 save = args.out / "index" / f"seed-{seed}" / f"rate-{rate:g}"
-                name = data_name if method == "moderate" else f"{data_name}-{method}"
+                index = save / index_name(selection_of(method), data_name)
                 select = ("selection.py", *common, *own, "--ckpt", str(base / "best.pth"), "--device",
-                          args.device, "--method", method, "--rate", f"{rate:g}", "--save", str(save))
+                          args.device, *selection_options(method), "--rate", f"{rate:g}", "--save", str(save))
                 epochs = args.epoch
                 if args.equal == "steps":
                     epochs = round(args.base_epoch * steps(n) / steps(coreset_size(n, rate)))
                 runs.append(Run(method, rate, seed, args.equal, (select, (
-                    *train, *own, "--epoch", str(epochs), "--model_dir", str(model_dir), "--prune",
-                    str(save / f"{name}.bin"))), model_dir / data_name / args.arch,
-                                save / f"{name}.bin"))
+                    "train.py", *common, "--arch", args.arch, *train, *own, "--epoch", str(epochs),
+                    "--model_dir", str(model_dir), "--prune", str(index))), model_dir / data_name / args.arch,
+                                index))
     return runs
 
 
@@ -173,6 +213,8 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> None:
     path = args.out / "settings.json"
     settings = {name: getattr(args, name) for name in FIXED}
     earlier = read_json(path, "name another --out")
+    if "arch" in earlier:  # folders begun before --base_arch
+        earlier.setdefault("base_arch", earlier["arch"])
     for name, value in settings.items():
         if earlier and earlier.get(name) != value:
             raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; give that, or name "
@@ -238,10 +280,10 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
 
 
 def in_order(rows: list[Row]) -> list[Row]:
-    """Rows of runs.csv by method, in the order of METHODS, rate and seed, whichever run finished first."""
+    """Rows of runs.csv by method, in the order of METHODS, rate and seed, whichever run is finished first."""
     order = {name: position for position, name in enumerate((WHOLE, *METHODS))}
-    return sorted(rows, key=lambda row: (order.get(row["method"], len(order)), float(row["rate"]),
-                                         int(row["seed"])))
+    return sorted(rows, key=lambda row: (order.get(row["method"].partition(":")[0], len(order)),
+                                         row["method"], float(row["rate"]), int(row["seed"])))
 
 
 def describe(run: Run) -> Row:

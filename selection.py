@@ -2,8 +2,9 @@
 
     python selection.py --dataset CIFAR100 --ckpt ckpt/CIFAR100/resnet50/best.pth --rate 0.2
 
-Other methods by --method. Writes <save>/<dataset>.bin (ids to drop), .json (manifest), .scores.npy and .png;
-for other methods than moderate <save>/<dataset>-<method>.*; of a folder of images also .txt, the files kept.
+Other methods by --method, other rules for their scores by --keep. Writes <save>/<dataset>.bin (ids to drop),
+.json (manifest), .scores.npy and .png; for other methods than moderate <save>/<dataset>-<method>.*; followed
+by what is not the method's default, such as -keep-middle; of a folder of images also .txt, the files kept.
 """
 import argparse
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.folder import FileSplit
-from methods import METHODS, Choice, Setting
+from methods import METHODS, RULES, Choice, Setting, choose, find_rule
 from methods.choice import coreset_size
 from models import NETWORKS
 from models.checkpoint import find_arch
@@ -29,6 +30,8 @@ from utils.files import locked, replacing, sha256, writable, write_array
 from utils.index import write_index
 from utils.picture import draw_selection
 from utils.runs import read_args
+
+ANY_SCORE = [name for name, rule in RULES.items() if rule.any_score]
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -46,10 +49,18 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     choice.add_argument("--rate", default=1.0, type=float,
                         help="fraction of the images to keep, above 0, at most 1")
     choice.add_argument("--method", default="moderate", choices=METHODS, help="selection method")
+    choice.add_argument("--keep", type=rule_name, metavar="RULE", help="rule that replaces the method's own: "
+                        f"{', '.join(ANY_SCORE)}, or the quantile of the ranks around which images are kept, "
+                        "from 0 (lowest) to 1 (highest); None: the method's own")
+    choice.add_argument("--per_class", type=options.boolean, metavar="True|False", help="let the rule work "
+                        "inside each class, which keeps its own fraction; None: the method's own")
+    choice.add_argument("--hard_cutoff", type=options.fraction, help="fraction of the images that is dropped "
+                        "first, at the hard end of the score; None: the method's own")
     options.add_seed_option(choice, "what a method draws, also to break ties; moderate draws nothing")
     choice.add_argument("--save", default="index", type=Path, help="folder of the index")
     settings = parser.add_argument_group("settings of methods")
-    for name, (setting, owners) in settings_by_name().items():
+    owned = settings_by_name()
+    for name, (setting, owners) in owned.items():
         number = options.Number(setting.low, setting.high, isinstance(setting.default, int))
         settings.add_argument(f"--{name}", type=str if setting.choices else number, default=argparse.SUPPRESS,
                               choices=setting.choices or None,
@@ -58,32 +69,59 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     method = METHODS[args.method]
     if not 0 < args.rate <= 1:
         parser.error(f"--rate {args.rate:g}: must be above 0 and at most 1")
-    for name, (_, owners) in settings_by_name().items():
+    for name in ("keep", "hard_cutoff"):
+        if getattr(args, name) is not None and not method.score:
+            parser.error(f"--{name}: --method {args.method} has no score; those that have one: "
+                         f"{', '.join(other for other, row in METHODS.items() if row.score)}")
+    for name in ("keep", "per_class", "hard_cutoff"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(method, name))
+    for name, (_, owners) in owned.items():
         if name in args and args.method not in owners:
             parser.error(f"--{name}: not a setting of --method {args.method}; it belongs to "
                          f"{', '.join(owners)}")
+        if name in args and name not in {**method.settings, **find_rule(args.keep).settings}:
+            parser.error(f"--{name}: a setting of the rule that --keep {args.keep} replaces; leave one of "
+                         "the two out")
+    needs = needs_of(args)
     if args.labels and not args.features:
         parser.error("--labels: belong to --features; name both")
-    if args.dynamics and "dynamics" not in method.needs:
+    if args.dynamics and "dynamics" not in needs:
         parser.error(f"--dynamics: --method {args.method} does not need them; leave it out")
-    if args.features and set(method.needs) - {"features"}:
-        parser.error(f"--features: --method {args.method} needs {' and '.join(method.needs)}; name --ckpt")
+    if args.features and set(needs) - {"features"}:
+        parser.error(f"--features: --method {args.method} needs {' and '.join(needs)}; name --ckpt")
     if args.features and args.ckpt:
         parser.error("--features: replaces --ckpt; name one of the two")
-    if "dynamics" in method.needs and not (args.ckpt or args.dynamics):
+    if "dynamics" in needs and not (args.ckpt or args.dynamics):
         parser.error("--ckpt: missing; name the best.pth that train.py wrote, with dynamics.npy beside it")
-    if "features" in method.needs and not (args.ckpt or args.features):
+    if {"features", "logits"} & set(needs) and not (args.ckpt or args.features):
         parser.error("--ckpt: missing; name the best.pth that train.py wrote")
     return args
 
 
+def rule_name(text: str) -> str:
+    """Parses --keep: a rule for any score, or a quantile of the ranks."""
+    if text in ANY_SCORE:
+        return text
+    try:
+        return f"{options.fraction(text):g}"
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(ANY_SCORE)} nor a number "
+                                         "from 0 to 1") from None
+
+
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
-    """Each setting and the methods that have it."""
+    """Each setting of a score or a rule and the methods that have it."""
     found: dict[str, tuple[Setting, list[str]]] = {}
     for name, method in METHODS.items():
-        for key, setting in method.settings.items():
+        for key, setting in (method.settings | RULES[method.keep].settings).items():
             found.setdefault(key, (setting, []))[1].append(name)
     return found
+
+
+def needs_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """What the method's score and the rule need."""
+    return tuple(dict.fromkeys((*METHODS[args.method].needs, *find_rule(args.keep).needs)))
 
 
 @dataclass(frozen=True)
@@ -109,18 +147,20 @@ def main(argv: list[str] | None = None) -> None:
     size = coreset_size(n, args.rate)
     if not size:
         raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
-    index = args.save / f"{task.name if args.method == 'moderate' else f'{task.name}-{args.method}'}.bin"
+    index = args.save / index_name(args, task.name)
     with writable(args.save):  # found out before a long pass
         evidence, sources = read_evidence(args, task)
         ranks.end_others()
-    settings = {name: getattr(args, name, setting.default) for name, setting in method.settings.items()}
-    choice = method.choose(task.labels, size, random_stream(args.seed, args.method), **evidence, **settings)
+    settings = settings_of(args)
+    choice = choose(method, find_rule(args.keep), task.labels, size, random_stream(args.seed, args.method),
+                    evidence, args.per_class, args.hard_cutoff, **settings)
     ids = task.data.train.ids if task.data else np.arange(n)
     drop = np.delete(ids, choice.kept)
     names, counts = kept_by_class(task, choice)
-    manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, **settings,
-                **({"seed": args.seed} if method.seeded else {}), **task.origin, **sources,
-                "not_default": not_default(args, settings), "images": n, "kept": size,
+    manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, "keep": args.keep,
+                "per_class": args.per_class, "hard_cutoff": args.hard_cutoff, **settings,
+                **({"seed": args.seed} if draws(args) else {}), **task.origin, **sources,
+                "not_default": not_default(args) + seed_name(args), "images": n, "kept": size,
                 "dropped": len(drop), "kept_by_class": counts.tolist(), "versions": versions()}
     if choice.score is not None:
         kept = choice.score[choice.kept]
@@ -131,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{manifest['kept_perturbed_percent']:.1f} % of the coreset are mislabelled or corrupted, "
               f"{manifest['perturbed_percent']:.1f} % of all images")
     with locked(args.save):
-        write_results(index, task, choice, args.method, args.rate, drop, manifest)
+        write_results(index, task, choice, drop, manifest)
     low, high = counts.argmin(), counts.argmax()
     print(f"kept {size} of {n} images, {counts[low]} ({names[low]}) to {counts[high]} ({names[high]}) per "
           f"class; ids to drop in {index}")
@@ -149,8 +189,8 @@ def open_task(args: argparse.Namespace) -> Task:
 
 
 def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What the method needs, by name, and where that comes from, for the manifest."""
-    needs = METHODS[args.method].needs
+    """What score and rule need, by name, and where that comes from, for the manifest."""
+    needs = needs_of(args)
     sources: dict[str, Any] = {}
     evidence: dict[str, np.ndarray] = {}
     if args.features:
@@ -173,11 +213,37 @@ def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.nd
     return {name: evidence[name] for name in needs}, sources
 
 
-def not_default(args: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
-    """What a coreset run's folder names beside method and rate."""
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of score and rule, with their defaults where they are not given."""
+    known = METHODS[args.method].settings | find_rule(args.keep).settings
+    return {name: getattr(args, name, setting.default) for name, setting in known.items()}
+
+
+def not_default(args: argparse.Namespace, equals: str = "-") -> list[str]:
+    """What is not the method's default, as names of files have it; with "=" as names of compare.py's rows."""
     method = METHODS[args.method]
-    given = [f"{name}-{value}" for name, value in settings.items() if value != method.settings[name].default]
-    return given + ([f"seed-{args.seed}"] if method.seeded and args.seed != options.SEED else [])
+    pairs = {name: (getattr(args, name), getattr(method, name))
+             for name in ("keep", "per_class", "hard_cutoff")}
+    known = method.settings | find_rule(args.keep).settings
+    pairs |= {name: (value, known[name].default) for name, value in settings_of(args).items()}
+    return [name if value is True else f"{name}{equals}{value}" for name, (value, default) in pairs.items()
+            if value != default]
+
+
+def index_name(args: argparse.Namespace, dataset: str) -> str:
+    """The index's file: <dataset>[-<method>][-<what is not the method's default>...].bin."""
+    method = [] if args.method == "moderate" else [args.method]
+    return "-".join([dataset, *method, *not_default(args)]) + ".bin"
+
+
+def draws(args: argparse.Namespace) -> bool:
+    """Whether --seed matters: a method whose ties go by id draws for some rules and between classes alone."""
+    return METHODS[args.method].seeded or args.per_class or args.keep == "strata"
+
+
+def seed_name(args: argparse.Namespace) -> list[str]:
+    """The seed in a coreset run's folder, where it is not the default and matters."""
+    return [f"seed-{args.seed}"] if draws(args) and args.seed != options.SEED else []
 
 
 def kept_by_class(task: Task, choice: Choice) -> tuple[list[str], np.ndarray]:
@@ -187,8 +253,8 @@ def kept_by_class(task: Task, choice: Choice) -> tuple[list[str], np.ndarray]:
     return names, np.bincount(positions[choice.kept], minlength=len(labels))
 
 
-def write_results(index: Path, task: Task, choice: Choice, method: str, rate: float, drop: np.ndarray,
-                  manifest: dict[str, Any]) -> None:
+def write_results(index: Path, task: Task, choice: Choice, drop: np.ndarray, manifest: dict[str, Any]
+                  ) -> None:
     """Write the scores, the picture and the names of files kept, then index and manifest."""
     scores = index.with_suffix(".scores.npy")
     if choice.score is None:
@@ -197,8 +263,9 @@ def write_results(index: Path, task: Task, choice: Choice, method: str, rate: fl
         write_array(scores, choice.score)
     data, n = task.data, len(task.labels)
     captions = [str(label) if data is None else data.classes[label] for label in task.labels]
-    title = f"{task.name}, {method}: {len(choice.kept)} of {n} training images kept (rate {rate:g})"
-    picture = draw_selection(title, choice.score, METHODS[method].score, choice.kept, n,
+    name = " ".join([manifest["method"], *manifest["not_default"]])
+    title = f"{task.name}, {name}: {len(choice.kept)} of {n} training images kept (rate {manifest['rate']:g})"
+    picture = draw_selection(title, choice.score, METHODS[manifest["method"]].measure, choice.kept, n,
                              data.pictures if data else None, captions)
     with replacing(index.with_suffix(".png")) as temporary:
         picture.save(temporary, format="PNG")

@@ -1,74 +1,43 @@
-"""Selection methods: one file per family, and here the table of their names.
+"""Selection methods: a score and a rule each, and here the table of their names.
 
-A method is a function (labels, size, generator, *, what it needs, its settings) -> Choice:
-    labels: (n,), whole numbers; gaps and classes of one image are fine.
-    size: how many images to keep, 1 to n.
-    generator: for everything random.
+A score is a function (labels, generator, *, what it needs, its settings) -> float64 (n,); a rule keeps some
+of the images of a pool (methods/rules.py). Adding one is a function and a line of METHODS or of RULES.
 """
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from methods import distances, dynamics, predictions
+from methods.choice import Choice, Method, Rule, Setting, choose
+from methods.rules import DUAL, RULES, find_rule
 
-from methods import distances, dynamics, gradients, sets
-from methods.choice import Choice
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An option of selection.py that belongs to methods.
-
-    Args:
-        default: its value, the default of the method's keyword argument too.
-        help: what it does.
-        choices: its values, if it is a word.
-        low, high: the range of its values, if it is a number, a whole one where `default` is.
-    """
-    default: Any
-    help: str
-    choices: tuple[str, ...] = ()
-    low: float = 0
-    high: float = float("inf")
-
-
-@dataclass(frozen=True)
-class Method:
-    """A selection method.
-
-    Args:
-        choose: the function.
-        needs: its keyword arguments beside the settings, of "features", "logits" and "dynamics".
-        settings: its options, by the names of its keyword arguments.
-        score: what its score is, for the axis of a picture; "": it has none.
-        seeded: whether it draws from the generator, if only to break ties.
-    """
-    choose: Callable[..., Choice]
-    needs: tuple[str, ...] = ()
-    settings: dict[str, Setting] = field(default_factory=dict)
-    score: str = ""
-    seeded: bool = True
-
+__all__ = ["METHODS", "RULES", "Choice", "Method", "Rule", "Setting", "choose", "find_rule"]
 
 CENTER = {"center": Setting("median", "class center: coordinate-wise median (the release) or mean (the "
                             "paper's Eq. 1)", tuple(distances.CENTERS))}
-DISTANCE = "distance to the class center"
+NEVER_LEARNED = {"never_learned": Setting("none", "forgetting events of a never learned image: none, or "
+                                          "most, as many as there are epochs", ("none", "most"))}
+DISTANCE, EVENTS, MARGIN = "distance to the class center", "forgetting events", "area under the margin"
 
 METHODS = {
-    "random": Method(sets.uniform),
-    "moderate": Method(distances.moderate, ("features",), CENTER, DISTANCE, seeded=False),
-    "herding": Method(distances.herding, ("features",), CENTER, DISTANCE),
-    "forgetting": Method(dynamics.forgetting, ("dynamics",), score="forgetting events"),
-    "el2n": Method(dynamics.el2n, ("dynamics",),
-                   {"el2n_epochs": Setting(10, "first epochs whose errors are averaged", low=1)},
-                   "mean norm of p - y"),
-    "grand": Method(gradients.grand, ("features", "logits"), score="norm of the last layer's gradient"),
-    "selfsup": Method(distances.selfsup, ("features",), score="distance to the nearest centroid"),
-    "gm": Method(sets.gm, ("features",),
-                 {"gm_length": Setting("unit", "features as they are or scaled to length 1",
-                                       ("as-is", "unit"))}),
-    "ccs": Method(dynamics.ccs, ("dynamics",),
-                  {"hard_cutoff": Setting(0.2, "fraction of the images that is dropped first: those of "
-                                          "lowest margin, likely mislabelled", high=1)},
-                  "area under the margin"),
-    "dual": Method(dynamics.dual, ("dynamics",), score="DUAL score"),
-    "dyn-unc": Method(dynamics.dyn_unc, ("dynamics",), score="dynamic uncertainty"),
+    "random": Method("uniform"),
+    "moderate": Method("middle", distances.to_center, ("features",), settings=CENTER, measure=DISTANCE,
+                       seeded=False),
+    "herding": Method("lowest", distances.to_center, ("features",), settings=CENTER, measure=DISTANCE),
+    "forgetting": Method("highest", dynamics.forgetting, ("dynamics",), settings=NEVER_LEARNED,
+                         measure=EVENTS),
+    "el2n": Method("highest", dynamics.el2n, ("dynamics",), settings={"el2n_epochs": Setting(
+        10, "first epochs whose errors are averaged", low=1)}, measure="mean norm of p - y"),
+    "grand": Method("highest", predictions.grand, ("features", "logits"),
+                    measure="norm of the last layer's gradient"),
+    "entropy": Method("highest", predictions.entropy, ("logits",), measure="entropy"),
+    "least-confidence": Method("highest", predictions.least_confidence, ("logits",),
+                               measure="1 - highest probability"),
+    "selfsup": Method("highest", distances.to_centroid, ("features",),
+                      measure="distance to the nearest centroid"),
+    "aum": Method("lowest", dynamics.aum, ("dynamics",), hard="low", measure=MARGIN),
+    "ccs": Method("strata", dynamics.aum, ("dynamics",), hard="low", measure=MARGIN, hard_cutoff=0.2),
+    "dual": Method("beta", dynamics.dual, ("dynamics",), settings={"dual_epochs": DUAL["dual_epochs"]},
+                   measure="DUAL score"),
+    "dyn-unc": Method("highest", dynamics.dyn_unc, ("dynamics",), measure="dynamic uncertainty"),
+    "gm": Method("matching", per_class=True),
+    "kcenter": Method("farthest", per_class=True),
+    "d2": Method("graph", dynamics.forgetting, ("dynamics",), settings=NEVER_LEARNED, measure=EVENTS,
+                 hard_cutoff=0.4, per_class=True),
 }

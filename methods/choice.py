@@ -1,7 +1,12 @@
-"""What a method returns, and which ranks of a score it keeps."""
-from dataclasses import dataclass
+"""How a coreset is chosen: a score for each image, and a rule that keeps some of them."""
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from methods.pieces import members_of_classes
+from utils.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -10,10 +15,92 @@ class Choice:
 
     Args:
         kept: ids of its images, int64 (size,), ascending.
-        score: float64 (n,), by which all images were ranked; None: the method has none.
+        score: float64 (n,), one per image; None: the method has none.
     """
     kept: np.ndarray
     score: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option of selection.py that belongs to scores or rules.
+
+    Args:
+        default: its value, the default of the function's keyword argument too.
+        help: what it does.
+        choices: its values, if it is a word.
+        low, high: the range of its values, if it is a number, a whole one where `default` is.
+    """
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float = 0
+    high: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images that a rule chooses from: all of the data set, or those of a class.
+
+    Args:
+        ids: int64, ascending.
+        order: the same ids by ascending score; as `ids` where there is no score.
+        score: float64 (n,), of all images of the data set; zeros where there is none.
+        evidence: what the rule needs of all images, by name.
+        settings: the rule's, by name.
+        generator: for everything random.
+    """
+    ids: np.ndarray
+    order: np.ndarray
+    score: np.ndarray
+    evidence: dict[str, np.ndarray]
+    settings: dict[str, Any]
+    generator: np.random.Generator
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is kept of a pool.
+
+    Args:
+        keep: (pool, size) -> ids of the `size` images that are kept, in any order.
+        needs: evidence beside the score, of "features", "logits" and "dynamics".
+        settings: its options, by name.
+        any_score: whether --keep may name it, for every method with a score.
+        search: (select, labels, evidence) -> ids, for a rule that compares others: `select` maps a `keep` to
+            the ids that it keeps of all pools; None: `keep` is the rule.
+    """
+    keep: Callable[[Pool, int], np.ndarray]
+    needs: tuple[str, ...] = ()
+    settings: dict[str, Setting] = field(default_factory=dict)
+    any_score: bool = False
+    search: Callable[..., np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A selection method: a score, and the rule that its paper uses.
+
+    Args:
+        keep: name of the rule, in RULES.
+        score: (labels, generator, *, what it needs, its settings) -> float64 (n,); None: there is none.
+        needs: the score's keyword arguments beside the settings, of "features", "logits" and "dynamics".
+        hard: the end of the score at which the hard images are, "low" or "high".
+        settings: the score's options, by the names of its keyword arguments.
+        measure: what the score is, for the axis of a picture.
+        hard_cutoff: fraction of the images that is dropped first, at the hard end.
+        per_class: whether the rule works inside each class.
+        seeded: whether it draws from the generator, if only to break ties; else ties go by id.
+    """
+    keep: str
+    score: Callable[..., np.ndarray] | None = None
+    needs: tuple[str, ...] = ()
+    hard: str = "high"
+    settings: dict[str, Setting] = field(default_factory=dict)
+    measure: str = ""
+    hard_cutoff: float = 0.0
+    per_class: bool = False
+    seeded: bool = True
 
 
 def coreset_size(n: int, rate: float) -> int:
@@ -21,30 +108,72 @@ def coreset_size(n: int, rate: float) -> int:
     return round(n * (0.5 + rate / 2)) - round(n * (0.5 - rate / 2))
 
 
-def middle(order: np.ndarray, size: int) -> np.ndarray:
-    """The middle `size` of the n ids in `order`: from rank round(n (0.5 - rate / 2)) on, rate = size / n.
-
-    That is the release's first rank. round((n - size) / 2) is not: where n - size is odd, it is now and
-    then one off, as the release rounds a floating-point number just beside the half.
-    """
-    n = len(order)
-    first = round(n * (0.5 - size / n / 2))
-    return order[first:first + size]
-
-
-def keep_lowest(score: np.ndarray, size: int, generator: np.random.Generator) -> Choice:
-    """Keep the `size` images of lowest score, ties in random order.
+def ranking(score: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Ids by ascending score, ties in random order, int64 (n,).
 
     Many scores are counts: ties by id would drop whole classes of a data set that is sorted by class.
     """
-    return Choice(np.sort(ranking(score, generator)[:size]), score)
-
-
-def keep_highest(score: np.ndarray, size: int, generator: np.random.Generator) -> Choice:
-    """Keep the `size` images of highest score, ties in random order."""
-    return Choice(np.sort(ranking(score, generator)[len(score) - size:]), score)
-
-
-def ranking(score: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Ids by ascending score, ties in random order, int64 (n,)."""
     return np.lexsort((generator.permutation(len(score)), score))
+
+
+def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator: np.random.Generator,
+           evidence: dict[str, np.ndarray], per_class: bool = False, hard_cutoff: float = 0.0,
+           **settings: Any) -> Choice:
+    """Score all images and keep those that a rule says.
+
+    Args:
+        labels: (n,), whole numbers; gaps and classes of one image are fine.
+        size: how many images to keep, 1 to n.
+        evidence: what the score and the rule need, by name.
+        per_class: whether the rule works inside each class, which keeps its own fraction.
+        hard_cutoff: fraction of the images that is dropped first, at the hard end of the score.
+        settings: of the score and the rule, where they are not the defaults.
+    """
+    n = len(labels)
+    score, order = np.zeros(n), np.arange(n)
+    if method.score:
+        score = method.score(labels, generator, **{need: evidence[need] for need in method.needs},
+                             **{name: settings[name] for name in method.settings if name in settings})
+        order = ranking(score, generator) if method.seeded else np.argsort(score, kind="stable")
+    groups = members_of_classes(labels) if per_class else [np.arange(n)]
+    budgets = split_budget([len(members) for members in groups], size, generator)
+    position = np.empty(n, int)
+    position[order] = np.arange(n)
+    values = {name: settings.get(name, setting.default) for name, setting in rule.settings.items()}
+    pools = []
+    for members, budget in zip(groups, budgets, strict=True):
+        left = cut(members[np.argsort(position[members])], hard_cutoff, method.hard, budget)
+        pools.append(Pool(np.sort(left), left, score, evidence, values, generator))
+
+    def select(keep: Callable[[Pool, int], np.ndarray]) -> np.ndarray:
+        return np.sort(np.concatenate([keep(pool, budget) for pool, budget in zip(pools, budgets, strict=True)
+                                       if budget]))
+
+    kept = rule.search(select, labels, evidence) if rule.search else select(rule.keep)
+    return Choice(kept, score if method.score else None)
+
+
+def split_budget(sizes: list[int], size: int, generator: np.random.Generator) -> list[int]:
+    """Parts of `size` in proportion to `sizes`, rounded by largest remainders, equal ones in random order."""
+    if len(sizes) == 1:
+        return [size]
+    parts, remainders = np.divmod(size * np.array(sizes), sum(sizes))
+    parts[ranking(remainders, generator)[len(parts) - (size - parts.sum()):]] += 1
+    return parts.tolist()
+
+
+def cut(order: np.ndarray, fraction: float, hard: str, size: int) -> np.ndarray:
+    """What is left of `order`, ids by ascending score, without a fraction at the hard end.
+
+    Raises:
+        BadInput: it is fewer than `size`.
+    """
+    n = len(order)
+    # The rounding of a rate may keep one more: a rate of 1 - fraction is to work for every n.
+    left = max(n - round(fraction * n), coreset_size(n, 1 - fraction))
+    if left < size < (1 - fraction) * n + 1:
+        left = size
+    if left < size:
+        raise BadInput(f"--hard_cutoff {fraction:g}: leaves {left} of {n} images, {size} are to be kept; "
+                       "name a smaller one, or a smaller --rate")
+    return order[n - left:] if hard == "low" else order[:left]

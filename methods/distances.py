@@ -1,4 +1,4 @@
-"""Methods that go by the distance of an image's feature to a center.
+"""Scores that are the distance of an image's feature to a center.
 
 Features: finite, float32 (n, d), possibly a memory map.
 """
@@ -6,51 +6,37 @@ from collections.abc import Callable
 
 import numpy as np
 
-from methods.choice import Choice, keep_highest, keep_lowest, middle
 from methods.pieces import BLOCK_BYTES, blocks, members_of_classes
-from utils.errors import BadInput
 
 CENTERS: dict[str, Callable[..., np.ndarray]] = {"median": np.median, "mean": np.mean}
 KMEANS_ROUNDS = 100
+TINY = 1e-30  # a length of 0 becomes it
 
 
-def moderate(labels: np.ndarray, size: int, generator: np.random.Generator, *, features: np.ndarray,
-             center: str = "median") -> Choice:
-    """Keep the images whose distance to their class center lies nearest the median of all distances.
+def to_center(labels: np.ndarray, generator: np.random.Generator, *, features: np.ndarray,
+              center: str = "median") -> np.ndarray:
+    """norm(h - center of the image's class), the score of Moderate Coreset, Xia et al., ICLR 2023.
 
-    Xia et al., Moderate Coreset, ICLR 2023. Score: norm(h - center of the image's class). One order for all
-    classes, of which the middle is kept; ties by id; nothing is random.
+    The paper keeps the images nearest the median of all distances; its herding keeps those nearest to the
+    centers (Section 3 and its tables). Welling's herding (ICML 2009), which gave that the name, is another
+    thing: it picks, one at a time, the image that takes the mean of the picked ones nearest to the center.
 
     Args:
         center: "median", coordinate by coordinate, as in the authors' release; "mean", the paper's Eq. 1.
     """
-    distance = distances_to_centers(features, labels, center)
-    return Choice(np.sort(middle(np.argsort(distance, kind="stable"), size)), distance)
+    return distances_to_centers(features, labels, center)
 
 
-def herding(labels: np.ndarray, size: int, generator: np.random.Generator, *, features: np.ndarray,
-            center: str = "median") -> Choice:
-    """Keep the images nearest to their class center.
+def to_centroid(labels: np.ndarray, generator: np.random.Generator, *, features: np.ndarray) -> np.ndarray:
+    """Distance to the nearest centroid of a k-means of features of length 1, k = number of classes.
 
-    As Moderate Coreset's paper uses the name (Section 3 and its tables): moderate's score, and of one order
-    for all classes the lowest are kept. Welling's herding (ICML 2009), which gave it the name, is another
-    thing: it picks, one at a time, the image that takes the mean of the picked ones nearest to the center.
-
-    Args:
-        center: as for moderate.
+    Sorscher et al., Beyond neural scaling laws, NeurIPS 2022, whose distance is the cosine's: far images are
+    the hard ones. Labels serve only to count the classes. The published figures are for features of a
+    self-supervised network, which --features takes.
     """
-    return keep_lowest(distances_to_centers(features, labels, center), size, generator)
-
-
-def selfsup(labels: np.ndarray, size: int, generator: np.random.Generator, *,
-            features: np.ndarray) -> Choice:
-    """Keep the images farthest from the nearest centroid of a k-means, k = number of classes.
-
-    Sorscher et al., Beyond neural scaling laws, NeurIPS 2022: far images are the hard ones. Labels serve only
-    to count the classes. The published figures are for features of a self-supervised network.
-    """
-    classes = len(np.unique(labels))
-    return keep_highest(distances_to_centroids(features, classes, generator), size, generator)
+    scale = np.concatenate([1 / np.maximum(np.linalg.norm(features[rows].astype(float), axis=1), TINY)
+                            for rows in blocks(features)]).astype(features.dtype)[:, None]
+    return distances_to_centroids(features, scale, len(np.unique(labels)), generator)
 
 
 def distances_to_centers(features: np.ndarray, labels: np.ndarray, center: str = "median") -> np.ndarray:
@@ -78,17 +64,23 @@ def distances_to_centers(features: np.ndarray, labels: np.ndarray, center: str =
     return distances
 
 
-def distances_to_centroids(features: np.ndarray, k: int, generator: np.random.Generator) -> np.ndarray:
-    """Distance of each image's feature to the nearest of k centroids, float64 (n,).
+def distances_to_centroids(features: np.ndarray, scale: np.ndarray, k: int, generator: np.random.Generator
+                           ) -> np.ndarray:
+    """Distance of each image's feature times its scale, (n, 1), to the nearest of k centroids, float64 (n,).
 
     Lloyd's k-means from k random images, until no image changes its centroid or for KMEANS_ROUNDS. A centroid
     without images is put on the image farthest from its own.
-
-    Raises:
-        BadInput: features are so large that their products are beyond float32's range.
     """
     n, d = features.shape
-    centroids = features[np.sort(generator.choice(n, k, replace=False))].astype(float)
+
+    def points(rows: slice | np.ndarray) -> np.ndarray:
+        return features[rows] * scale[rows]
+
+    def distances_to_own() -> np.ndarray:
+        return np.concatenate([np.linalg.norm(points(rows) - centroids[nearest[rows]], axis=1)
+                               for rows in blocks(features)])
+
+    centroids = points(np.sort(generator.choice(n, k, replace=False))).astype(float)
     nearest = np.full(n, -1)
     sums = np.zeros((k, d))
     for left in reversed(range(KMEANS_ROUNDS)):
@@ -96,12 +88,8 @@ def distances_to_centroids(features: np.ndarray, k: int, generator: np.random.Ge
         narrow = centroids.astype(features.dtype)
         half_squares = np.einsum("kd,kd->k", centroids, centroids) / 2
         for rows in blocks(features, row_bytes=8 * k):
-            block = features[rows]
-            with np.errstate(over="ignore"):
-                half_distances = half_squares - block @ narrow.T
-            if not np.isfinite(half_distances).all():
-                raise BadInput("features: too large for float32 products; divide them by a constant")
-            nearest[rows] = np.argmin(half_distances, axis=1)
+            block = points(rows)
+            nearest[rows] = np.argmin(half_squares - block @ narrow.T, axis=1)
             # Only images that changed: after a few rounds they are few.
             changed = np.flatnonzero(nearest[rows] != before[rows])
             if len(changed):
@@ -113,13 +101,7 @@ def distances_to_centroids(features: np.ndarray, k: int, generator: np.random.Ge
         sizes = np.bincount(nearest, minlength=k)
         filled = sizes > 0
         if not filled.all():
-            far = np.argsort(distances_to_own(features, centroids, nearest))[-np.count_nonzero(~filled):]
-            centroids[~filled] = features[np.sort(far)]
+            far = np.argsort(distances_to_own())[-np.count_nonzero(~filled):]
+            centroids[~filled] = points(np.sort(far))
         centroids[filled] = sums[filled] / sizes[filled, None]
-    return distances_to_own(features, centroids, nearest)
-
-
-def distances_to_own(features: np.ndarray, centroids: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """Distance of each row of `features` to centroids[nearest], float64 (n,)."""
-    return np.concatenate([np.linalg.norm(features[rows] - centroids[nearest[rows]], axis=1)
-                           for rows in blocks(features)])
+    return distances_to_own()

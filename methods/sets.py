@@ -1,40 +1,35 @@
-"""Methods that choose a coreset as a whole: images have no score."""
+"""Rules that choose a coreset as a whole: uniform draw, matching, k-center, message passing on a graph."""
 from collections.abc import Callable
 
 import numpy as np
 
-from methods.choice import Choice, keep_highest, middle
-from methods.pieces import members_of_classes
+from methods.choice import Pool
+from methods.pieces import blocks
 
 WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-12  # fraction by which the last step shortens the sum of distances
 COINCIDING = 1e-6  # distance, in lengths of the longest feature
+NEIGHBORS, GAMMA = 5, 0.1  # of D2's graph
 
 
-def uniform(labels: np.ndarray, size: int, generator: np.random.Generator) -> Choice:
+def uniform(pool: Pool, size: int) -> np.ndarray:
     """Keep `size` images drawn uniformly: the middle of a random order."""
-    return Choice(np.sort(middle(generator.permutation(len(labels)), size)))
+    n = len(pool.ids)
+    first = round(n * (0.5 - size / n / 2))
+    return pool.ids[pool.generator.permutation(n)[first:first + size]]
 
 
-def gm(labels: np.ndarray, size: int, generator: np.random.Generator, *, features: np.ndarray,
-       gm_length: str = "unit") -> Choice:
-    """Keep images of each class whose mean is nearest to the class's geometric median.
+def matching(pool: Pool, size: int) -> np.ndarray:
+    """Keep images whose mean is nearest to the geometric median.
 
     GM Matching, Acharya et al., ICML 2025, Algorithm 1: with m the geometric median, start at theta = m and
     repeat: pick the image with the highest <theta, h> of those left, then add m - h to theta. Equal images
-    are picked by id. The paper does not say whether classes are taken apart. Here they are, in proportion to
-    their sizes; what the proportion leaves over goes by largest remainders, equal ones at random.
-
-    Args:
-        features: h, finite, float32 (n, d), possibly a memory map.
-        gm_length: "as-is", or "unit": features are scaled to length 1 first. The paper does not scale them.
+    are picked by id. With gm_length "unit" features are scaled to length 1, and their geometric median too,
+    as in the authors' code (sampling/algos.py 231-265), which takes each class on its own; it starts at a
+    random image and keeps as many of each class, which hardly matters. "as-is" is Algorithm 1 to the letter.
     """
-    classes = members_of_classes(labels)
-    quotas, remainders = np.divmod(size * np.array([len(members) for members in classes]), len(labels))
-    quotas[keep_highest(remainders, size - quotas.sum(), generator).kept] += 1
-    picks = [members[match(features[members], quota, gm_length == "unit")]
-             for members, quota in zip(classes, quotas, strict=True) if quota]
-    return Choice(np.sort(np.concatenate(picks)))
+    unit = pool.settings["gm_length"] == "unit"
+    return pool.ids[match(pool.evidence["features"][pool.ids], size, unit)]
 
 
 def match(points: np.ndarray, size: int, unit: bool) -> np.ndarray:
@@ -55,7 +50,10 @@ def match(points: np.ndarray, size: int, unit: bool) -> np.ndarray:
     def products_with(point: int) -> np.ndarray:
         return points @ points[point] if gram is None else gram[point]
 
-    with_median = products(geometric_median(products, np.einsum("nd,nd->n", points, points)))
+    weights = geometric_median(products, np.einsum("nd,nd->n", points, points))
+    with_median = products(weights)
+    if unit and (length := np.sqrt(max(weights @ with_median, 0))):
+        with_median = with_median / length
     with_theta = with_median.copy()
     picked = np.empty(size, int)
     for i in range(size):
@@ -63,6 +61,56 @@ def match(points: np.ndarray, size: int, unit: bool) -> np.ndarray:
         with_theta += with_median - products_with(pick)
         with_theta[pick] = -np.inf
     return picked
+
+
+def farthest(pool: Pool, size: int) -> np.ndarray:
+    """Keep images one by one, each the farthest from those that are kept: greedy k-center.
+
+    As DeepCore's kCenterGreedy (methods/kcentergreedy.py, from Sener, Savarese, ICLR 2018): a random image
+    first, Euclidean distances of features.
+    """
+    points = np.asarray(pool.evidence["features"][pool.ids])
+    squares = np.einsum("nd,nd->n", points, points, dtype=float)
+    nearest = np.full(len(points), np.inf)
+    picked = np.empty(size, int)
+    pick = int(pool.generator.integers(len(points)))
+    for i in range(size):
+        picked[i] = pick
+        nearest = np.minimum(nearest, squares + squares[pick] - 2.0 * (points @ points[pick]))
+        nearest[pick] = -np.inf
+        pick = int(nearest.argmax())
+    return pool.ids[picked]
+
+
+def graph(pool: Pool, size: int) -> np.ndarray:
+    """Keep images of high score that are far from one another: message passing on a graph of neighbors.
+
+    D2 pruning, Maharana, Yadav, Bansal, ICLR 2024. Each image has edges to its NEIGHBORS nearest in feature
+    space, d apart. Forward: s_i += sum over its neighbors j of exp(-d_ij) s_j, with s the score. Then, until
+    `size` images are kept: take the image with the highest s, and subtract exp(-GAMMA d_ij) s_i from each
+    neighbor j.
+    """
+    points, score = np.asarray(pool.evidence["features"][pool.ids], float), pool.score[pool.ids]
+    neighbors, distances = nearest_neighbors(points, min(NEIGHBORS, len(points) - 1))
+    message = score + (np.exp(-distances) * score[neighbors]).sum(axis=1)
+    kept = np.empty(size, int)
+    for i in range(size):
+        kept[i] = pick = int(message.argmax())
+        message[neighbors[pick]] -= np.exp(-GAMMA * distances[pick]) * message[pick]
+        message[pick] = -np.inf
+    return pool.ids[kept]
+
+
+def nearest_neighbors(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest other points of each of n points, int (n, k), and their Euclidean distances, (n, k)."""
+    squares = np.einsum("nd,nd->n", points, points)
+    neighbors, distances = np.empty((len(points), k), int), np.empty((len(points), k))
+    for rows in blocks(points, row_bytes=8 * len(points)):
+        apart = squares[rows, None] + squares - 2 * points[rows] @ points.T
+        apart[np.arange(len(apart)), np.arange(len(points))[rows]] = np.inf
+        neighbors[rows] = np.argpartition(apart, max(k - 1, 0), axis=1)[:, :k]
+        distances[rows] = np.sqrt(np.maximum(np.take_along_axis(apart, neighbors[rows], axis=1), 0))
+    return neighbors, distances
 
 
 def geometric_median(products: Callable[[np.ndarray], np.ndarray], squares: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ environment requirements.txt
 [ -e data/noisy/cifar.json ] || "$PYTHON" robust/noisy-cifar.py --classes 20
 [ -e data/cifar-100-corrupt/corrupt.json ] || "$PYTHON" robust/corrupt-cifar.py --rate 0.04
 
-first="random moderate herding gm ccs"
-others="forgetting el2n grand selfsup dual dyn-unc"
+first="random moderate herding ccs"
+others="el2n grand dyn-unc"
+again="gm dual forgetting"  # whose readings have changed, and selfsup
 
 compare() {  # a data set, then what differs
     "$PYTHON" compare.py --dataset "$1" --out "results/$1" "${@:2}" --classes 20 --arch resnet6 \
@@ -24,6 +25,11 @@ compare CIFAR100 --methods $first --rates 0.2 --seeds 1 2 3 4 5                 
 compare CIFAR100N --methods random moderate ccs --rates 0.2 --seeds 1 2 3 --equal steps         # C
 compare CIFAR100 --methods random moderate ccs --rates 0.2 --seeds 1 2 3 --equal steps          # C
 compare CIFAR100C --methods $first --rates 0.2 --seeds 1 2 3                                    # D
+compare CIFAR100N --methods $again --rates 0.2 --seeds 1 2 3 4 5                                # E
+compare CIFAR100 --methods $again --rates 0.2 --seeds 1 2 3 4 5                                 # E
+compare CIFAR100C --methods $again --rates 0.2 --seeds 1 2 3                                    # E
+compare CIFAR100N --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3     # E
+compare CIFAR100 --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3      # E
 compare CIFAR100N --methods $others --rates 0.2 --seeds 1 2 3                                   # E
 compare CIFAR100 --methods $others --rates 0.2 --seeds 1 2 3                                    # E
 compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4                                  # E

@@ -329,10 +329,17 @@ def release_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def choose(name: str, arrays: dict[str, np.ndarray]) -> None:
     """Let a method choose a fifth of the images from labels, features, logits and dynamics."""
-    from methods import METHODS
+    from methods import METHODS, RULES
+    from methods import choose as choose_coreset
     labels, method = arrays["labels"], METHODS[name]
-    method.choose(labels, len(labels) // 5, np.random.default_rng(0),
-                  **{need: arrays[need] for need in method.needs})
+    choose_coreset(method, RULES[method.keep], labels, len(labels) // 5, np.random.default_rng(0), arrays,
+                   method.per_class, method.hard_cutoff)
+
+
+def needs_of(name: str) -> tuple[str, ...]:
+    """What a method's score and rule read."""
+    from methods import METHODS, RULES
+    return tuple(dict.fromkeys((*METHODS[name].needs, *RULES[METHODS[name].keep].needs)))
 
 
 def mapped(folder: Path) -> dict[str, np.ndarray]:
@@ -378,10 +385,10 @@ def scale(images: int, order: str, folder: Path | None) -> None:
         write_evidence(Path(made), images, order)
         print(f"{images} images, order: {order}; seconds, of which CPU (all cores), multiple of plain "
               "reading, peak anonymous memory beyond the start", flush=True)
-        for name, method in METHODS.items():
-            if not method.needs or name == "selfsup":
+        for name in METHODS:
+            if not needs_of(name) or name == "selfsup":
                 continue
-            paths = [Path(made, f"{need}.npy") for need in method.needs]
+            paths = [Path(made, f"{need}.npy") for need in needs_of(name)]
             drop_from_cache(paths)
             [plain] = timed(lambda paths=paths: read_plainly(paths), 1)
             drop_from_cache(paths)

@@ -18,6 +18,8 @@ from comparison.jobs import Jobs, split_cores
 from comparison.tables import WHOLE
 from conftest import log
 from forks import ROOT, Forks, Run
+from selection import index_name
+from selection import parse_options as parse_selection
 from utils.errors import BadInput
 from utils.files import sha256
 
@@ -110,10 +112,10 @@ def test_the_plot_holds_any_range_of_accuracies(accuracies: tuple[float, float])
 
 def test_rows_are_in_the_methods_order_whichever_was_finished_first() -> None:
     rows = [row("ccs", 0.2, 2, 1), row("my-own", 0.2, 1, 1), row("ccs", 0.2, 1, 1), row("random", 0.5, 1, 1),
-            row(WHOLE, 1, 1, 1), row("random", 0.2, 1, 1)]
+            row(WHOLE, 1, 1, 1), row("random", 0.2, 1, 1), row("ccs:keep=0.3", 0.2, 1, 1)]
     assert [(one["method"], one["rate"], one["seed"]) for one in compare.in_order(rows)] == [
         (WHOLE, "1", "1"), ("random", "0.2", "1"), ("random", "0.5", "1"), ("ccs", "0.2", "1"),
-        ("ccs", "0.2", "2"), ("my-own", "0.2", "1")]
+        ("ccs", "0.2", "2"), ("ccs:keep=0.3", "0.2", "1"), ("my-own", "0.2", "1")]
 
 
 def plan(*options: str) -> list[compare.Run]:
@@ -129,6 +131,33 @@ def test_the_plan_has_for_each_seed_a_base_run_and_its_coresets() -> None:
     runs = plan("--methods", "random", "random", "--rates", "1/3", "0.333333", "--seeds", "1", "1")
     assert [run.key for run in runs] == [(WHOLE, 1, 1, "epochs"), ("random", 0.333333, 1, "epochs")]
     assert float(f"{runs[1].rate:g}") == runs[1].rate  # so that its row of runs.csv is found again
+
+
+def test_a_variant_of_a_method_is_a_row_of_its_own() -> None:
+    """What is its default is no variant, so that no run is made twice; options arrive in selection.py."""
+    runs = plan("--seeds", "1", "--rates", "0.2", "--methods", "moderate:per_class", "el2n:keep=highest",
+                "el2n", "aum:keep=0.30:hard_cutoff=1/5", "moderate:center=mean:per_class=False")[1:]
+    assert [(run.method, run.index.name) for run in runs] == [
+        ("moderate:per_class", "toy-per_class.bin"), ("el2n", "toy-el2n.bin"),
+        ("aum:keep=0.3:hard_cutoff=0.2", "toy-aum-keep-0.3-hard_cutoff-0.2.bin"),
+        ("moderate:center=mean", "toy-center-mean.bin")]
+    for run in runs:
+        args = parse_selection(list(run.commands[0][1:]))
+        assert index_name(args, "toy") == run.index.name
+        assert run.commands[1][run.commands[1].index("--prune") + 1] == str(run.index)
+
+
+def test_another_network_may_choose() -> None:
+    base, coreset = plan("--seeds", "1", "--rates", "0.2", "--methods", "random", "--base_arch", "resnet6")
+    assert base.folder.name == "resnet6" and "resnet6" in base.commands[0]
+    assert coreset.commands[0][coreset.commands[0].index("--ckpt") + 1] == str(base.folder / "best.pth")
+    assert coreset.folder.name == "resnet20" and "resnet6" not in coreset.commands[1]
+
+
+@pytest.mark.parametrize("equal", ["epochs", "steps"])
+def test_a_rate_that_keeps_no_image_is_refused(equal: str) -> None:
+    with pytest.raises(BadInput, match="--rates 0.0001: keeps none of 3000 images"):
+        plan("--rates", "0.0001", "--equal", equal)
 
 
 def test_equal_steps_gives_a_coreset_the_base_runs_steps() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import methods
-from methods import METHODS, Choice, Method, distances, dynamics, gradients, pieces, sets
-from methods.choice import coreset_size, keep_highest, keep_lowest, middle
+from methods import METHODS, RULES, Choice, Method, Rule, distances, find_rule, pieces, rules, sets
+from methods.choice import Pool, coreset_size
 from methods.dynamics import mean_over_epochs
 from utils.errors import BadInput
 
@@ -34,7 +34,25 @@ def record(**rows: list | np.ndarray) -> np.ndarray:
                     axis=1).astype(np.float16)
 
 
-# Ranks
+def choose(name: str, labels: np.ndarray, size: int, generator: np.random.Generator, keep: str | None = None,
+           **given: object) -> Choice:
+    """A method's choice by its own rule or the rule `keep`, from evidence and settings."""
+    method = METHODS[name]
+    evidence = {need: given.pop(need) for need in ("features", "logits", "dynamics") if need in given}
+    options = {"per_class": method.per_class, "hard_cutoff": method.hard_cutoff, **given}
+    rule = find_rule(keep or method.keep)
+    return methods.choose(method, rule, labels, size, generator, evidence, **options)
+
+
+def scored(score: list | np.ndarray, size: int, keep: str, seed: int = 0, labels: np.ndarray | None = None,
+           **options: object) -> list[int]:
+    """What a rule keeps of a plain score."""
+    method = Method("middle", lambda labels, generator: np.array(score, float))
+    labels = np.zeros(len(score), int) if labels is None else labels
+    return methods.choose(method, find_rule(keep), labels, size, seeded(seed), {}, **options).kept.tolist()
+
+
+# Rules
 
 @pytest.mark.parametrize("rate", [.1, .2, .3, .4, .5, .6, .7, .8, .9, 1])
 def test_ranks_are_the_releases(rate: float) -> None:
@@ -43,18 +61,68 @@ def test_ranks_are_the_releases(rate: float) -> None:
         number = coreset_size(n, rate)
         assert number == last - first
         if number:
-            ranks = middle(np.arange(n), number)
+            pool = Pool(np.arange(n), np.arange(n), np.arange(n), {}, {}, seeded())
+            ranks = RULES["middle"].keep(pool, number)
             assert (ranks[0], ranks[-1], len(ranks)) == (first, last - 1, number)
 
 
-@pytest.mark.parametrize("keep, expected", [(keep_highest, [0, 2, 3]), (keep_lowest, [1, 2, 4])])
-def test_the_highest_or_lowest_are_kept_and_ties_drawn_from_all_classes(keep: Callable[..., Choice],
-                                                                        expected: list[int]) -> None:
+@pytest.mark.parametrize("keep, expected", [
+    ("highest", [0, 2, 3]), ("lowest", [1, 2, 4]), ("middle", [0, 1, 2]), ("ends", [1, 3, 4])])
+def test_rules_and_ties_drawn_from_all_classes(keep: str, expected: list[int]) -> None:
     """Of 1,000 images in order of their class, all of one score, 200 are kept."""
-    assert keep(np.array([3., 1, 2, 9, 0]), 3, seeded()).kept.tolist() == expected
-    kept = keep(np.zeros(1000), 200, seeded()).kept
+    assert scored([3, 1, 2, 9, 0], 3, keep) == expected
+    kept = np.array(scored(np.zeros(1000), 200, keep))
     assert np.bincount(kept // 100, minlength=10).min() >= 8
-    assert kept.tolist() != keep(np.zeros(1000), 200, seeded(1)).kept.tolist()
+    assert kept.tolist() != scored(np.zeros(1000), 200, keep, seed=1)
+
+
+@pytest.mark.parametrize("keep, quantile", [("lowest", "0"), ("middle", "0.5"), ("highest", "1")])
+def test_a_quantile_is_the_center_of_the_window(keep: str, quantile: str) -> None:
+    for n in range(1, 60):
+        score = seeded(n).random(n)
+        for size in range(1, n + 1):
+            assert scored(score, size, keep) == scored(score, size, quantile)
+    assert scored(range(100), 10, "0.3") == list(range(25, 35))
+    assert scored(range(100), 10, "0.02") == list(range(10))  # moved inside
+    assert scored(range(100), 10, "0.97") == list(range(90, 100))
+
+
+@pytest.mark.parametrize("hard, kept", [("low", [4, 5, 6]), ("high", [2, 3, 4])])
+def test_the_hard_end_is_cut_off_first(hard: str, kept: list[int]) -> None:
+    method = Method("middle", lambda labels, generator: np.arange(9.), hard=hard)
+    choice = methods.choose(method, find_rule("middle"), np.zeros(9, int), 3, seeded(), {}, hard_cutoff=2 / 9)
+    assert choice.kept.tolist() == kept
+
+
+def test_per_class_each_class_keeps_its_fraction() -> None:
+    """Of 5 + 3 + 2 images 5 are kept: 2.5 + 1.5 + 1, and one of two equal remainders by the seed."""
+    labels = np.repeat([4, 8, 9], [5, 3, 2])
+    found = {tuple(scored(range(10), 5, "lowest", seed, labels, per_class=True)) for seed in range(20)}
+    assert found == {(0, 1, 2, 5, 8), (0, 1, 5, 6, 8)}
+    assert scored(range(10), 5, "lowest", labels=labels) == [0, 1, 2, 3, 4]
+
+
+def test_best_is_the_window_that_labels_the_others_best(capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels of low scores are random, those of high scores are on the wrong side, as are no others."""
+    generator = seeded()
+    n, score = 400, np.arange(400.)
+    side = generator.integers(0, 2, n)
+    features = generator.normal(size=(n, 3)).astype(np.float32) / 10
+    features[:, 0] += 2 * side - 1
+    labels = side.copy()
+    labels[:100], labels[300:] = generator.integers(0, 2, 100), 1 - side[300:]
+    method = Method("middle", lambda labels, generator: score)
+    kept = methods.choose(method, find_rule("best"), labels, 80, seeded(), {"features": features}).kept
+
+    def right(kept: np.ndarray) -> float:
+        x = np.column_stack([features, np.ones(n)]).astype(float)
+        y = np.eye(2)[labels]
+        weights = np.linalg.inv(x[kept].T @ x[kept] + rules.RIDGE * np.eye(4)) @ x[kept].T @ y[kept]
+        return np.mean((x @ weights).argmax(axis=1) == labels)
+
+    windows = [np.array(scored(score, 80, f"{quantile:g}")) for quantile in rules.QUANTILES]
+    assert right(kept) == max(map(right, windows))
+    assert f"labels {100 * right(kept):.1f} % of all images" in capsys.readouterr().out
 
 
 # Distances
@@ -62,18 +130,18 @@ def test_the_highest_or_lowest_are_kept_and_ties_drawn_from_all_classes(keep: Ca
 def test_moderate_keeps_the_middle_and_ties_go_by_id() -> None:
     """Distances to the median, 4, are 4 1 0 1 96, which ranks the ids 2 1 3 0 4."""
     features, labels = column(0, 3, 4, 5, 100), np.zeros(5, int)
-    choice = distances.moderate(labels, 1, seeded(), features=features)
+    choice = choose("moderate", labels, 1, seeded(), features=features)
     assert choice.kept.tolist() == [3]
     assert choice.score.tolist() == [4, 1, 0, 1, 96]
-    assert distances.moderate(labels, 2, seeded(), features=features).kept.tolist() == [0, 3]
-    assert distances.moderate(labels, 3, seeded(), features=features).kept.tolist() == [0, 1, 3]
+    assert choose("moderate", labels, 2, seeded(), features=features).kept.tolist() == [0, 3]
+    assert choose("moderate", labels, 3, seeded(), features=features).kept.tolist() == [0, 1, 3]
     # To the mean, 22.4, they are 22.4 19.4 18.4 17.4 77.6.
-    assert distances.moderate(labels, 1, seeded(), features=features, center="mean").kept.tolist() == [1]
+    assert choose("moderate", labels, 1, seeded(), features=features, center="mean").kept.tolist() == [1]
 
 
 def test_herding_keeps_the_nearest_of_all_classes() -> None:
     features = column(0, 100, 8, 101, 16, 102)  # the classes' centers are 8 and 101
-    choice = distances.herding(np.array([5, 9, 5, 9, 5, 9]), 4, seeded(), features=features)
+    choice = choose("herding", np.array([5, 9, 5, 9, 5, 9]), 4, seeded(), features=features)
     assert choice.kept.tolist() == [1, 2, 3, 5]
     assert choice.score.tolist() == [8, 1, 0, 0, 8, 1]
 
@@ -97,26 +165,29 @@ def test_distances_to_centers(name: str, center: Callable, block: int, by_class:
 
 @pytest.mark.parametrize("block", [1, 2 ** 23])
 def test_selfsup_keeps_the_far_ones(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two groups, each a square of side 2 with one image at distance 5 on either side of its center."""
+    """Two opposite directions, each with one image at 0.4 rad on either side; lengths do not matter."""
     monkeypatch.setattr(pieces, "BLOCK_BYTES", block)
-    group = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1], [-5, 0], [5, 0]], np.float32)
-    features = np.concatenate([group, group + 1000])
+    angles = np.array([-.1, -.05, .05, .1, -.4, .4, 3.0, 3.1, 3.2, 3.3, 2.75, 3.55])
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    features = (circle * seeded().uniform(1, 1000, (12, 1))).astype(np.float32)
+    expected = np.linalg.norm(circle - np.repeat([circle[:6].mean(0), circle[6:].mean(0)], 6, axis=0), axis=1)
     labels = np.arange(12) % 2  # only their number matters
     for seed in range(5):
-        choice = distances.selfsup(labels, 4, seeded(seed), features=features)
+        choice = choose("selfsup", labels, 4, seeded(seed), features=features)
         assert choice.kept.tolist() == [4, 5, 10, 11]
-        assert np.allclose(choice.score, 2 * [*[math.sqrt(2)] * 4, 5, 5])
+        assert np.allclose(choice.score, expected, atol=1e-5)
 
 
 def test_kmeans_uses_centroids_that_lost_their_images() -> None:
     """Most starts lie on the same point twice; three centroids for three points leave no distance."""
     features = column(*[0] * 10, 100, 101)
     for seed in range(20):
-        assert distances.distances_to_centroids(features, 3, seeded(seed)).tolist() == [0] * 12
-    assert distances.distances_to_centroids(column(1, 1, 2, 2), 3, seeded()).tolist() == [0] * 4
+        assert distances.distances_to_centroids(features, np.ones_like(features), 3, seeded(seed)).max() == 0
+    features = column(1, 1, 2, 2)
+    assert distances.distances_to_centroids(features, np.ones_like(features), 3, seeded()).max() == 0
 
 
-# Gradients
+# Predictions
 
 def test_grand_is_the_gradient_of_the_last_layer() -> None:
     generator = seeded()
@@ -133,35 +204,52 @@ def test_grand_is_the_gradient_of_the_last_layer() -> None:
         parts = gradient(ms.Tensor(weight), ms.Tensor(bias), ms.Tensor(feature[None]),
                          ms.Tensor([int(label)], ms.int32))
         expected.append(math.sqrt(sum((part.asnumpy().astype(float) ** 2).sum() for part in parts)))
-    choice = gradients.grand(labels, 2, seeded(), features=features, logits=logits)
+    choice = choose("grand", labels, 2, seeded(), features=features, logits=logits)
     assert np.allclose(choice.score, expected, rtol=1e-5)
     assert choice.kept.tolist() == sorted(np.argsort(expected)[-2:])
-    far = gradients.grand(labels, 2, seeded(), features=features, logits=logits + np.float32(2000))
+    far = choose("grand", labels, 2, seeded(), features=features, logits=logits + np.float32(2000))
     assert np.allclose(far.score, expected, rtol=1e-3)
+
+
+def test_entropy_and_least_confidence_are_of_the_prediction_whatever_the_label() -> None:
+    p = np.array([[.5, .25, .25], [1, 1e-30, 1e-30], [1 / 3] * 3, [.7, .2, .1]])
+    logits = np.log(p).astype(np.float32)
+    entropy = choose("entropy", np.zeros(4, int), 2, seeded(), logits=logits)
+    assert np.allclose(entropy.score, -(p * np.log(p)).sum(axis=1), atol=1e-6)
+    assert entropy.kept.tolist() == [0, 2]
+    choice = choose("least-confidence", np.ones(4, int), 2, seeded(), logits=logits + 500)
+    assert np.allclose(choice.score, [.5, 0, 2 / 3, .3], atol=1e-4) and choice.kept.tolist() == [0, 2]
+    far = np.array([[0., -900]], np.float32)
+    assert choose("entropy", np.zeros(1, int), 1, seeded(), logits=far).score.tolist() == [0]
 
 
 # Dynamics of three epochs, counted by hand
 
 def test_forgetting() -> None:
-    """+-+, +++, never right, -+-, a margin of 0 is not right, +--."""
+    """+-+, +++, never right, -+-, a margin of 0 is not right, +--; the third counts 0 events or most."""
     margin = [[.5, .5, -.1, -.5, .5, .1],
               [-.5, .5, -.1, .5, 0, -.1],
               [.5, .5, -.1, -.5, .5, -.1]]
-    choice = dynamics.forgetting(np.zeros(6), 5, seeded(), dynamics=record(margin=margin))
+    run = record(margin=margin)
+    choice = choose("forgetting", np.zeros(6, int), 5, seeded(), dynamics=run)
+    assert choice.score.tolist() == [1, 0, 0, 1, 1, 1]
+    choice = choose("forgetting", np.zeros(6, int), 5, seeded(), dynamics=run, never_learned="most")
     assert choice.score.tolist() == [1, 0, 3, 1, 1, 1]
     assert choice.kept.tolist() == [0, 2, 3, 4, 5]
-    assert dynamics.forgetting(np.zeros(6), 1, seeded(), dynamics=record(margin=margin)).kept.tolist() == [2]
+    choice = choose("forgetting", np.zeros(6, int), 1, seeded(), dynamics=run, never_learned="most")
+    assert choice.kept.tolist() == [2]
     margin = [[1], [-1], [1], [-1], [-1], [1], [0]]  # each time counts
-    assert dynamics.forgetting(np.zeros(1), 1, seeded(), dynamics=record(margin=margin)).score.tolist() == [3]
+    choice = choose("forgetting", np.zeros(1, int), 1, seeded(), dynamics=record(margin=margin))
+    assert choice.score.tolist() == [3]
 
 
 def test_el2n(capsys: pytest.CaptureFixture[str]) -> None:
     run = record(error=[[1, .25, .5], [.5, .25, 1], [0, 1, 0]])
-    choice = dynamics.el2n(np.zeros(3), 2, seeded(), dynamics=run, el2n_epochs=2)
+    choice = choose("el2n", np.zeros(3, int), 2, seeded(), dynamics=run, el2n_epochs=2)
     assert choice.score.tolist() == [.75, .25, .75]
     assert choice.kept.tolist() == [0, 2]
     assert capsys.readouterr().out == ""
-    assert dynamics.el2n(np.zeros(3), 2, seeded(), dynamics=run).score.tolist() == [.5, .5, .5]
+    assert choose("el2n", np.zeros(3, int), 2, seeded(), dynamics=run).score.tolist() == [.5, .5, .5]
     assert capsys.readouterr().out == "el2n: the run has 3 epochs, el2n_epochs 10 becomes 3\n"
 
 
@@ -172,31 +260,31 @@ STRATA = record(margin=[[0] * 1 + [.51] * 5 + [1] * 14])  # images in the strata
                                              (20, [1, 5, 14])])
 def test_ccs_shares_out_from_the_smallest_stratum_up(number: int, budgets: list[int]) -> None:
     """Of 9: min(1, 9 // 3), then min(5, 8 // 2), then the 4 that are left."""
-    kept = dynamics.ccs(np.zeros(20), number, seeded(), dynamics=STRATA, hard_cutoff=0).kept
+    kept = choose("ccs", np.zeros(20, int), number, seeded(), dynamics=STRATA, hard_cutoff=0).kept
     assert np.histogram(kept, [0, 1, 6, 20])[0].tolist() == budgets
 
 
 def test_ccs_draws_in_a_stratum_at_random() -> None:
-    drawn = [dynamics.ccs(np.zeros(20), 9, seeded(seed), dynamics=STRATA, hard_cutoff=0).kept.tolist()
+    drawn = [choose("ccs", np.zeros(20, int), 9, seeded(seed), dynamics=STRATA, hard_cutoff=0).kept.tolist()
              for seed in range(30)]
     assert {i for kept in drawn for i in kept} == set(range(20))
 
 
 def test_ccs_drops_the_lowest_margins_first() -> None:
     run = record(margin=[[-.5, .5, -1, .25, -.75, 1, .75, .1, .2, .3]])
-    kept = dynamics.ccs(np.zeros(10), 7, seeded(), dynamics=run, hard_cutoff=0.3).kept
+    kept = choose("ccs", np.zeros(10, int), 7, seeded(), dynamics=run, hard_cutoff=0.3).kept
     assert kept.tolist() == [1, 3, 5, 6, 7, 8, 9]
     with pytest.raises(BadInput, match="--hard_cutoff 0.3: leaves 7 of 10 images, 8 are to be kept"):
-        dynamics.ccs(np.zeros(10), 8, seeded(), dynamics=run, hard_cutoff=0.3)
+        choose("ccs", np.zeros(10, int), 8, seeded(), dynamics=run, hard_cutoff=0.3)
     with pytest.raises(BadInput, match="leaves 0 of 10"):
-        dynamics.ccs(np.zeros(10), 1, seeded(), dynamics=run, hard_cutoff=1)
+        choose("ccs", np.zeros(10, int), 1, seeded(), dynamics=run, hard_cutoff=1)
 
 
 @pytest.mark.parametrize("margins, area", [
     ([[.5, -1, 0], [.25, -.5, 0], [.75, 0, .75]], [.5, -.5, .25]),  # the mean of all epochs
     ([[-1, -.875, -.5]], [-1, -.875, -.5]), ([[.25, .25, .25]], [.25] * 3)])
 def test_ccs_keeps_the_highest_area_whatever_its_sign(margins: list, area: list[float]) -> None:
-    choice = dynamics.ccs(np.zeros(3), 3, seeded(), dynamics=record(margin=margins), hard_cutoff=0)
+    choice = choose("ccs", np.zeros(3, int), 3, seeded(), dynamics=record(margin=margins), hard_cutoff=0)
     assert choice.kept.tolist() == [0, 1, 2] and choice.score.tolist() == area
 
 
@@ -208,22 +296,23 @@ def test_dyn_unc_and_dual_are_means_over_windows(capsys: pytest.CaptureFixture[s
         return [image[first:first + 10] for first in range(len(image) - 9)]
 
     uncertainty = [statistics.fmean(map(statistics.pstdev, windows(image))) for image in images]
-    choice = dynamics.dyn_unc(np.zeros(7), 3, seeded(), dynamics=run)
+    choice = choose("dyn-unc", np.zeros(7, int), 3, seeded(), dynamics=run)
     assert np.allclose(choice.score, uncertainty, rtol=1e-12)
     assert choice.kept.tolist() == sorted(np.argsort(uncertainty)[-3:])
     score = [statistics.fmean(statistics.pstdev(w) * (1 - statistics.fmean(w)) for w in windows(image[:30]))
              for image in images]
-    assert np.allclose(dynamics.dual(np.zeros(7), 3, seeded(), dynamics=run).score, score, rtol=1e-12)
+    assert np.allclose(choose("dual", np.zeros(7, int), 3, seeded(), dynamics=run).score, score, rtol=1e-12)
     assert capsys.readouterr().out == ""
 
 
 def test_short_runs_shorten_windows(capsys: pytest.CaptureFixture[str]) -> None:
     """p = 0 .5 1 and .5 .5 .5 have deviations sqrt(1/6) and 0."""
     run = record(probability=[[0, .5], [.5, .5], [1, .5]])
-    choice = dynamics.dyn_unc(np.zeros(2), 1, seeded(), dynamics=run)
+    choice = choose("dyn-unc", np.zeros(2, int), 1, seeded(), dynamics=run)
     assert np.allclose(choice.score, [math.sqrt(1 / 6), 0])
     assert choice.kept.tolist() == [0]
-    assert np.allclose(dynamics.dual(np.zeros(2), 1, seeded(), dynamics=run).score, [math.sqrt(1 / 24), 0])
+    choice = choose("dual", np.zeros(2, int), 1, seeded(), dynamics=run)
+    assert np.allclose(choice.score, [math.sqrt(1 / 24), 0])
     assert capsys.readouterr().out == ("dyn-unc: the run has 3 epochs, window 10 becomes 3\n"
                                        "dual: the run has 3 epochs, T 30 becomes 3, J 10 becomes 3\n")
 
@@ -231,25 +320,26 @@ def test_short_runs_shorten_windows(capsys: pytest.CaptureFixture[str]) -> None:
 def test_dual_draws_by_score_times_beta_density() -> None:
     """One of four images, 4,000 times: each as often as its weight says, to five deviations.
 
-    The first has the highest score; its mean, 1/2, gives b = 15 (1 - 1/2) (1 - (3/4)^4).
+    mu is the mean over the ten images of highest score, here all four, and b = 15 (1 - mu) (1 - (3/4)^4).
     """
     probability = np.array([[.25, .5, .75, .5], [.5, .75, .625, .75], [.75, 1, .5, .75]])
     mean, deviation = probability.mean(axis=0), probability.std(axis=0)
-    b = 7.5 * (1 - .75 ** 4)
+    b = 15 * (1 - mean.mean()) * (1 - .75 ** 4)
     expected = deviation * (1 - mean) * mean ** (15 - b) * (1 - mean) ** (b - 1)
     expected /= expected.sum()
     generator, draws, run = seeded(), 4000, record(probability=probability)
-    counts = np.bincount([dynamics.dual(np.zeros(4), 1, generator, dynamics=run).kept[0]
+    counts = np.bincount([choose("dual", np.zeros(4, int), 1, generator, dynamics=run).kept[0]
                           for _ in range(draws)], minlength=4)
     assert (np.abs(counts - draws * expected) < 5 * np.sqrt(draws * expected * (1 - expected))).all()
-    assert expected.min() > .1
+    assert expected.min() > .05
 
 
 def test_dual_takes_images_of_weight_0_last(capsys: pytest.CaptureFixture[str]) -> None:
     """Three images whose probability changes, and others that are always 0, .5 or 1."""
     probability = np.array([[.1, .2, .3, 0, .5, 1, .5, 1], [.2, .3, .9, 0, .5, 1, .5, 1]])
     run = record(probability=probability)
-    drawn = [dynamics.dual(np.zeros(8), 5, seeded(seed), dynamics=run).kept.tolist() for seed in range(20)]
+    drawn = [choose("dual", np.zeros(8, int), 5, seeded(seed), dynamics=run).kept.tolist()
+             for seed in range(20)]
     assert all(kept[:3] == [0, 1, 2] for kept in drawn)
     assert {i for kept in drawn for i in kept} == set(range(8))
     assert "dual: of the 5 images kept 2 have weight 0 and are drawn uniformly\n" in capsys.readouterr().out
@@ -275,12 +365,14 @@ def test_geometric_median(points: list, median: tuple) -> None:
     assert np.allclose(median_of(points), median, atol=1e-3)
 
 
-def picks_by_definition(points: np.ndarray, number: int) -> list[int]:
-    """Algorithm 1 as it is written."""
+def picks_by_definition(points: np.ndarray, number: int, unit: bool) -> list[int]:
+    """Algorithm 1 as it is written, or with points and median of length 1."""
+    points = points / np.linalg.norm(points, axis=1, keepdims=True) if unit else points
     median = points.mean(axis=0)
     for _ in range(2000):
         weights = 1 / np.linalg.norm(points - median, axis=1)
         median = weights @ points / weights.sum()
+    median = median / np.linalg.norm(median) if unit else median
     theta, picks = median.copy(), []
     for _ in range(number):
         picks.append(max(set(range(len(points))) - set(picks), key=lambda i: theta @ points[i]))
@@ -292,33 +384,71 @@ def picks_by_definition(points: np.ndarray, number: int) -> list[int]:
 @pytest.mark.parametrize("length", ["as-is", "unit"])
 def test_gm_picks_by_its_definition(d: int, length: str) -> None:
     features = seeded().gamma(1, size=(80, d)).astype(np.float32)
-    points = features.astype(float)
-    if length == "unit":
-        points /= np.linalg.norm(points, axis=1, keepdims=True)
-    expected = picks_by_definition(points, 30)
+    expected = picks_by_definition(features.astype(float), 30, length == "unit")
     assert sets.match(features, 30, length == "unit").tolist() == expected
-    choice = sets.gm(np.zeros(80, int), 10, seeded(), features=features, gm_length=length)
+    choice = choose("gm", np.zeros(80, int), 10, seeded(), features=features, gm_length=length)
     assert choice.kept.tolist() == sorted(expected[:10])
 
 
 def test_gm_of_a_class_is_that_of_its_images_alone() -> None:
     features = seeded().normal(size=(30, 4)).astype(np.float32) + 1
     labels = np.arange(30) % 3 * 7
-    kept = sets.gm(labels, 12, seeded(), features=features).kept
+    kept = choose("gm", labels, 12, seeded(), features=features).kept
     for label in (0, 7, 14):
         members = np.flatnonzero(labels == label)
-        alone = sets.gm(labels[members], 4, seeded(), features=features[members]).kept
+        alone = choose("gm", labels[members], 4, seeded(), features=features[members]).kept
         assert kept[np.isin(kept, members)].tolist() == members[alone].tolist()
 
 
 def test_gm_keeps_each_class_in_proportion() -> None:
     """Of 5 + 3 + 2 images 5 are kept: 2.5 + 1.5 + 1, and one of two equal remainders by the seed."""
     features, labels = seeded().normal(size=(10, 3)).astype(np.float32), np.repeat([4, 8, 9], [5, 3, 2])
-    counts = {tuple(np.unique(labels[sets.gm(labels, 5, seeded(seed), features=features).kept],
+    counts = {tuple(np.unique(labels[choose("gm", labels, 5, seeded(seed), features=features).kept],
                               return_counts=True)[1]) for seed in range(20)}
     assert counts == {(3, 1, 1), (2, 2, 1)}
-    kept = sets.gm(np.zeros(4, int), 4, seeded(), features=np.zeros((4, 3), np.float32)).kept
+    kept = choose("gm", np.zeros(4, int), 4, seeded(), features=np.zeros((4, 3), np.float32)).kept
     assert kept.tolist() == [0, 1, 2, 3]  # features without length
+
+
+# Distances between images
+
+def test_kcenter_is_greedy_farthest_first() -> None:
+    features, labels = seeded().normal(size=(40, 6)).astype(np.float32), np.repeat([0, 1], 20)
+    kept = choose("kcenter", labels, 16, seeded(3), features=features).kept
+    for members in (np.arange(20), np.arange(20, 40)):
+        found = []
+        for first in members:
+            picks = [first]
+            while len(picks) < 8:
+                picks.append(max(members, key=lambda i: min(np.linalg.norm(features[i] - features[j])
+                                                            for j in picks)))
+            found.append(sorted(picks))
+        assert kept[np.isin(kept, members)].tolist() in found
+    features = column(0, 0, 0, 9, 0, 0)
+    assert 3 in choose("kcenter", np.zeros(6, int), 2, seeded(), features=features).kept
+
+
+def test_d2_passes_messages_by_its_definition() -> None:
+    """By default the 40 % with the most events are cut off first."""
+    n = 50
+    features, margin = seeded().normal(size=(n, 4)).astype(np.float32) / 3, seeded(1).normal(size=(12, n))
+    choice = choose("d2", np.zeros(n, int), 12, seeded(), dynamics=record(margin=margin), features=features,
+                    hard_cutoff=0)
+    distance = np.linalg.norm(features[:, None].astype(float) - features, axis=2)
+    np.fill_diagonal(distance, np.inf)
+    neighbors = np.argsort(distance, axis=1)[:, :5]
+    message = [choice.score[i] + sum(math.exp(-distance[i, j]) * choice.score[j] for j in neighbors[i])
+               for i in range(n)]
+    expected: list[int] = []
+    while len(expected) < 12:
+        pick = max(set(range(n)) - set(expected), key=lambda i: message[i])
+        for j in neighbors[pick]:
+            message[j] -= math.exp(-.1 * distance[pick, j]) * message[pick]
+        expected.append(pick)
+    assert choice.kept.tolist() == sorted(expected)
+    score, labels = choice.score, np.zeros(n, int)
+    kept = choose("d2", labels, 10, seeded(), dynamics=record(margin=margin), features=features).kept
+    assert score[kept].max() <= np.sort(score)[29]
 
 
 # Every method
@@ -333,16 +463,13 @@ EVIDENCE = {"features": seeded(2).gamma(1, size=(N, 5)).astype(np.float32),
 
 def run(name: str, number: int, seed: int = 0, evidence: dict = EVIDENCE, labels: np.ndarray = LABELS,
         **settings: object) -> Choice:
-    method = METHODS[name]
-    return method.choose(labels, number, seeded(seed), **{need: evidence[need] for need in method.needs},
-                         **settings)
+    return choose(name, labels, number, seeded(seed), **evidence, **settings)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_keeps_the_number_asked_for(name: str) -> None:
-    settings = {"hard_cutoff": 0} if name == "ccs" else {}  # for 100 %
     for number in (1, *(coreset_size(N, rate) for rate in RATES)):
-        choice = run(name, number, **settings)
+        choice = run(name, number, hard_cutoff=0)  # for 100 %
         assert choice.kept.dtype == np.int64
         assert (np.diff(choice.kept) > 0).all() and choice.kept[0] >= 0 and choice.kept[-1] < N
         assert len(choice.kept) == number
@@ -358,7 +485,7 @@ def test_the_default_cut_off_leaves_enough_at_the_papers_rates_but_100_percent()
         for rate in RATES[:-1]:
             number = coreset_size(n, rate)
             if number:
-                assert len(dynamics.ccs(np.zeros(n), number, seeded(), dynamics=margin).kept) == number
+                assert len(choose("ccs", np.zeros(n, int), number, seeded(), dynamics=margin).kept) == number
     with pytest.raises(BadInput):
         run("ccs", N)
 
@@ -374,7 +501,7 @@ def test_settings_change_the_coreset(name: str, setting: dict) -> None:
 def test_one_seed_one_coreset(name: str) -> None:
     assert run(name, 20).kept.tolist() == run(name, 20).kept.tolist()
     differ = run(name, 20).kept.tolist() != run(name, 20, seed=1).kept.tolist()
-    assert differ == (name in ("random", "forgetting", "selfsup", "ccs", "dual"))
+    assert differ == (name in ("random", "forgetting", "selfsup", "ccs", "dual", "kcenter", "d2"))
 
 
 # Blocks and memory
@@ -383,7 +510,7 @@ ORDERS = {"mixed": LABELS, "by class": np.sort(LABELS), "one class": np.zeros(N,
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.keep != "uniform"])
 def test_small_blocks_give_the_same(name: str, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run(name, 20, labels=ORDERS[order])
     for module in (pieces, distances):
@@ -408,23 +535,23 @@ def test_mixed_images_are_chosen_as_those_in_order(name: str) -> None:
 def test_distances_of_large_features_do_not_overflow() -> None:
     """Squares of 1e25 are beyond float32's range."""
     features, labels = column(0, 3, 4, 5, 100) * np.float32(1e25), np.zeros(5, int)
-    choice = distances.moderate(labels, 2, seeded(), features=features)
+    choice = choose("moderate", labels, 2, seeded(), features=features)
     assert choice.kept.tolist() == [0, 3] and np.allclose(choice.score, np.array([4, 1, 0, 1, 96]) * 1e25)
     assert np.isfinite(distances.distances_to_centers(features, labels, "mean")).all()
-    assert sets.gm(labels, 2, seeded(), features=features + np.float32(1e25)).kept.tolist() == [0, 1]
-    with pytest.raises(BadInput, match="features: too large for float32 products"):
-        distances.selfsup(np.arange(5) % 2, 2, seeded(), features=features)
+    assert choose("gm", labels, 2, seeded(), features=features + np.float32(1e25)).kept.tolist() == [0, 1]
+    far = column(1, 1, 1, 1, -1) * np.float32(1e25)
+    assert choose("selfsup", np.arange(5) % 2, 2, seeded(), features=far).score.max() < 1e-6
 
 
 @pytest.mark.parametrize("by_class", [False, True])
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.keep != "uniform"])
 def test_memory_is_a_part_of_what_it_reads(name: str, by_class: bool,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty classes, blocks of 64 KiB: neither all features nor all dynamics are copied."""
     for module in (pieces, distances):
         monkeypatch.setattr(module, "BLOCK_BYTES", 2 ** 16)
     n = 4000
-    evidence = {"features": np.ones((n, 512), np.float32), "logits": np.ones((n, 20), np.float32),
+    evidence = {"features": np.ones((n, 512), np.float32), "logits": np.ones((n, 200), np.float32),
                 "dynamics": np.ones((200, 3, n), np.float16)}
     evidence["features"] += seeded().random(n, np.float32)[:, None]
     labels = np.arange(n) % 20
@@ -436,14 +563,18 @@ def test_memory_is_a_part_of_what_it_reads(name: str, by_class: bool,
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < sum(evidence[need].nbytes for need in METHODS[name].needs) / 2
+    assert peak < sum(evidence[need].nbytes for need in needed(name)) / 2
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_table_says_what_the_function_takes(name: str) -> None:
+def needed(name: str) -> set[str]:
+    return {*METHODS[name].needs, *RULES[METHODS[name].keep].needs}
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.score])
+def test_the_table_says_what_the_score_takes(name: str) -> None:
     method = METHODS[name]
-    parameters = inspect.signature(method.choose).parameters.values()
-    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["labels", "size", "generator"]
+    parameters = inspect.signature(method.score).parameters.values()
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["labels", "generator"]
     assert {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} == {
         **dict.fromkeys(method.needs, inspect.Parameter.empty),
         **{key: setting.default for key, setting in method.settings.items()}}
@@ -452,12 +583,19 @@ def test_the_table_says_what_the_function_takes(name: str) -> None:
             setting.low <= setting.default <= setting.high)
 
 
-def test_readmes_example_of_a_new_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    def least_confident(labels, size, generator, *, dynamics):
-        """Keep the images whose label had the lowest mean probability over the training run."""
-        return keep_lowest(mean_over_epochs(dynamics, 0), size, generator)
+def test_readmes_example_of_a_new_score_and_a_new_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    def confidence(labels, generator, *, dynamics):
+        """Mean probability of the label over the training run."""
+        return mean_over_epochs(dynamics, 0)
 
-    monkeypatch.setitem(methods.METHODS, "least-confident", Method(least_confident, needs=("dynamics",)))
-    probability = [[.5, .1, .9, .2], [.5, .3, .1, .2]]
-    choice = run("least-confident", 2, evidence={"dynamics": record(probability=probability)})
-    assert choice.kept.tolist() == [1, 3]
+    def every_other(pool, size):
+        """Keep every other image of the ranks, from the lowest on."""
+        return pool.order[::2][:size]
+
+    monkeypatch.setitem(METHODS, "confidence", Method("lowest", confidence, ("dynamics",), hard="low"))
+    monkeypatch.setitem(RULES, "every-other", Rule(every_other, any_score=True))
+    evidence = {"dynamics": record(probability=[[.5, .1, .9, .2], [.5, .3, .1, .2]])}
+    labels = np.zeros(4, int)
+    assert run("confidence", 2, evidence=evidence, labels=labels).kept.tolist() == [1, 3]
+    assert choose("confidence", labels, 2, seeded(), "every-other",
+                  dynamics=record(probability=[[.4, .1, .3, .2]])).kept.tolist() == [1, 2]

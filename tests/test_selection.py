@@ -20,8 +20,7 @@ from conftest import CLASSES, SMALL, TRAIN
 from datasets import SOURCES, DataSet
 from datasets.images import Split
 from forks import Forks
-from methods import METHODS
-from methods.distances import moderate
+from methods import METHODS, RULES, choose
 from models.checkpoint import save_checkpoint
 from models.evidence import features_and_logits
 from test_arrays import Payload
@@ -67,7 +66,8 @@ def files(folder: Path) -> set[str]:
 @pytest.mark.parametrize("rate", [0.2, 0.3, 0.4, 0.6, 0.8, 1.0])
 def test_ids_agree_with_pytorchs_features_and_the_releases_formula(rate: float, features: np.ndarray) -> None:
     number = 200 - len(golden("selection")[f"{rate}"])
-    kept = moderate(np.arange(200) % 7, number, np.random.default_rng(), features=features).kept
+    kept = choose(METHODS["moderate"], RULES["middle"], np.arange(200) % 7, number, np.random.default_rng(),
+                  {"features": features}).kept
     assert np.delete(np.arange(200), kept).tolist() == golden("selection")[f"{rate}"].tolist()
 
 
@@ -106,8 +106,11 @@ def test_a_method_after_three_epochs(select, work: Path, method: str) -> None:
     assert re.search(f"kept 40 of 200 images, {min(counts)} .* to {max(counts)} .* per class; ids to drop "
                      f"in {index.relative_to(work)}", result.stdout)
     assert (manifest["method"], manifest["rate"]) == (method, 0.2)
-    assert {name: manifest[name] for name in METHODS[method].settings} == {
-        name: setting.default for name, setting in METHODS[method].settings.items()}
+    row = METHODS[method]
+    assert (manifest["keep"], manifest["per_class"], manifest["hard_cutoff"]) == (
+        row.keep, row.per_class, row.hard_cutoff)
+    for name, setting in (row.settings | RULES[row.keep].settings).items():
+        assert manifest[name] == setting.default
     scores = {f"{index.stem}.scores.npy"} if METHODS[method].score else set()
     assert files(work / "index") == {f"{index.stem}.{suffix}" for suffix in ("bin", "json", "png")} | scores
     assert len(Image.open(index.with_suffix(".png")).getcolors(10 ** 6)) > 100
@@ -150,6 +153,21 @@ def test_other_methods_leave_the_moderate_index_alone(select, work: Path) -> Non
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_no_variant_displaces_another(select, work: Path) -> None:
+    """Whatever is not the method's default stands in the name of the index."""
+    variants = {"": (), "-keep-ends": ("--keep", "ends"), "-per_class": ("--per_class", True),
+                "-keep-0.3-hard_cutoff-0.25": ("--keep", 0.3, "--hard_cutoff", "1/4"),
+                "-aum-keep-middle": ("--method", "aum", "--keep", "middle"),
+                "-forgetting-never_learned-most": ("--method", "forgetting", "--never_learned", "most")}
+    for options in variants.values():
+        select(*options)
+    indices = {name: work / f"index/CIFAR100{name}.bin" for name in variants}
+    assert set(indices.values()) == set((work / "index").glob("*.bin"))
+    assert len({read(index)[0].tobytes() for index in indices.values()}) == len(variants)
+    counts = read(indices["-per_class"])[1]["kept_by_class"]
+    assert np.abs(counts - np.bincount(LABELS, minlength=CLASSES) / 5).max() < 1
+
+
 def test_scores_of_an_earlier_selection_do_not_stay_beside_one_without(select, work: Path) -> None:
     (work / "index").mkdir()
     (work / "index/CIFAR100-random.scores.npy").write_bytes(b"earlier")
@@ -167,7 +185,11 @@ def test_scores_of_an_earlier_selection_do_not_stay_beside_one_without(select, w
     (("--method", "random", "--seed", 1), "coreset-random-0.2-seed-1"),
     (("--method", "herding", "--center", "mean", "--seed", 7), "coreset-herding-0.2-center-mean-seed-7"),
     (("--method", "ccs", "--hard_cutoff", 0.1), "coreset-ccs-0.2-hard_cutoff-0.1"),
-    (("--method", "ccs", "--hard_cutoff", 0.2), "coreset-ccs-0.2")])
+    (("--method", "ccs", "--hard_cutoff", 0.2), "coreset-ccs-0.2"),
+    (("--method", "aum", "--keep", "0.30"), "coreset-aum-0.2-keep-0.3"),
+    (("--method", "aum", "--keep", "lowest"), "coreset-aum-0.2"),
+    (("--per_class", True, "--seed", 1), "coreset-moderate-0.2-per_class-seed-1"),  # it draws between classes
+    (("--method", "gm", "--per_class", False), "coreset-gm-0.2-per_class-False")])
 def test_a_coreset_runs_folder_names_what_is_not_default(select, work: Path, options: tuple,
                                                          name: str) -> None:
     select(*options)
@@ -179,7 +201,8 @@ def test_a_coreset_runs_folder_names_what_is_not_default(select, work: Path, opt
 def test_a_second_selection_does_not_displace_the_firsts_run(select, script, work: Path) -> None:
     for options in ((), ("--center", "mean")):
         select(*options)
-        result = script("train.py", work, *SMALL, "--epoch", 1, "--prune", "index/CIFAR100.bin")
+        index = "-".join(["index/CIFAR100", *(option.strip("-") for option in options)]) + ".bin"
+        result = script("train.py", work, *SMALL, "--epoch", 1, "--prune", index)
         assert result.returncode == 0, result.stderr
     for name in ("coreset-moderate-0.2", "coreset-moderate-0.2-center-mean"):
         assert files(work / RUN / name) == {"args.json", "best.pth", "last.pth", "log.csv"}
