@@ -5,7 +5,8 @@
 
 A method with options of selection.py is NAME:option=value:... and a row of its own under that name.
 Can be interrupted and rerun at any moment: finished runs are skipped. Methods, rates and seeds can be added
-later. Writes runs.csv, table.md, table.csv and plot.png to --out.
+later. Writes runs.csv, table.md, table.csv, plot.png and, for three windows of a score or more, intervals.png
+to --out.
 """
 import argparse
 import csv
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
+from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
-from comparison.tables import SUMMARY, WHOLE, Row, draw_plot, published_rows, read_runs, summary, tables
+from comparison.tables import LATER, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
 from datasets import SOURCES, open_dataset
 from methods import METHODS
 from methods.choice import coreset_size
@@ -37,7 +39,8 @@ from utils.runs import read_args
 
 ROOT = Path(__file__).resolve().parent
 COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
-           "last_accuracy", "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")
+           "last_accuracy", *LATER, "seconds", "cpu", "command", "versions", "index_sha256",
+           "checkpoint_sha256")
 # Settings that all runs of a folder have in common.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
          "lr")
@@ -154,8 +157,10 @@ def main(argv: list[str] | None = None) -> None:
             temporary.write_text(tables(rows, paper))
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
         if any(row["method"] != WHOLE for row in rows):
-            with replacing(args.out / "plot.png") as temporary:
-                draw_plot(rows, args.dataset).save(temporary, format="PNG")
+            for name, draw in (("plot.png", draw_plot), ("intervals.png", draw_intervals)):
+                if picture := draw(rows, args.dataset):
+                    with replacing(args.out / name) as temporary:
+                        picture.save(temporary, format="PNG")
     print((args.out / "table.md").read_text())
     for run, why in failures.items():
         print(f"compare.py: failed: {run}: {why}", file=sys.stderr)
@@ -288,9 +293,10 @@ def in_order(rows: list[Row]) -> list[Row]:
 
 def describe(run: Run) -> Row:
     """A finished run's row of runs.csv."""
-    folder = run.folder
+    folder, manifest = run.folder, {}
     if run.index:
-        folder /= coreset_name(run.index, read_manifest(run.index.with_suffix(".json")), 0)
+        manifest = read_manifest(run.index.with_suffix(".json"))
+        folder /= coreset_name(run.index, manifest, 0)
     described = read_args(folder)
     with open(folder / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
@@ -300,7 +306,11 @@ def describe(run: Run) -> Row:
             "images": str(described["images"]), "epochs": str(len(log)), "steps": str(steps),
             "equal": run.equal, "train_accuracy": log[-1]["train_acc"],
             "best_accuracy": f"{max(float(row['test_acc']) for row in log if row['test_acc']):.6g}",
-            "last_accuracy": log[-1]["test_acc"], "seconds": f"{seconds:.1f}", "cpu": cpu_model(),
+            "last_accuracy": log[-1]["test_acc"],
+            "lowest_class_accuracy": log[-1].get("test_lowest_class_acc", ""),
+            "kept_perturbed_percent": str(manifest.get("kept_perturbed_percent", "")),
+            "fitted_wrong_labels_percent": str(described.get("fitted_wrong_labels_percent", "")),
+            "seconds": f"{seconds:.1f}", "cpu": cpu_model(),
             "command": " && ".join(shlex.join(["python", *command]) for command in run.commands),
             "versions": " ".join(f"{name} {version}" for name, version in versions().items()),
             "index_sha256": sha256(run.index) if run.index else "",

@@ -32,7 +32,7 @@ from utils import options, ranks
 from utils.device import set_up, versions
 from utils.files import locked, write_csv
 from utils.index import coreset_name, read_index
-from utils.metrics import Metrics
+from utils.metrics import ClassAccuracy, Metrics
 from utils.progress import ProgressBar
 
 MOMENTUM = 0.9
@@ -95,8 +95,11 @@ def main(argv: list[str] | None = None) -> None:
         resume = runs.open_run(folder, described, args.resume)
         try:
             network = create_model(args.arch, len(data.classes), data.source.small_images)
+            dynamics = args.dynamics and not args.prune
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
-                         args.eval_freq, args.save, resume, args.dynamics and not args.prune, args.workers)
+                         args.eval_freq, args.save, resume, dynamics, args.workers)
+            if dynamics and data.mislabelled is not None:
+                runs.add_fitted(folder, data.mislabelled, described)
         except KeyboardInterrupt:
             finished = args.save and (folder / "last.pth").exists()
             raise KeyboardInterrupt(
@@ -143,21 +146,24 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
         network.set_train(True)
         title = f"epoch {epoch + 1}/{epochs}"
         batches = training_batches(data, keep, batch_size, seed, epoch, workers, shard)
-        trained = run_batches(train_step, batches, steps, title, record)
+        trained = run_batches(train_step, batches, steps, title, record.record if record else None)
         check_finite(network, trained, title, rate)
         ranks.broadcast_running_statistics(network)
         row: dict[str, Any] = {
             "epoch": epoch + 1, "lr": rate, "train_loss": trained.loss, "train_acc": trained.accuracy,
-            "test_loss": "", "test_acc": "", "train_seconds": trained.seconds, "test_seconds": "",
+            "test_loss": "", "test_acc": "", "test_lowest_class_acc": "",
+            "train_seconds": trained.seconds, "test_seconds": "",
             "images_per_second": trained.images_per_second}
         if (epoch + 1) % eval_freq == 0 or epoch + 1 == epochs:
             network.set_train(False)
             batches = evaluation_batches(data, data.test, test_size, data.source.test_transform, workers,
                                          shard)
-            tested = run_batches(test_step, batches, tests, "test")
+            by_class = ClassAccuracy(data.test.labels, len(data.classes))
+            tested = run_batches(test_step, batches, tests, "test", by_class.record)
             if tested.diverged_at:
                 raise diverged(f"{title}: the test loss is not a finite number", rate)
-            row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds}
+            row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds,
+                    "test_lowest_class_acc": by_class.lowest()}
         rows.append(row)
         write_csv(folder / "log.csv", rows, runs.COLUMNS)
         if record:
@@ -172,7 +178,8 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
         said = (f"lr {rate:g}, train loss {trained.loss:.4f}, train accuracy {trained.accuracy:.2f} %, "
                 f"{trained.images_per_second:.1f} img/s")
         if row["test_acc"] != "":
-            said += f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %"
+            said += (f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %, of the "
+                     f"worst class {row['test_lowest_class_acc']:.2f} %")
         print(f"{title}: {said}", flush=True)
     return best
 
@@ -243,24 +250,36 @@ def image_dynamics(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
 
 
 def count_correct(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-    return (ops.argmax(logits, 1).astype(ms.int32) == labels).astype(ms.int32).sum()
+    return is_correct(logits, labels).sum()
+
+
+def is_correct(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
+    """1 for each image whose highest logit is its label's, else 0, (b,)."""
+    return (ops.argmax(logits, 1).astype(ms.int32) == labels).astype(ms.int32)
 
 
 def make_test_step(network: nn.Cell) -> Step:
-    """A compiled evaluation: images and labels (-1: not counted) to mean loss and correct predictions."""
+    """A compiled evaluation: images and labels (-1: not counted) to mean loss and correct predictions.
+
+    The latter are their number and 1 or 0 for each image.
+    """
     loss_function = nn.CrossEntropyLoss(ignore_index=PADDING)
 
     @ms.jit
-    def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+    def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ...]:
         logits = network(images)
-        return loss_function(logits, labels), count_correct(logits, labels)
+        correct = is_correct(logits, labels)
+        return loss_function(logits, labels), correct.sum(), correct
 
     return step
 
 
 def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
-                record: runs.Dynamics | None = None) -> Metrics:
+                record: Callable[[np.ndarray, ms.Tensor], None] | None = None) -> Metrics:
     """Run a step over one pass of batches; stop where the loss is no longer a finite number.
+
+    Args:
+        record: takes the ids of a batch and what the step returns of each image.
 
     Returns:
         What the pass came to, over all ranks.
@@ -271,10 +290,10 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
         for ids, images, labels in batches:
             before = time.perf_counter()
             count = int((labels != PADDING).sum())
-            loss, correct, *dynamics = step(ms.Tensor(images), ms.Tensor(labels))
+            loss, correct, *of_images = step(ms.Tensor(images), ms.Tensor(labels))
             metrics.pending.append((loss, correct, count))
             if record:
-                record.record(ids, *dynamics)
+                record(ids, *of_images)
             if len(labels) not in sizes:  # in a run's first pass it compiles a graph of this batch size
                 sizes.add(len(labels))
                 metrics.fetch()

@@ -108,7 +108,15 @@ class DataSet:
     @property
     def perturbed(self) -> np.ndarray | None:
         """Which training images are mislabelled or corrupted, bool (n,); None: it is not known."""
-        return self.train.perturbed if isinstance(self.train, Split) else None
+        if not isinstance(self.train, Split):
+            return None
+        return self.train.corrupted if self.mislabelled is None else self.mislabelled
+
+    @property
+    def mislabelled(self) -> np.ndarray | None:
+        """Which training images are mislabelled, bool (n,); None: none is, or it is not known."""
+        marks = self.train.mislabelled if isinstance(self.train, Split) else None
+        return marks if marks is not None and marks.any() else None
 
     def pictures(self, ids: np.ndarray) -> np.ndarray:
         """The training images of these ids as features are computed from them, uint8 (k, h, w, 3)."""

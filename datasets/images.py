@@ -23,13 +23,14 @@ class Split:
         labels: int32 (n,).
         names: the JPEG files' paths, for error messages.
         subset: the ids of these images in the data set, ascending; None: these are all of its images.
-        perturbed: which images are mislabelled or corrupted, bool (n,); None: it is not known.
+        mislabelled, corrupted: which images are, bool (n,); None: it is not known.
     """
     images: np.ndarray | Sequence[bytes]
     labels: np.ndarray
     names: Sequence[str] = ()
     subset: np.ndarray | None = None
-    perturbed: np.ndarray | None = None
+    mislabelled: np.ndarray | None = None
+    corrupted: np.ndarray | None = None
 
     @property
     def ids(self) -> np.ndarray:
@@ -53,8 +54,10 @@ class Split:
         """The images of the first classes; they keep their labels and their numbers in the data set."""
         rows = np.flatnonzero(self.labels < classes)
         images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
+        marks = {name: mark if mark is None else mark[rows] for name, mark in (
+            ("mislabelled", self.mislabelled), ("corrupted", self.corrupted))}
         return Split(images, self.labels[rows], [self.names[i] for i in rows] if self.names else (),
-                     self.ids[rows], None if self.perturbed is None else self.perturbed[rows])
+                     self.ids[rows], **marks)
 
     def shrunk(self, factor: int) -> "Split":
         """The same with images of 1 / factor of the side, each pixel the rounded mean of factor x factor."""

@@ -29,7 +29,7 @@ def read_cifar100c(root: Path) -> Splits:
     train, test, classes = with_files(clean, "robust/corrupt-cifar.py", root / CORRUPT / "img.bin",
                                       root / CORRUPT / "targets.bin")
     changed = (np.asarray(train.images) != np.asarray(clean[0].images)).any((1, 2, 3))
-    return replace(train, perturbed=changed), test, classes
+    return replace(train, corrupted=changed), test, classes
 
 
 def read_cifar100_with(root: Path, script: str, **files: str) -> Splits:
@@ -53,7 +53,7 @@ def read_tinyc(folder: Path) -> Splits:
     train, test, classes = read_tiny(folder)
     kinds = {os.path.basename(name): kind for name, kind in note.get("kinds", {}).items()}
     changed = [kinds.get(os.path.basename(name), CLEAN) != CLEAN for name in train.names]
-    return replace(train, perturbed=np.array(changed)), test, classes
+    return replace(train, corrupted=np.array(changed)), test, classes
 
 
 def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:
@@ -97,7 +97,7 @@ def with_files(clean: Splits, script: str, images: Path | None = None, labels: P
             raise BadInput(f"{labels}: not {n} whole numbers from 0 to {len(classes) - 1}, one label per "
                            f"image; {remedy}")
         changed = values != train.labels
-        train = Split(train.images, values, train.names, perturbed=changed if changed.any() else None)
+        train = Split(train.images, values, train.names, mislabelled=changed if changed.any() else None)
     return train, test, classes
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import compare
-from comparison import tables
+from comparison import charts, tables
 from comparison.jobs import Jobs, split_cores
 from comparison.tables import WHOLE
 from conftest import log
@@ -21,7 +21,7 @@ from forks import ROOT, Forks, Run
 from selection import index_name
 from selection import parse_options as parse_selection
 from utils.errors import BadInput
-from utils.files import sha256
+from utils.files import sha256, write_csv
 
 SMALL = ["--dataset", "toy", "--arch", "resnet20", "--epoch", "2", "--seeds", "1", "2", "--rates", "0.2",
          "0.5"]
@@ -58,6 +58,46 @@ def test_differences_are_paired_by_seed_with_students_interval() -> None:
     assert (mean, mean - half_width, mean + half_width) == pytest.approx((1.58, 0.7001, 2.4599), abs=1e-3)
 
 
+def test_what_a_coreset_holds_and_the_worst_class_have_tables_where_a_run_knows() -> None:
+    assert "Mislabelled" not in tables.tables(ROWS, [])
+    known = [{**row("random", 0.2, seed, 30), "kept_perturbed_percent": share, "lowest_class_accuracy": "7"}
+             for seed, share in ((3, "19"), (4, "21"))]
+    base = {**row(WHOLE, 1, 3, 80), "fitted_wrong_labels_percent": "6"}
+    text = tables.tables([*ROWS, *known, base], [])
+    held, fitted = text.split("Mislabelled or corrupted images in the coreset")[1].split("Wrong labels that")
+    assert "| random | 20.00 ± 1.41 (2) | - |" in held and "whole set: 6.00 (1)" in fitted
+    assert "| random | **7.00 ± 0.00** (2) | - |" in text
+
+
+def test_runs_of_earlier_versions_have_nothing_in_later_columns(tmp_path: Path) -> None:
+    old = {name: "1" for name in compare.COLUMNS if name not in tables.LATER}
+    write_csv(tmp_path / "runs.csv", [old], tuple(old))
+    [read] = tables.read_runs(tmp_path / "runs.csv", compare.COLUMNS)
+    assert read == {**old, **dict.fromkeys(tables.LATER, "")}
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("aum", ("aum", 1)), ("aum:keep=0.3", ("aum", 0.7)),  # its hard end is the low one
+    ("aum:keep=middle:per_class", ("aum:per_class", 0.5)),
+    ("herding", ("herding", 0)), ("moderate:keep=0.9", ("moderate", 0.9)), ("moderate", ("moderate", 0.5)),
+    ("ccs", None), ("random", None), ("gm", None), ("el2n:keep=best", None)])
+def test_quantiles_count_from_the_easy_end(name: str, expected: tuple | None) -> None:
+    assert charts.easy_quantile(name) == expected
+
+
+def test_intervals_show_accuracy_by_quantile_of_methods_with_three() -> None:
+    """The score's hard end is low for aum: accuracy falls from left to right where it falls with hardness."""
+    rows = [row("random", 0.2, seed, 30 + seed) for seed in (1, 2)]
+    rows += [row(name, 0.2, 1, last) for name, last in (
+        ("aum:keep=0.9", 60), ("aum:keep=middle", 40), ("el2n", 9))]
+    assert charts.draw_intervals(rows, "toy") is None
+    pixels = np.asarray(charts.draw_intervals([*rows, row("aum", 0.2, 1, 20)], "toy"))
+    line = np.argwhere((pixels == [int(charts.COLORS[0][i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2))
+    line = line[line[:, 1] < charts.WIDTH - charts.RIGHT]
+    left, right = line[line[:, 1].argmin()], line[line[:, 1].argmax()]
+    assert left[0] < right[0] - 100 and (pixels == [0xee] * 3).all(axis=2).any()
+
+
 def test_equal_steps_and_equal_epochs_are_tables_of_their_own() -> None:
     text = tables.tables([*ROWS, row("moderate", 0.2, 1, 70, equal="steps")], [])
     epochs, steps = text.split("## Equal steps")
@@ -79,24 +119,24 @@ def test_published_figures_are_those_of_the_file_for_rates_that_have_some() -> N
 
 def shown(rows: list[dict], name: str) -> np.ndarray:
     """Rows and columns of a method's pixels in the plot without the legend, (n, 2)."""
-    pixels = np.asarray(tables.draw_plot(rows, "toy"))
-    color = tables.COLORS[("random", "moderate").index(name)]
+    pixels = np.asarray(charts.draw_plot(rows, "toy"))
+    color = charts.COLORS[("random", "moderate").index(name)]
     own = (pixels == [int(color[i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2)
-    own[:, tables.WIDTH - tables.RIGHT:] = False
-    own[:, :tables.LEFT] = False
+    own[:, charts.WIDTH - charts.RIGHT:] = False
+    own[:, :charts.LEFT] = False
     return np.argwhere(own)
 
 
 def test_the_plot_shows_each_method_in_its_color_at_its_accuracy() -> None:
-    heights = [pixels[pixels[:, 1] < tables.LEFT + 120, 0].mean()
+    heights = [pixels[pixels[:, 1] < charts.LEFT + 120, 0].mean()
                for pixels in (shown(ROWS, "moderate"), shown(ROWS, "random"))]
     assert heights[0] < heights[1]  # higher up
     rows = ROWS[:6]  # a single rate: methods are beside one another
     assert shown(rows, "random")[:, 1].max() + 50 < shown(rows, "moderate")[:, 1].min()
     # Equal steps are not mixed with equal epochs.
     steps = row("random", 0.2, 1, 70, equal="steps")
-    assert tables.draw_plot([*ROWS, steps], "toy") == tables.draw_plot(ROWS, "toy")
-    assert tables.draw_plot([*ROWS[:2], steps], "toy") != tables.draw_plot([*ROWS[:2], ROWS[2]], "toy")
+    assert charts.draw_plot([*ROWS, steps], "toy") == charts.draw_plot(ROWS, "toy")
+    assert charts.draw_plot([*ROWS[:2], steps], "toy") != charts.draw_plot([*ROWS[:2], ROWS[2]], "toy")
 
 
 @pytest.mark.parametrize("accuracies", [(50, 50), (0, 100), (33.3, 33.4), (0, 0), (100, 100)])
@@ -104,10 +144,10 @@ def test_the_plot_holds_any_range_of_accuracies(accuracies: tuple[float, float])
     rows = [row("random", 0.2, 1, accuracies[0], 1), row("moderate", 0.2, 1, accuracies[1], 1)]
     for name in ("random", "moderate"):
         heights = shown(rows, name)[:, 0]
-        assert len(set(heights)) == 9 and heights.min() >= tables.TOP - 4  # a whole dot
-        assert heights.max() <= tables.HEIGHT - tables.BOTTOM + 4
+        assert len(set(heights)) == 9 and heights.min() >= charts.TOP - 4  # a whole dot
+        assert heights.max() <= charts.HEIGHT - charts.BOTTOM + 4
     heights = shown([row("random", 0.2, 1, 97), row("random", 0.2, 2, 2)], "random")[:, 0]  # 49.5 ± 67.2
-    assert heights.min() >= tables.TOP and heights.max() <= tables.HEIGHT - tables.BOTTOM
+    assert heights.min() >= charts.TOP and heights.max() <= charts.HEIGHT - charts.BOTTOM
 
 
 def test_rows_are_in_the_methods_order_whichever_was_finished_first() -> None:
@@ -233,7 +273,7 @@ def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path,
         assert float(row["best_accuracy"]) == max(float(epoch["test_acc"]) for epoch in epochs)
         assert row["index_sha256"] == index and row["checkpoint_sha256"] == sha256(folder / "last.pth")
     with Image.open(tmp_path / "out/plot.png") as plot:
-        assert plot.size == (tables.WIDTH, tables.HEIGHT)
+        assert plot.size == (charts.WIDTH, charts.HEIGHT)
     assert (tmp_path / "out/table.md").read_text() == tables.tables(compare.in_order(rows), [])
 
 

@@ -404,6 +404,24 @@ def test_it_says_how_much_of_a_coreset_is_mislabelled(script, work: Path) -> Non
         assert f"{100 * wrong[kept].mean():.1f} % of the coreset are mislabelled" in result.stdout
 
 
+def test_it_says_how_many_of_the_wrong_labels_a_run_has_fitted(script, work: Path) -> None:
+    data = shutil.copytree(work / "data", work / "noisy")
+    (data / "noisy").mkdir()
+    noisy = np.where(np.arange(TRAIN) % 4 == 0, (LABELS + 1) % CLASSES, LABELS)
+    np.save(data / "noisy/cifar.npy", noisy)
+    options = ("--dataset", "CIFAR100N", "--data", "noisy", "--arch", "resnet6", "--image_size", 16,
+               "--epoch", 2)
+    result = script("train.py", work, *options)
+    assert result.returncode == 0, result.stderr
+    folder = work / "ckpt/CIFAR100N/resnet6"
+    margin = np.load(folder / "dynamics.npy")[-1, 1]
+    fitted = json.loads((folder / "args.json").read_text())["fitted_wrong_labels_percent"]
+    assert fitted == pytest.approx(100 * (margin[noisy != LABELS] > 0).mean())
+    assert f"has fitted {fitted:.1f} % of the wrong labels" in result.stdout
+    result = script("train.py", work, *options, "--resume")  # the run is the same one still
+    assert result.returncode == 0 and f"has fitted {fitted:.1f} %" in result.stdout
+
+
 # The first classes of a data set
 
 def test_three_classes_go_through_the_workflow_with_the_data_sets_ids(script, work: Path) -> None:

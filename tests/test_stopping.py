@@ -261,7 +261,7 @@ def test_a_test_loss_that_is_not_finite_stops(tmp_path: Path, monkeypatch: pytes
 
     def make_test_step(network: TwoLayers) -> train.Step:
         step = real(network)
-        return lambda images, labels: (step(images, labels)[0] * float("nan"), labels.sum())
+        return lambda images, labels: (step(images, labels)[0] * float("nan"), labels.sum(), labels)
 
     monkeypatch.setattr(train, "make_test_step", make_test_step)
     with pytest.raises(FloatingPointError, match="^epoch 1/2: the test loss is not a finite number"):

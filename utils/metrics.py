@@ -2,10 +2,39 @@
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from utils import ranks
+
+
+class ClassAccuracy:
+    """Accuracy for each class in a test.
+
+    Args:
+        labels: (n,), of the test images.
+        classes: how many there are.
+    """
+
+    def __init__(self, labels: np.ndarray, classes: int) -> None:
+        self.labels, self.classes = labels, classes
+        self.pending: list[tuple[np.ndarray, Any]] = []
+
+    def record(self, ids: np.ndarray, correct: Any) -> None:
+        """Take 1 or 0 for each image of a batch, (b,), a tensor that may still be in the making."""
+        self.pending.append((ids, correct))
+
+    def lowest(self) -> float:
+        """The lowest accuracy of a class that has test images, in percent, over all ranks."""
+        counts = np.zeros((1, 2, self.classes))
+        for ids, correct in self.pending:
+            seen = ids >= 0  # not rows that fill up a batch
+            labels = self.labels[ids[seen]]
+            counts[0] += [np.bincount(labels, minlength=self.classes),
+                          np.bincount(labels, correct.asnumpy()[seen], self.classes)]
+        images, right = ranks.all_gather(counts).sum(axis=0)
+        return float(100 * (right[images > 0] / images[images > 0]).min())
 
 
 @dataclass

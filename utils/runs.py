@@ -17,8 +17,8 @@ RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
 # In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared: its manifest has
 # paths and versions of the selection.
 MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "versions", "index")
-COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "train_seconds", "test_seconds",
-           "images_per_second")
+COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_lowest_class_acc",
+           "train_seconds", "test_seconds", "images_per_second")
 AGAIN = "start again without --resume"
 
 
@@ -100,6 +100,20 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
         raise BadInput(f"{folder / 'best.pth'}: missing; {AGAIN}")
     print(f"resuming after epoch {finished}", flush=True)
     return rows[:finished]
+
+
+@ranks.on_first
+def add_fitted(folder: Path, mislabelled: np.ndarray, options: dict[str, Any]) -> None:
+    """Print and add to args.json which percentage of the wrong labels the last epoch of training predicted.
+
+    Args:
+        mislabelled: bool (n,), which labels are wrong.
+        options: what args.json holds.
+    """
+    margin = open_array(folder / "dynamics.npy", AGAIN)[-1, 1]
+    fitted = float(100 * (margin[mislabelled] > 0).mean())
+    write_json(folder / "args.json", {**options, "fitted_wrong_labels_percent": fitted})
+    print(f"the training has fitted {fitted:.1f} % of the wrong labels")
 
 
 class Dynamics:

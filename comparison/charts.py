@@ -1,0 +1,147 @@
+"""Plots of runs with several methods, rates and seeds."""
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from comparison.tables import WHOLE, Row, by_cell, by_protocol, mean_and_deviation, names_and_rates
+from methods import METHODS
+
+# Okabe and Ito's colors, which color-blind readers tell apart.
+COLORS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C00", "#7F3C8D",
+          "#666666", "#A0522D")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 800, 480, 70, 200, 50, 60
+INK, RULE, BAND = "#222222", "#dddddd", "#eeeeee"
+WINDOWS = {"lowest": 0.0, "middle": 0.5, "highest": 1.0}  # their quantiles
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines of means with bars of one standard deviation.
+
+    Args:
+        lines: by name, points of x, mean and deviation, which is NaN for a single run.
+        ticks: the marks below, x to text.
+        level: a horizontal line's name, mean and deviation; with a band where that is not NaN.
+    """
+    title: str
+    axis: str
+    lines: dict[str, list[tuple[float, float, float]]]
+    ticks: dict[float, str]
+    level: tuple[str, float, float] | None = None
+
+
+def draw_plot(rows: list[Row], title: str) -> Image.Image:
+    """Last epoch's accuracy by rate: one line per method, bars of one standard deviation, the whole set.
+
+    It shows the runs with equal epochs, where there are some, else those with equal steps.
+
+    Args:
+        rows: those of runs.csv, with at least one coreset run.
+    """
+    equal, rows = next(iter(by_protocol(rows).items()))
+    cells = by_cell(rows, "last_accuracy")
+    methods, rates = names_and_rates(rows)
+    lines = {name: [(rate, *mean_and_deviation(cells[name, rate].values())) for rate in rates
+                    if (name, rate) in cells] for name in methods}
+    whole = None
+    if (WHOLE, 1.0) in cells:
+        whole = WHOLE, mean_and_deviation(cells[WHOLE, 1.0].values())[0], float("nan")
+    return draw_chart(Chart(f"{title}: test accuracy after the last epoch, %; equal {equal}", "images kept",
+                            lines, {rate: f"{100 * rate:g} %" for rate in rates}, whole))
+
+
+def draw_intervals(rows: list[Row], title: str) -> Image.Image | None:
+    """Last epoch's accuracy by the quantile of a score around which images are kept, the easy end first.
+
+    One line per method that has three or more quantiles at the rate with the most of them; random's mean as a
+    line with a band of one standard deviation. It shows the protocol that `draw_plot` shows.
+
+    Returns:
+        None: no method has three quantiles.
+    """
+    equal, rows = next(iter(by_protocol(rows).items()))
+    cells = by_cell(rows, "last_accuracy")
+    found: dict[float, dict[str, list[tuple[float, float, float]]]] = {}
+    for (name, rate), values in cells.items():
+        if window := easy_quantile(name):
+            line = found.setdefault(rate, {}).setdefault(window[0], [])
+            line.append((window[1], *mean_and_deviation(values.values())))
+    lines = {rate: {name: sorted(line) for name, line in of_rate.items() if len(line) >= 3}
+             for rate, of_rate in found.items()}
+    rate = max(lines, key=lambda rate: sum(map(len, lines[rate].values())), default=0.0)
+    if not lines.get(rate):
+        return None
+    random = None
+    if ("random", rate) in cells:
+        random = ("random", *mean_and_deviation(cells["random", rate].values()))
+    ticks = {quantile: f"{quantile:g}" for line in lines[rate].values() for quantile, *_ in line}
+    heading = f"{title}: test accuracy after the last epoch, %; keep {100 * rate:g} %, equal {equal}"
+    axis = "quantile of the score around which images are kept, from the easy end"
+    return draw_chart(Chart(heading, axis, lines[rate], ticks, random))
+
+
+def easy_quantile(name: str) -> tuple[str, float] | None:
+    """A name without its window, and the window's quantile from the easy end; None: no window of a score."""
+    method, *options = name.split(":")
+    if method not in METHODS or not METHODS[method].score:
+        return None
+    keep = next((option[5:] for option in options if option.startswith("keep=")), METHODS[method].keep)
+    try:
+        quantile = WINDOWS[keep] if keep in WINDOWS else float(keep)
+    except ValueError:
+        return None
+    others = [option for option in options if not option.startswith("keep=")]
+    easy = quantile if METHODS[method].hard == "high" else 1 - quantile
+    return ":".join([method, *others]), round(easy, 6)
+
+
+def draw_chart(chart: Chart) -> Image.Image:
+    """The chart as a picture."""
+    xs = sorted(chart.ticks)
+    level = [] if chart.level is None else [chart.level[1]]
+    ends = np.clip([mean + sign * np.nan_to_num(width) for line in chart.lines.values()
+                    for _, mean, width in line for sign in (-1, 1)] + level, 0, 100)
+    tick = next(size for size in (1, 2, 5, 10, 20) if np.ptp(ends) <= 6 * size)
+    low = float(np.floor(ends.min() / tick) * tick)
+    high = max(float(np.ceil(ends.max() / tick) * tick), low + tick)
+    spread = xs[-1] - xs[0] or 0.2
+    first, last = xs[0] - 0.1 * spread, xs[-1] + 0.1 * spread
+    sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(16), ImageFont.load_default(13)
+
+    def x(value: float) -> float:
+        return LEFT + (value - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+
+    def y(accuracy: float) -> float:
+        height = min(max((accuracy - low) / (high - low), 0), 1)  # a wide bar may end outside
+        return HEIGHT - BOTTOM - height * (HEIGHT - TOP - BOTTOM)
+
+    if chart.level and not np.isnan(chart.level[2]):
+        _, mean, width = chart.level
+        pen.rectangle((LEFT, y(mean + width), WIDTH - RIGHT, y(mean - width)), BAND)
+    pen.text((LEFT, 14), chart.title, INK, font)
+    for accuracy in np.arange(low, high + tick / 2, tick):
+        pen.line((LEFT, y(accuracy), WIDTH - RIGHT, y(accuracy)), RULE)
+        pen.text((LEFT - 8, y(accuracy)), f"{accuracy:g}", INK, small, anchor="rm")
+    for value, text in chart.ticks.items():
+        pen.text((x(value), HEIGHT - BOTTOM + 8), text, INK, small, anchor="ma")
+    pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24), chart.axis, INK, small, anchor="ma")
+    if chart.level:
+        name, mean, _ = chart.level
+        pen.line((LEFT, y(mean), WIDTH - RIGHT, y(mean)), INK, 1)
+        pen.text((LEFT + 6, y(mean) - 3), f"{name} {mean:.1f}", INK, small, anchor="lb")
+    # Beside one another where there are few marks.
+    gap = 4 if len(xs) > 1 else (WIDTH - LEFT - RIGHT) / (len(chart.lines) + 1)
+    for i, (name, line) in enumerate(chart.lines.items()):
+        color, shift = COLORS[i % len(COLORS)], gap * (i - (len(chart.lines) - 1) / 2)
+        points = [(x(value) + shift, y(mean)) for value, mean, _ in line]
+        pen.line(points, color, 3)
+        for (left, top), (_, mean, width) in zip(points, line, strict=True):
+            if not np.isnan(width):
+                pen.line((left, y(mean - width), left, y(mean + width)), color, 2)
+            pen.ellipse((left - 4, top - 4, left + 4, top + 4), color)
+        top = TOP + 60 + 22 * i
+        pen.rectangle((WIDTH - RIGHT + 12, top - 6, WIDTH - RIGHT + 24, top + 6), color)
+        pen.text((WIDTH - RIGHT + 32, top), name, INK, small, anchor="lm")
+    return sheet
