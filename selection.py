@@ -56,7 +56,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                         "inside each class, which keeps its own fraction; None: the method's own")
     choice.add_argument("--hard_cutoff", type=options.fraction, help="fraction of the images that is dropped "
                         "first, at the hard end of the score; None: the method's own")
-    options.add_seed_option(choice, "what a method draws, also to break ties; moderate draws nothing")
+    options.add_seed_option(choice, "what a method draws, also to break ties; moderate by itself "
+                            "draws nothing")
     choice.add_argument("--save", default="index", type=Path, help="folder of the index")
     settings = parser.add_argument_group("settings of methods")
     owned = settings_by_name()

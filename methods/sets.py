@@ -69,8 +69,8 @@ def farthest(pool: Pool, size: int) -> np.ndarray:
     As DeepCore's kCenterGreedy (methods/kcentergreedy.py, from Sener, Savarese, ICLR 2018): a random image
     first, Euclidean distances of features.
     """
-    points = np.asarray(pool.evidence["features"][pool.ids])
-    squares = np.einsum("nd,nd->n", points, points, dtype=float)
+    points = np.asarray(pool.evidence["features"][pool.ids], float)
+    squares = np.einsum("nd,nd->n", points, points)
     nearest = np.full(len(points), np.inf)
     picked = np.empty(size, int)
     pick = int(pool.generator.integers(len(points)))

@@ -33,3 +33,25 @@ compare CIFAR100 --methods selfsup forgetting:never_learned=most --rates 0.2 --s
 compare CIFAR100N --methods $others --rates 0.2 --seeds 1 2 3                                   # E
 compare CIFAR100 --methods $others --rates 0.2 --seeds 1 2 3                                    # E
 compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4                                  # E
+
+# G: where is the best interval of a score, and does a rule find it by itself?
+intervals="aum:keep=middle aum:keep=0.1 aum:keep=0.3 aum:keep=0.6 aum:keep=0.7 aum:keep=0.8 aum:keep=0.9
+    moderate:keep=0.1 moderate:keep=0.3 moderate:keep=0.7 moderate:keep=0.9"
+by_itself="aum:keep=best forgetting:keep=best aum:keep=middle:hard_cutoff=0.2 moderate:hard_cutoff=0.2"
+# F: the middle of other methods' scores (the paper's Figure 4), beside their own rules
+middle="aum entropy entropy:keep=middle el2n:keep=middle forgetting:keep=middle grand:keep=middle
+    dyn-unc:keep=middle"
+# H: other parts of the distance (Figure 3); each class on its own
+parts="moderate:keep=highest moderate:keep=ends moderate:per_class herding:per_class aum:keep=middle:per_class
+    dual:per_class ccs:per_class"
+for data in CIFAR100N CIFAR100 CIFAR100C; do
+    compare $data --methods aum:keep=middle aum:keep=0.7 --rates 0.2 --seeds 1 2 3 4 5          # G
+done
+for methods in "$intervals" "$by_itself" "$middle"; do
+    for data in CIFAR100N CIFAR100 CIFAR100C; do
+        compare $data --methods $methods --rates 0.2 --seeds 1 2 3                              # G, F
+    done
+done
+for data in CIFAR100N CIFAR100; do
+    compare $data --methods $parts --rates 0.2 --seeds 1 2 3                                    # H
+done

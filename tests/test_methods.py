@@ -492,7 +492,9 @@ def test_the_default_cut_off_leaves_enough_at_the_papers_rates_but_100_percent()
 
 @pytest.mark.parametrize("name, setting", [
     ("gm", {"gm_length": "as-is"}), ("moderate", {"center": "mean"}), ("herding", {"center": "mean"}),
-    ("el2n", {"el2n_epochs": 1}), ("ccs", {"hard_cutoff": 0.5})])
+    ("el2n", {"el2n_epochs": 1}), ("ccs", {"hard_cutoff": 0.5}), ("dual", {"dual_power": 0.5}),
+    ("dual", {"dual_epochs": 2}), ("d2", {"per_class": False}),
+    ("kcenter", {"per_class": False}), ("moderate", {"per_class": True}), ("aum", {"keep": "best"})])
 def test_settings_change_the_coreset(name: str, setting: dict) -> None:
     assert run(name, 20, **setting).kept.tolist() != run(name, 20).kept.tolist()
 
@@ -539,6 +541,7 @@ def test_distances_of_large_features_do_not_overflow() -> None:
     assert choice.kept.tolist() == [0, 3] and np.allclose(choice.score, np.array([4, 1, 0, 1, 96]) * 1e25)
     assert np.isfinite(distances.distances_to_centers(features, labels, "mean")).all()
     assert choose("gm", labels, 2, seeded(), features=features + np.float32(1e25)).kept.tolist() == [0, 1]
+    assert 4 in choose("kcenter", labels, 2, seeded(), features=features).kept
     far = column(1, 1, 1, 1, -1) * np.float32(1e25)
     assert choose("selfsup", np.arange(5) % 2, 2, seeded(), features=far).score.max() < 1e-6
 
