@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.folder import FileSplit
-from methods import METHODS, RULES, Choice, Setting, choose, find_rule
+from methods import METHODS, RULES, WINDOWS, Choice, Setting, choose, find_rule
 from methods.choice import coreset_size
 from models import NETWORKS
 from models.checkpoint import find_arch
@@ -53,7 +53,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                         f"{', '.join(ANY_SCORE)}, or the quantile of the ranks around which images are kept, "
                         "from 0 (lowest) to 1 (highest); None: the method's own")
     choice.add_argument("--per_class", type=options.boolean, metavar="True|False", help="let the rule work "
-                        "inside each class, which keeps its own fraction; None: the method's own")
+                        "inside each class and keep the same fraction of each; None: the method's own")
     choice.add_argument("--hard_cutoff", type=options.fraction, help="fraction of the images that is dropped "
                         "first, at the hard end of the score; None: the method's own")
     options.add_seed_option(choice, "what a method draws, also to break ties; moderate by itself "
@@ -77,6 +77,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("keep", "per_class", "hard_cutoff"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(method, name))
+    args.hard_cutoff = float(f"{args.hard_cutoff:g}")  # as names of files have it
     for name, (_, owners) in owned.items():
         if name in args and args.method not in owners:
             parser.error(f"--{name}: not a setting of --method {args.method}; it belongs to "
@@ -105,7 +106,8 @@ def rule_name(text: str) -> str:
     if text in ANY_SCORE:
         return text
     try:
-        return f"{options.fraction(text):g}"
+        quantile = options.fraction(text)
+        return next((name for name, named in WINDOWS.items() if named == quantile), f"{quantile:g}")
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(ANY_SCORE)} nor a number "
                                          "from 0 to 1") from None
@@ -238,8 +240,8 @@ def index_name(args: argparse.Namespace, dataset: str) -> str:
 
 
 def draws(args: argparse.Namespace) -> bool:
-    """Whether --seed matters: a method whose ties go by id draws for some rules and between classes alone."""
-    return METHODS[args.method].seeded or args.per_class or args.keep == "strata"
+    """Whether --seed matters: for ties of the score, the rule's draws or the rounding between classes."""
+    return METHODS[args.method].seeded or args.per_class or find_rule(args.keep).draws
 
 
 def seed_name(args: argparse.Namespace) -> list[str]:

@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
                          args.eval_freq, args.save, resume, dynamics, args.workers)
             if dynamics and data.mislabelled is not None:
-                runs.add_fitted(folder, data.mislabelled, described)
+                runs.add_fitted(folder, data.mislabelled)
         except KeyboardInterrupt:
             finished = args.save and (folder / "last.pth").exists()
             raise KeyboardInterrupt(

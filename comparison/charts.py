@@ -5,14 +5,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from comparison.tables import WHOLE, Row, by_cell, by_protocol, mean_and_deviation, names_and_rates
-from methods import METHODS
+from methods import METHODS, WINDOWS
 
 # Okabe and Ito's colors, which color-blind readers tell apart.
 COLORS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C00", "#7F3C8D",
           "#666666", "#A0522D")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 800, 480, 70, 200, 50, 60
-INK, RULE, BAND = "#222222", "#dddddd", "#eeeeee"
-WINDOWS = {"lowest": 0.0, "middle": 0.5, "highest": 1.0}  # their quantiles
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 880, 480, 70, 280, 50, 60
+INK, GRID, BAND = "#222222", "#dddddd", "#eeeeee"
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def draw_chart(chart: Chart) -> Image.Image:
         pen.rectangle((LEFT, y(mean + width), WIDTH - RIGHT, y(mean - width)), BAND)
     pen.text((LEFT, 14), chart.title, INK, font)
     for accuracy in np.arange(low, high + tick / 2, tick):
-        pen.line((LEFT, y(accuracy), WIDTH - RIGHT, y(accuracy)), RULE)
+        pen.line((LEFT, y(accuracy), WIDTH - RIGHT, y(accuracy)), GRID)
         pen.text((LEFT - 8, y(accuracy)), f"{accuracy:g}", INK, small, anchor="rm")
     for value, text in chart.ticks.items():
         pen.text((x(value), HEIGHT - BOTTOM + 8), text, INK, small, anchor="ma")
@@ -133,6 +132,8 @@ def draw_chart(chart: Chart) -> Image.Image:
         pen.text((LEFT + 6, y(mean) - 3), f"{name} {mean:.1f}", INK, small, anchor="lb")
     # Beside one another where there are few marks.
     gap = 4 if len(xs) > 1 else (WIDTH - LEFT - RIGHT) / (len(chart.lines) + 1)
+    height = min(22, (HEIGHT - TOP - 20) // len(chart.lines))  # of a line of the legend
+    small_name = ImageFont.load_default(min(13, height))
     for i, (name, line) in enumerate(chart.lines.items()):
         color, shift = COLORS[i % len(COLORS)], gap * (i - (len(chart.lines) - 1) / 2)
         points = [(x(value) + shift, y(mean)) for value, mean, _ in line]
@@ -141,7 +142,7 @@ def draw_chart(chart: Chart) -> Image.Image:
             if not np.isnan(width):
                 pen.line((left, y(mean - width), left, y(mean + width)), color, 2)
             pen.ellipse((left - 4, top - 4, left + 4, top + 4), color)
-        top = TOP + 60 + 22 * i
-        pen.rectangle((WIDTH - RIGHT + 12, top - 6, WIDTH - RIGHT + 24, top + 6), color)
-        pen.text((WIDTH - RIGHT + 32, top), name, INK, small, anchor="lm")
+        top, half = TOP + 10 + height * i, min(6, height // 2 - 1)
+        pen.rectangle((WIDTH - RIGHT + 18 - half, top - half, WIDTH - RIGHT + 18 + half, top + half), color)
+        pen.text((WIDTH - RIGHT + 32, top), name, INK, small_name, anchor="lm")
     return sheet

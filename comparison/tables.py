@@ -74,8 +74,7 @@ def plus_minus(mean: float, width: float) -> str:
 
 OTHERS = (
     ("lowest_class_accuracy", "Lowest test accuracy of a class after the last epoch, %\n", True),
-    ("kept_perturbed_percent", "Mislabelled or corrupted images in the coreset, %\n", False),
-    ("fitted_wrong_labels_percent", "Wrong labels that the training has fitted, % of them\n", False))
+    ("kept_perturbed_percent", "Mislabelled or corrupted images in the coreset, %\n", False))
 
 
 def tables(rows: list[Row], paper: list[list[str]]) -> str:
@@ -88,7 +87,7 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
     parts = []
     for equal, some in by_protocol(rows).items():
         parts += [f"## Equal {equal}\n", f"Epochs: {epochs_of(some, True)} of the whole set, "
-                  f"{epochs_of(some, False)} of a coreset\n",
+                  f"{epochs_of(some, False)} of a coreset\n", *fitted_labels(some),
                   "Test accuracy after the last epoch, %: mean ± standard deviation (number of runs)\n",
                   accuracy_table(some, "last_accuracy"),
                   "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
@@ -104,6 +103,15 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
     if paper:
         parts += ["## Published, ResNet-50\n", markdown(paper)]
     return "\n".join(parts)
+
+
+def fitted_labels(rows: list[Row]) -> list[str]:
+    """A line on what percentage of the wrong labels base runs have fitted; [] where it is not known."""
+    fitted = by_cell(rows, "fitted_wrong_labels_percent").get((WHOLE, 1.0), {})
+    if not fitted:
+        return []
+    return [f"Wrong labels that the training on the whole set has fitted, %: "
+            f"{plus_minus(*mean_and_deviation(fitted.values()))} ({len(fitted)})\n"]
 
 
 def epochs_of(rows: list[Row], whole: bool) -> str:

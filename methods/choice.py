@@ -26,7 +26,7 @@ class Setting:
     """An option of selection.py that belongs to scores or rules.
 
     Args:
-        default: its value, the default of the function's keyword argument too.
+        default: its value, for a score the default of the function's keyword argument too.
         help: what it does.
         choices: its values, if it is a word.
         low, high: the range of its values, if it is a number, a whole one where `default` is.
@@ -67,13 +67,15 @@ class Rule:
         needs: evidence beside the score, of "features", "logits" and "dynamics".
         settings: its options, by name.
         any_score: whether --keep may name it, for every method with a score.
+        draws: whether it draws from the generator.
         search: (select, labels, evidence) -> ids, for a rule that compares others: `select` maps a `keep` to
-            the ids that it keeps of all pools; None: `keep` is the rule.
+            the ids that it keeps of all pools, and `keep` is not called; None: `keep` is the rule.
     """
     keep: Callable[[Pool, int], np.ndarray]
     needs: tuple[str, ...] = ()
     settings: dict[str, Setting] = field(default_factory=dict)
     any_score: bool = False
+    draws: bool = False
     search: Callable[..., np.ndarray] | None = None
 
 
@@ -90,7 +92,7 @@ class Method:
         measure: what the score is, for the axis of a picture.
         hard_cutoff: fraction of the images that is dropped first, at the hard end.
         per_class: whether the rule works inside each class.
-        seeded: whether it draws from the generator, if only to break ties; else ties go by id.
+        seeded: whether ties of the score are broken by the generator; else they go by id.
     """
     keep: str
     score: Callable[..., np.ndarray] | None = None
@@ -119,15 +121,18 @@ def ranking(score: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator: np.random.Generator,
            evidence: dict[str, np.ndarray], per_class: bool = False, hard_cutoff: float = 0.0,
            **settings: Any) -> Choice:
-    """Score all images and keep those that a rule says.
+    """Score all images and let a rule keep some of them.
 
     Args:
         labels: (n,), whole numbers; gaps and classes of one image are fine.
         size: how many images to keep, 1 to n.
         evidence: what the score and the rule need, by name.
-        per_class: whether the rule works inside each class, which keeps its own fraction.
+        per_class: whether the rule works inside each class, so that the same fraction of each is kept.
         hard_cutoff: fraction of the images that is dropped first, at the hard end of the score.
         settings: of the score and the rule, where they are not the defaults.
+
+    Raises:
+        BadInput: the rule keeps another number than `size`, or the cut-off leaves too few images.
     """
     n = len(labels)
     score, order = np.zeros(n), np.arange(n)
@@ -150,6 +155,9 @@ def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator:
                                        if budget]))
 
     kept = rule.search(select, labels, evidence) if rule.search else select(rule.keep)
+    if len(kept) != size:
+        raise BadInput(f"--rate: the rule keeps {len(kept)} images where {size} are asked for; name another "
+                       "rate")
     return Choice(kept, score if method.score else None)
 
 

@@ -13,6 +13,7 @@ STRATA = 50
 HIGHEST = 10  # images whose mean gives DUAL's mu
 QUANTILES = np.arange(21) / 20  # of the windows that `best` compares
 RIDGE = 1.0
+WINDOWS = {"middle": 0.5, "lowest": 0.0, "highest": 1.0}  # the quantiles that have a name
 
 
 def window(pool: Pool, size: int, quantile: float) -> np.ndarray:
@@ -83,37 +84,51 @@ def best(select: Callable[..., np.ndarray], labels: np.ndarray, evidence: dict[s
     code of its authors was found: the steps of 5 % and the ridge parameter, RIDGE, are this project's.
     """
     features, positions = evidence["features"], np.unique(labels, return_inverse=True)[1]
+    squares = [np.einsum("nd,nd->", features[rows], features[rows], dtype=float) for rows in blocks(features)]
+    scale = np.sqrt(sum(squares) / features.size) or 1.0
     found = {quantile: select(partial(window, quantile=quantile)) for quantile in QUANTILES}
-    accuracy = {quantile: ridge_accuracy(features, positions, kept) for quantile, kept in found.items()}
+    accuracy = {quantile: ridge_accuracy(features, scale, positions, kept)
+                for quantile, kept in found.items()}
     quantile = max(QUANTILES, key=lambda quantile: accuracy[quantile])
     print(f"best: the window at quantile {quantile:g} labels {100 * accuracy[quantile]:.1f} % of all images")
     return found[quantile]
 
 
-def ridge_accuracy(features: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> float:
-    """Fraction of all images that a ridge regression fitted to `kept` labels right; `labels` from 0."""
-    x = np.column_stack([features[kept], np.ones(len(kept))]).astype(float)
-    y = np.eye(labels.max() + 1)[labels[kept]]
-    weights = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y)
-    return sum(np.count_nonzero((features[rows] @ weights[:-1] + weights[-1]).argmax(axis=1) == labels[rows])
-               for rows in blocks(features)) / len(labels)
+def ridge_accuracy(features: np.ndarray, scale: float, labels: np.ndarray, kept: np.ndarray) -> float:
+    """Fraction of all images that a ridge regression fitted to `kept` labels right.
+
+    Args:
+        scale: root mean square of the features, by which they are divided, so that RIDGE has one meaning.
+        labels: from 0, without gaps.
+    """
+    d, classes = features.shape[1] + 1, labels.max() + 1
+
+    def with_constant(ids: np.ndarray | slice) -> np.ndarray:
+        return np.pad(features[ids].astype(float) / scale, ((0, 0), (0, 1)), constant_values=1)
+
+    covariance, products = RIDGE * np.eye(d), np.zeros((d, classes))
+    for rows in blocks(features[:len(kept)], row_bytes=16 * d):
+        x = with_constant(kept[rows])
+        covariance += x.T @ x
+        products += x.T @ np.eye(classes)[labels[kept[rows]]]
+    weights = np.linalg.solve(covariance, products)
+    return sum(np.count_nonzero((with_constant(rows) @ weights).argmax(axis=1) == labels[rows])
+               for rows in blocks(features, row_bytes=16 * d)) / len(labels)
 
 
 DUAL = {"dual_epochs": Setting(30, "first epochs that DUAL goes by; its authors take 60 for ImageNet", low=1),
         "dual_power": Setting(4.0, "how fast DUAL turns to easy images, c; its authors take 11 for ImageNet")}
 RULES = {
-    "middle": Rule(partial(window, quantile=0.5), any_score=True),
-    "lowest": Rule(partial(window, quantile=0.0), any_score=True),
-    "highest": Rule(partial(window, quantile=1.0), any_score=True),
+    **{name: Rule(partial(window, quantile=quantile), any_score=True) for name, quantile in WINDOWS.items()},
     "ends": Rule(ends, any_score=True),
-    "strata": Rule(strata, any_score=True),
+    "strata": Rule(strata, any_score=True, draws=True),
     "best": Rule(ends, ("features",), any_score=True, search=best),
-    "beta": Rule(beta, ("dynamics",), DUAL),
-    "uniform": Rule(sets.uniform),
+    "beta": Rule(beta, ("dynamics",), DUAL, draws=True),
+    "uniform": Rule(sets.uniform, draws=True),
     "matching": Rule(sets.matching, ("features",), {"gm_length": Setting(
         "unit", "features and median scaled to length 1, as the authors' code has them, or as they are, as "
         "in the paper's Algorithm 1", ("as-is", "unit"))}),
-    "farthest": Rule(sets.farthest, ("features",)),
+    "farthest": Rule(sets.farthest, ("features",), draws=True),
     "graph": Rule(sets.graph, ("features",)),
 }
 

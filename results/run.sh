@@ -13,7 +13,7 @@ environment requirements.txt
 
 first="random moderate herding ccs"
 others="el2n grand dyn-unc"
-again="gm dual forgetting"  # whose readings have changed, and selfsup
+again="gm dual forgetting"
 
 compare() {  # a data set, then what differs
     "$PYTHON" compare.py --dataset "$1" --out "results/$1" "${@:2}" --classes 20 --arch resnet6 \

@@ -64,8 +64,8 @@ def test_what_a_coreset_holds_and_the_worst_class_have_tables_where_a_run_knows(
              for seed, share in ((3, "19"), (4, "21"))]
     base = {**row(WHOLE, 1, 3, 80), "fitted_wrong_labels_percent": "6"}
     text = tables.tables([*ROWS, *known, base], [])
-    held, fitted = text.split("Mislabelled or corrupted images in the coreset")[1].split("Wrong labels that")
-    assert "| random | 20.00 ± 1.41 (2) | - |" in held and "whole set: 6.00 (1)" in fitted
+    assert "| random | 20.00 ± 1.41 (2) | - |" in text.split("Mislabelled or corrupted images in the core")[1]
+    assert "Wrong labels that the training on the whole set has fitted, %: 6.00 (1)\n" in text
     assert "| random | **7.00 ± 0.00** (2) | - |" in text
 
 

@@ -115,7 +115,7 @@ def test_best_is_the_window_that_labels_the_others_best(capsys: pytest.CaptureFi
     kept = methods.choose(method, find_rule("best"), labels, 80, seeded(), {"features": features}).kept
 
     def right(kept: np.ndarray) -> float:
-        x = np.column_stack([features, np.ones(n)]).astype(float)
+        x = np.column_stack([features / np.sqrt((features.astype(float) ** 2).mean()), np.ones(n)])
         y = np.eye(2)[labels]
         weights = np.linalg.inv(x[kept].T @ x[kept] + rules.RIDGE * np.eye(4)) @ x[kept].T @ y[kept]
         return np.mean((x @ weights).argmax(axis=1) == labels)
@@ -123,6 +123,9 @@ def test_best_is_the_window_that_labels_the_others_best(capsys: pytest.CaptureFi
     windows = [np.array(scored(score, 80, f"{quantile:g}")) for quantile in rules.QUANTILES]
     assert right(kept) == max(map(right, windows))
     assert f"labels {100 * right(kept):.1f} % of all images" in capsys.readouterr().out
+    alike = np.ones((n, 3), np.float32) * 1e9  # near a singular matrix
+    choice = methods.choose(method, find_rule("best"), labels, 80, seeded(), {"features": alike})
+    assert len(choice.kept) == 80
 
 
 # Distances
@@ -591,14 +594,17 @@ def test_readmes_example_of_a_new_score_and_a_new_rule(monkeypatch: pytest.Monke
         """Mean probability of the label over the training run."""
         return mean_over_epochs(dynamics, 0)
 
-    def every_other(pool, size):
-        """Keep every other image of the ranks, from the lowest on."""
-        return pool.order[::2][:size]
+    def evenly(pool, size):
+        """Keep images evenly spread over the ranks."""
+        return pool.order[np.arange(size) * len(pool.order) // size]
 
     monkeypatch.setitem(METHODS, "confidence", Method("lowest", confidence, ("dynamics",), hard="low"))
-    monkeypatch.setitem(RULES, "every-other", Rule(every_other, any_score=True))
+    monkeypatch.setitem(RULES, "evenly", Rule(evenly, any_score=True))
     evidence = {"dynamics": record(probability=[[.5, .1, .9, .2], [.5, .3, .1, .2]])}
     labels = np.zeros(4, int)
     assert run("confidence", 2, evidence=evidence, labels=labels).kept.tolist() == [1, 3]
-    assert choose("confidence", labels, 2, seeded(), "every-other",
+    assert choose("confidence", labels, 2, seeded(), "evenly",
                   dynamics=record(probability=[[.4, .1, .3, .2]])).kept.tolist() == [1, 2]
+    monkeypatch.setitem(RULES, "evenly", Rule(lambda pool, size: pool.order[:1], any_score=True))
+    with pytest.raises(BadInput, match="the rule keeps 1 images where 2 are asked for"):
+        choose("confidence", labels, 2, seeded(), "evenly", **evidence)

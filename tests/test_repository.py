@@ -107,7 +107,10 @@ def test_readmes_results_are_those_of_the_runs(column: int, name: str) -> None:
 @pytest.mark.parametrize("name, column, rate, methods, text", [
     ("CIFAR100N", "last_accuracy", 0.3, ("moderate", "random"), "at 30 % kept by {}"),
     ("CIFAR100N", "best_accuracy", 0.2, ("moderate", "random"), "{} at 20 % kept"),
-    ("CIFAR100N", "best_accuracy", 0.3, ("moderate", "random"), "{} at 30 %.")])
+    ("CIFAR100N", "best_accuracy", 0.3, ("moderate", "random"), "{} at 30 %."),
+    ("CIFAR100N", "last_accuracy", 0.2, ("gm", "ccs"), "(gm - ccs: {}; "),
+    ("CIFAR100N", "last_accuracy", 0.2, ("dual", "ccs"), "; dual - ccs: {})"),
+    ("CIFAR100N", "last_accuracy", 0.2, ("gm", "herding"), "ahead of herding by {} too")])
 def test_readmes_other_differences_are_those_of_the_runs(name: str, column: str, rate: float,
                                                          methods: tuple[str, str], text: str) -> None:
     """Of the seeds that both methods have."""

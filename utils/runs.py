@@ -92,7 +92,8 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     path = folder / "log.csv"
     text = path.read_bytes().decode("ascii", "replace")
     rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
-    if any(tuple(row) != COLUMNS for row in rows):
+    earlier = tuple(name for name in COLUMNS if name != "test_lowest_class_acc")  # of runs before that column
+    if any(tuple(row) not in (COLUMNS, earlier) for row in rows):
         raise BadInput(f"{path}: not a log of train.py; {AGAIN}")
     if [row["epoch"] for row in rows[:finished]] != [str(i + 1) for i in range(finished)]:
         raise BadInput(f"{path}: has no row for each of the {finished} epochs of last.pth; {AGAIN}")
@@ -103,16 +104,15 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
 
 
 @ranks.on_first
-def add_fitted(folder: Path, mislabelled: np.ndarray, options: dict[str, Any]) -> None:
+def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
     """Print and add to args.json which percentage of the wrong labels the last epoch of training predicted.
 
     Args:
         mislabelled: bool (n,), which labels are wrong.
-        options: what args.json holds.
     """
     margin = open_array(folder / "dynamics.npy", AGAIN)[-1, 1]
     fitted = float(100 * (margin[mislabelled] > 0).mean())
-    write_json(folder / "args.json", {**options, "fitted_wrong_labels_percent": fitted})
+    write_json(folder / "args.json", {**read_args(folder), "fitted_wrong_labels_percent": fitted})
     print(f"the training has fitted {fitted:.1f} % of the wrong labels")
 
 
