@@ -113,6 +113,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     status, message = 0, ""
     try:
         main()
+        ranks.let_arrive()
     except BadInput as error:
         status, message = 2, f"error: {error}"
     except FloatingPointError as error:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # On a CPU a collective fails after that many seconds, by default 30, in which the first rank may still be
 # hashing or writing large files.
 CPU_SECONDS = 1800
+SENDING = 3  # seconds in which what a rank has sent arrives
 
 _state = {"rank": 0, "size": 1}
 
@@ -117,8 +119,19 @@ def on_first(write: Callable) -> Callable:
     return guarded
 
 
+def let_arrive() -> None:
+    """Before another rank than the first one ends well: wait for what it has sent.
+
+    A collective returns once it has received; the end of the process drops what is still to be sent, and the
+    first rank would wait for it until the time limit.
+    """
+    if size() > 1 and not is_first():
+        time.sleep(SENDING)
+
+
 def end_others() -> None:
     """The first rank continues alone: the others end here."""
     if not is_first():
+        let_arrive()
         sys.exit(0)
     _state["size"] = 1
