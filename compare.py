@@ -27,7 +27,7 @@ from datasets import SOURCES, open_dataset
 from methods import METHODS
 from methods.choice import coreset_size
 from models import NETWORKS
-from selection import index_name, not_default, settings_by_name
+from selection import REPLACE, index_name, not_default, settings_by_name
 from selection import parse_options as parse_selection
 from utils import options
 from utils.device import versions
@@ -44,7 +44,7 @@ COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "trai
 # Settings that all runs of a folder have in common.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
          "lr")
-VARIANT = ("keep", "per_class", "hard_cutoff", *settings_by_name())
+VARIANT = (*REPLACE, *settings_by_name())
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -186,6 +186,7 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
         return -(-images // args.batch_size)
 
     runs, data_name = [], args.name or args.dataset
+    indices = {method: index_name(selection_of(method), data_name) for method in args.methods}
     for seed in args.seeds:
         base_dir, own = args.out / f"seed-{seed}", ["--seed", str(seed)]
         base = base_dir / data_name / args.base_arch
@@ -196,7 +197,7 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
         for rate in args.rates:
             for method in args.methods:
                 save = args.out / "index" / f"seed-{seed}" / f"rate-{rate:g}"
-                index = save / index_name(selection_of(method), data_name)
+                index = save / indices[method]
                 select = ("selection.py", *common, *own, "--ckpt", str(base / "best.pth"), "--device",
                           args.device, *selection_options(method), "--rate", f"{rate:g}", "--save", str(save))
                 epochs = args.epoch

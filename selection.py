@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.folder import FileSplit
-from methods import METHODS, RULES, WINDOWS, Choice, Setting, choose, find_rule
+from methods import METHODS, RULES, WINDOWS, Choice, Method, Rule, Setting, choose, find_rule
 from methods.choice import coreset_size
 from models import NETWORKS
 from models.checkpoint import find_arch
@@ -31,6 +31,7 @@ from utils.index import write_index
 from utils.picture import draw_selection
 from utils.runs import read_args
 
+REPLACE = "keep", "per_class", "hard_cutoff"  # options that replace what a method's row of METHODS says
 ANY_SCORE = [name for name, rule in RULES.items() if rule.any_score]
 
 
@@ -74,7 +75,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         if getattr(args, name) is not None and not method.score:
             parser.error(f"--{name}: --method {args.method} has no score; those that have one: "
                          f"{', '.join(other for other, row in METHODS.items() if row.score)}")
-    for name in ("keep", "per_class", "hard_cutoff"):
+    for name in REPLACE:
         if getattr(args, name) is None:
             setattr(args, name, getattr(method, name))
     args.hard_cutoff = float(f"{args.hard_cutoff:g}")  # as names of files have it
@@ -82,7 +83,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         if name in args and args.method not in owners:
             parser.error(f"--{name}: not a setting of --method {args.method}; it belongs to "
                          f"{', '.join(owners)}")
-        if name in args and name not in {**method.settings, **find_rule(args.keep).settings}:
+        if name in args and name not in known_settings(method, find_rule(args.keep)):
             parser.error(f"--{name}: a setting of the rule that --keep {args.keep} replaces; leave one of "
                          "the two out")
     needs = needs_of(args)
@@ -113,11 +114,16 @@ def rule_name(text: str) -> str:
                                          "from 0 to 1") from None
 
 
+def known_settings(method: Method, rule: Rule) -> dict[str, Setting]:
+    """The settings of a method's score and of a rule."""
+    return method.settings | rule.settings
+
+
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
     """Each setting of a score or a rule and the methods that have it."""
     found: dict[str, tuple[Setting, list[str]]] = {}
     for name, method in METHODS.items():
-        for key, setting in (method.settings | RULES[method.keep].settings).items():
+        for key, setting in known_settings(method, RULES[method.keep]).items():
             found.setdefault(key, (setting, []))[1].append(name)
     return found
 
@@ -218,7 +224,7 @@ def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.nd
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of score and rule, with their defaults where they are not given."""
-    known = METHODS[args.method].settings | find_rule(args.keep).settings
+    known = known_settings(METHODS[args.method], find_rule(args.keep))
     return {name: getattr(args, name, setting.default) for name, setting in known.items()}
 
 
@@ -226,8 +232,8 @@ def not_default(args: argparse.Namespace, equals: str = "-") -> list[str]:
     """What is not the method's default, as names of files have it; with "=" as names of compare.py's rows."""
     method = METHODS[args.method]
     pairs = {name: (getattr(args, name), getattr(method, name))
-             for name in ("keep", "per_class", "hard_cutoff")}
-    known = method.settings | find_rule(args.keep).settings
+             for name in REPLACE}
+    known = known_settings(method, find_rule(args.keep))
     pairs |= {name: (value, known[name].default) for name, value in settings_of(args).items()}
     return [name if value is True else f"{name}{equals}{value}" for name, (value, default) in pairs.items()
             if value != default]

@@ -1,4 +1,4 @@
-"""Rules that choose a coreset as a whole: uniform draw, matching, k-center, message passing on a graph."""
+"""Rules that choose a coreset as a whole: matching, k-center, message passing on a graph."""
 from collections.abc import Callable
 
 import numpy as np
@@ -10,13 +10,6 @@ WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-12  # fraction by which the last step shortens the sum of distances
 COINCIDING = 1e-6  # distance, in lengths of the longest feature
 NEIGHBORS, GAMMA = 5, 0.1  # of D2's graph
-
-
-def uniform(pool: Pool, size: int) -> np.ndarray:
-    """Keep `size` images drawn uniformly: the middle of a random order."""
-    n = len(pool.ids)
-    first = round(n * (0.5 - size / n / 2))
-    return pool.ids[pool.generator.permutation(n)[first:first + size]]
 
 
 def matching(pool: Pool, size: int) -> np.ndarray:
