@@ -29,7 +29,7 @@ from utils.errors import BadInput
 from utils.files import locked, replacing, sha256, writable, write_array
 from utils.index import write_index
 from utils.picture import draw_selection
-from utils.runs import read_args
+from utils.runs import read_args, trained_on
 
 REPLACE = "keep", "per_class", "hard_cutoff"  # options that replace what a method's row of METHODS says
 ANY_SCORE = [name for name, rule in RULES.items() if rule.any_score]
@@ -48,7 +48,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     options.add_device_option(data)
     choice = parser.add_argument_group("selection")
     choice.add_argument("--rate", default=1.0, type=float,
-                        help="fraction of the images to keep, above 0, at most 1")
+                        help="fraction of the images to keep, above 0, at most 1, at which none is dropped")
     choice.add_argument("--method", default="moderate", choices=METHODS, help="selection method")
     choice.add_argument("--keep", type=rule_name, metavar="RULE", help="rule that replaces the method's own: "
                         f"{', '.join(ANY_SCORE)}, or the quantile of the ranks around which images are kept, "
@@ -70,7 +70,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     method = METHODS[args.method]
     if not 0 < args.rate <= 1:
-        parser.error(f"--rate {args.rate:g}: must be above 0 and at most 1")
+        parser.error(f"--rate {args.rate:g}: must be above 0 and at most 1, such as 0.2")
     for name in ("keep", "hard_cutoff"):
         if getattr(args, name) is not None and not method.score:
             parser.error(f"--{name}: --method {args.method} has no score; those that have one: "
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = settings_of(args)
     choice = choose(method, find_rule(args.keep), task.labels, size, random_stream(args.seed, args.method),
                     evidence, args.per_class, args.hard_cutoff, **settings)
-    ids = task.data.train.ids if task.data else np.arange(n)
+    ids = (task.data.train.ids if task.data else np.arange(n)).astype(np.int64)
     drop = np.delete(ids, choice.kept)
     names, counts = kept_by_class(task, choice)
     manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, "keep": args.keep,
@@ -180,21 +180,46 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{manifest['kept_perturbed_percent']:.1f} % of the coreset are mislabelled or corrupted, "
               f"{manifest['perturbed_percent']:.1f} % of all images")
     with locked(args.save):
-        write_results(index, task, choice, drop, manifest)
+        write_results(index, task, choice, ids[choice.kept], drop, manifest)
     low, high = counts.argmin(), counts.argmax()
     print(f"kept {size} of {n} images, {counts[low]} ({names[low]}) to {counts[high]} ({names[high]}) per "
           f"class; ids to drop in {index}")
+    if size == n:
+        options.warn(f"nothing is dropped at --rate {args.rate:g}; name the fraction to keep, such as 0.2")
 
 
 def open_task(args: argparse.Namespace) -> Task:
     """The labels to choose from, of a data set or of your own embeddings."""
     if args.labels:
-        origin = {"labels_sha256": sha256(args.labels)}
-        return Task(args.features.stem, read_labels(args.labels), None, origin)
+        digest = sha256(args.labels)
+        return Task(args.features.stem, read_labels(args.labels), None, {"labels_sha256": digest})
     of_run = read_args(args.ckpt.parent) if args.ckpt else {}
     data = open_dataset(args.dataset, args.data, args.image_size or of_run.get("image_size"),
                         args.classes or of_run.get("classes"), args.name)
-    return Task(data.name, data.train.labels, data, {"images_sha256": data.images_sha256})
+    origin: dict[str, Any] = {"images_sha256": data.images_sha256,
+                              "classes": args.classes or of_run.get("classes")}
+    if of_run:
+        check_run(args, of_run, data)
+        origin |= {"arch": of_run.get("arch"), "image_size": data.image_size,
+                   "trained_on": trained_on(of_run)}
+    return Task(data.name, data.train.labels, data, origin)
+
+
+def check_run(args: argparse.Namespace, of_run: dict[str, Any], data: DataSet) -> None:
+    """Warn where the checkpoint's run was not on the whole of this data set.
+
+    Raises:
+        BadInput: options contradict those of the run, args.json beside the checkpoint.
+    """
+    for name in ("arch", "image_size", "classes"):
+        given = getattr(args, name)
+        trained = of_run.get(name) or (SOURCES[args.dataset].side if name == "image_size" else given)
+        if given not in (None, trained):
+            raise BadInput(f"--{name} {given}: {args.ckpt} was trained with {trained}, args.json beside it "
+                           "says; leave the option out")
+    if of_run.get("prune") or of_run.get("images_sha256", data.images_sha256) != data.images_sha256:
+        options.warn(f"{args.ckpt}: trained on {trained_on(of_run)}, not on all of the {data.name} in "
+                     "--data; used all the same")
 
 
 def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -262,14 +287,15 @@ def kept_by_class(task: Task, choice: Choice) -> tuple[list[str], np.ndarray]:
     return names, np.bincount(positions[choice.kept], minlength=len(labels))
 
 
-def write_results(index: Path, task: Task, choice: Choice, drop: np.ndarray, manifest: dict[str, Any]
-                  ) -> None:
-    """Write the scores, the picture and the names of files kept, then index and manifest."""
+def write_results(index: Path, task: Task, choice: Choice, keep: np.ndarray, drop: np.ndarray,
+                  manifest: dict[str, Any]) -> None:
+    """Write the scores, the picture, the ids and the names of files kept, then index and manifest."""
     scores = index.with_suffix(".scores.npy")
     if choice.score is None:
         scores.unlink(missing_ok=True)
     else:
         write_array(scores, choice.score)
+    write_array(index.with_suffix(".kept.npy"), keep)
     data, n = task.data, len(task.labels)
     captions = [str(label) if data is None else data.classes[label] for label in task.labels]
     name = " ".join([manifest["method"], *manifest["not_default"]])

@@ -30,8 +30,9 @@ from models.checkpoint import load_run, save_checkpoint, save_run
 from models.layers import shift_dropout
 from utils import options, ranks
 from utils.device import set_up, versions
+from utils.errors import BadInput
 from utils.files import locked, write_csv
-from utils.index import coreset_name, read_index
+from utils.index import coreset_name, read_index, read_manifest
 from utils.metrics import ClassAccuracy, Metrics
 from utils.progress import ProgressBar
 
@@ -46,7 +47,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--check", action="store_true", help="decode every image before training starts")
     data.add_argument("--prune", type=Path, help="index file of ids to leave out; None: train on all images")
     network = parser.add_argument_group("network and training")
-    network.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
+    network.add_argument("--arch", choices=NETWORKS, help="network; None: the one that the index of "
+                         "--prune was made with, else resnet50")
     network.add_argument("--epoch", default=200, type=options.positive, help="epochs; milestones of the "
                          "learning rate keep their fraction of the run")
     network.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
@@ -74,6 +76,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     device = set_up(args.device, args.seed)
+    if args.prune:
+        follow_manifest(args)
+    args.arch = args.arch or "resnet50"
     data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
     check_image_size(args.arch, data.image_size)
     folder = args.model_dir / data.name / args.arch
@@ -107,6 +112,26 @@ def main(argv: list[str] | None = None) -> None:
                 "no epoch was finished, so there is nothing to resume" if args.save else "nothing was saved"
             ) from None
     print(f"best test accuracy {best:.2f} %; results in {folder}")
+
+
+def follow_manifest(args: argparse.Namespace) -> None:
+    """Take the network, image size and classes that an index was made with, where no option says otherwise.
+
+    Raises:
+        BadInput: it was made with another number of classes.
+    """
+    manifest = read_manifest(args.prune.with_suffix(".json"))
+    if manifest.get("dataset") != (args.name or args.dataset):
+        return  # read_index says what is wrong
+    for name in ("arch", "image_size", "classes"):
+        given, chosen_with = getattr(args, name), manifest.get(name)
+        if given is None:
+            setattr(args, name, chosen_with)
+        elif chosen_with not in (None, given):
+            said = f"--{name} {given}: the images of {args.prune} were chosen with {chosen_with}"
+            if name == "classes":
+                raise BadInput(f"{said}; leave the option out or choose again")
+            print(said)
 
 
 def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int,

@@ -32,6 +32,7 @@ from weights import make_batch
 
 RUN = Path("ckpt/CIFAR100", NAME)
 LABELS = np.arange(TRAIN) % CLASSES
+SUFFIXES = "bin", "json", "kept.npy", "png"  # of every index
 
 
 @pytest.fixture
@@ -101,6 +102,7 @@ def test_a_method_after_three_epochs(select, work: Path, method: str) -> None:
     index = work / f"index/CIFAR100{'' if method == 'moderate' else f'-{method}'}.bin"
     drop, manifest = read(index)
     assert drop.dtype == np.int64 and len(set(drop)) == len(drop) == 160
+    assert sorted([*drop, *np.load(index.with_suffix(".kept.npy"))]) == list(range(200))
     counts = np.bincount(np.delete(LABELS, drop), minlength=CLASSES)
     assert manifest["kept_by_class"] == counts.tolist()
     assert re.search(f"kept 40 of 200 images, {min(counts)} .* to {max(counts)} .* per class; ids to drop "
@@ -112,7 +114,7 @@ def test_a_method_after_three_epochs(select, work: Path, method: str) -> None:
     for name, setting in (row.settings | RULES[row.keep].settings).items():
         assert manifest[name] == setting.default
     scores = {f"{index.stem}.scores.npy"} if METHODS[method].score else set()
-    assert files(work / "index") == {f"{index.stem}.{suffix}" for suffix in ("bin", "json", "png")} | scores
+    assert files(work / "index") == {f"{index.stem}.{suffix}" for suffix in SUFFIXES} | scores
     assert len(Image.open(index.with_suffix(".png")).getcolors(10 ** 6)) > 100
 
 
@@ -172,7 +174,7 @@ def test_scores_of_an_earlier_selection_do_not_stay_beside_one_without(select, w
     (work / "index").mkdir()
     (work / "index/CIFAR100-random.scores.npy").write_bytes(b"earlier")
     select("--method", "random")
-    assert files(work / "index") == {f"CIFAR100-random.{suffix}" for suffix in ("bin", "json", "png")}
+    assert files(work / "index") == {f"CIFAR100-random.{suffix}" for suffix in SUFFIXES}
 
 
 # Names of coreset runs
@@ -238,16 +240,45 @@ def test_the_same_name_with_other_weights_is_another_checkpoint(selected: Path, 
     assert "using the features" not in select().stdout
 
 
-def test_other_images_get_features_of_their_own(selected: Path, select) -> None:
+def test_other_images_get_features_of_their_own_and_a_warning(selected: Path, script) -> None:
     data = shutil.copytree(selected / "data", selected / "changed")
     table = pickle.loads((data / "cifar-100-python/train").read_bytes())
     table["data"] = 255 - table["data"]
     (data / "cifar-100-python/train").write_bytes(pickle.dumps(table))
-    assert "using the features" not in select("--data", "changed").stdout
+    result = script("selection.py", selected, "--ckpt", RUN / "best.pth", "--rate", 0.2, "--data", "changed")
+    assert result.returncode == 0 and "using the features" not in result.stdout
+    assert result.stderr == (f"selection.py: warning: {RUN}/best.pth: trained on CIFAR100, not on all of the "
+                             "CIFAR100 in --data; used all the same\n")
 
 
 def test_another_image_size_gets_features_of_its_own(selected: Path, select) -> None:
-    assert "using the features" not in select("--image_size", 16).stdout
+    (selected / RUN / "args.json").unlink()
+    assert "using the features" not in select("--image_size", 16, "--arch", NAME).stdout
+
+
+@pytest.mark.parametrize("option, trained_with", [(("--image_size", 16), 32), (("--arch", "resnet6"), NAME)])
+def test_an_option_unlike_the_runs_is_refused(script, work: Path, option: tuple, trained_with: object
+                                             ) -> None:
+    result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2, *option)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert f"{option[0]} {option[1]}: {RUN}/best.pth was trained with {trained_with}, " in result.stderr
+    assert not (work / "index").exists()
+
+
+def test_the_checkpoint_of_a_coreset_run_is_taken_with_a_warning(script, select, work: Path) -> None:
+    select()
+    assert script("train.py", work, *SMALL, "--epoch", 1, "--prune", "index/CIFAR100.bin").returncode == 0
+    run = RUN / "coreset-moderate-0.2"
+    result = script("selection.py", work, "--ckpt", run / "best.pth", "--rate", 0.4)
+    assert result.returncode == 0 and result.stderr.count("\n") == 1
+    assert f"{run}/best.pth: trained on CIFAR100, a coreset of 40 images, not on all of the" in result.stderr
+    assert read(work / "index/CIFAR100.bin")[1]["trained_on"] == "CIFAR100, a coreset of 40 images"
+
+
+def test_a_rate_that_drops_nothing_is_said_loudly(script, work: Path) -> None:
+    result = script("selection.py", work, "--method", "random")
+    assert result.returncode == 0 and result.stderr.count("\n") == 1
+    assert "warning: nothing is dropped at --rate 1; name the fraction to keep, such as 0.2" in result.stderr
 
 
 def test_in_a_locked_folder_features_are_kept_beside_the_index(select, work: Path) -> None:
@@ -333,7 +364,7 @@ def test_embeddings_need_no_data_set(script, embeddings: Path) -> None:
     drop, manifest = read(embeddings / "index/mine.bin")
     assert drop.tolist() == [0, 1, 2, 4, 5, 6, 7, 9]
     assert manifest["features"] == "mine.npy" and manifest["kept_by_class"] == [1, 1]
-    assert files(embeddings / "index") == {f"mine.{name}" for name in ("bin", "json", "png", "scores.npy")}
+    assert files(embeddings / "index") == {f"mine.{name}" for name in (*SUFFIXES, "scores.npy")}
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items()
@@ -435,6 +466,8 @@ def test_three_classes_go_through_the_workflow_with_the_data_sets_ids(script, wo
     assert np.load(work / RUN / "dynamics.npy").shape == (2, 3, 120)
     result = script(*train, "--prune", "index/CIFAR100.bin")
     assert "24 of 120 training images, 30 test images, 3 classes" in result.stdout, result.stderr
-    result = script("train.py", work, *SMALL, "--prune", "index/CIFAR100.bin")
-    assert result.returncode == 2 and "made for CIFAR100 with 120 images, not for CIFAR100 with 200" in (
+    result = script("train.py", work, *SMALL, "--prune", "index/CIFAR100.bin", "--classes", 5)
+    assert result.returncode == 2 and "--classes 5: the images of index/CIFAR100.bin were chosen with 3" in (
         result.stderr)
+    result = script("train.py", work, "--batch_size", 100, "--epoch", 1, "--prune", "index/CIFAR100.bin")
+    assert f"24 of 120 training images, 30 test images, 3 classes; {NAME} on CPU" in result.stdout

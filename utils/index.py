@@ -74,6 +74,9 @@ def read_manifest(path: Path) -> dict:
     if path.exists() and not (isinstance(manifest.get("method"), str)
                               and isinstance(manifest.get("rate"), (int, float))
                               and isinstance(manifest.get("not_default", []), list)
+                              and isinstance(manifest.get("arch") or "", str)
+                              and isinstance(manifest.get("image_size") or 0, int)
+                              and isinstance(manifest.get("classes") or 0, int)
                               and NAME.fullmatch(coreset_name(path, manifest, 0))):
         raise BadInput(f"{path}: not a manifest; make it again with selection.py")
     return manifest

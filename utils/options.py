@@ -1,5 +1,6 @@
 """Options that scripts share, and how a script ends."""
 import argparse
+import difflib
 import io
 import math
 import os
@@ -21,11 +22,26 @@ WAIT = 3  # seconds in which msrun ends this rank where the first one has failed
 
 
 class Parser(argparse.ArgumentParser):
-    """An option parser whose help shows defaults and whose errors are one line."""
+    """An option parser whose help shows defaults and whose errors are one line.
+
+    An option must be spelled out: --model is not --model_dir. In a path, ~ is the home folder.
+    """
 
     def __init__(self, description: str, **settings: Any) -> None:
         super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                         **settings)
+                         allow_abbrev=False, **settings)
+        self.register("type", Path, lambda text: Path(os.path.expanduser(text)))
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            known = [option for action in self._actions for option in action.option_strings]
+            near = ([option for option in known if option.startswith(name) and name.startswith("--")]
+                    or difflib.get_close_matches(name, known))
+            self.error(f"{name}: not an option; " +
+                       (f"did you mean {' or '.join(near)}?" if near else "--help lists them"))
+        return found
 
     def error(self, message: str) -> NoReturn:
         if not ranks.is_first():
@@ -60,6 +76,12 @@ class Number:
 
 positive, seed_number = Number(1, whole=True), Number(0, 2 ** 32 - 1, whole=True)
 fraction, above_zero = Number(0, 1), Number(None)
+
+
+def warn(text: str) -> None:
+    """Print a line of warning on standard error."""
+    if ranks.is_first():
+        print(f"{os.path.basename(sys.argv[0])}: warning: {text}", file=sys.stderr, flush=True)
 
 
 def add_data_options(group: argparse._ActionsContainer, names: Iterable[str]) -> None:

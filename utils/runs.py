@@ -16,7 +16,7 @@ from utils.files import read_json, read_json_or_nothing, to_json, write_json
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
 # In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared: its manifest has
 # paths and versions of the selection.
-MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "versions", "index")
+MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "versions", "device", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_lowest_class_acc",
            "train_seconds", "test_seconds", "images_per_second")
 AGAIN = "start again without --resume"
@@ -48,10 +48,13 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     earlier = read_json(path, AGAIN)
     for name, value in json.loads(to_json(options)).items():
         if name not in MAY_DIFFER and earlier.get(name) != value:
-            raise BadInput(f"--resume: {name} is {value}, but {earlier.get(name)} in {path}; "
+            reason = ", and learning rates change at fractions of the run" if name == "epoch" else ""
+            raise BadInput(f"--resume: {name} is {value}, but {earlier.get(name)} in {path}{reason}; "
                            f"give the run's own options, or {AGAIN}")
-    if earlier.get("versions") != options["versions"]:
-        print(f"the run was started with other versions: {earlier.get('versions')}")
+    for name in ("versions", "device"):
+        if earlier.get(name) != options[name]:
+            print(f"the run was started with other {name}: {earlier.get(name)}; its numbers may differ in "
+                  "the last digits")
     if not (folder / "last.pth").exists():
         print(f"no finished epoch in {folder}: starting again")
     return (folder / "last.pth").exists()
@@ -78,6 +81,12 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
 def read_args(folder: Path) -> dict[str, Any]:
     """The options in a folder's args.json; {} where there is none."""
     return read_json_or_nothing(folder / "args.json")
+
+
+def trained_on(args: dict[str, Any]) -> str:
+    """In words what the run with these options was trained on: the data set, and how many images of it."""
+    part = f", a coreset of {args.get('images')} images" if args.get("prune") else ""
+    return f"{args.get('name') or args.get('dataset')}{part}"
 
 
 def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
