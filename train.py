@@ -76,7 +76,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     device = set_up(args.device, args.seed)
-    if args.prune:
+    if args.prune and args.prune.is_file():
         follow_manifest(args)
     args.arch = args.arch or "resnet50"
     data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)

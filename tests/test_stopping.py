@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ import pytest
 import train
 from conftest import SMALL, TRAIN, TRAINED, contents, log, random_data
 from datasets import Recipe
-from forks import Forks, Run
+from forks import ROOT, Forks, Run
 from models.checkpoint import load_checkpoint
 from two_layers import NAME, TwoLayers
 from utils.errors import BadInput
@@ -113,7 +114,8 @@ def resume(forks: Forks, folder: Path, cifar: Path, *more: object) -> Run:
 
 
 @pytest.mark.parametrize("more, why", [(("--lr", 0.002), "lr is 0.002, but 0.1"),
-                                       (("--epoch", 4), "epoch is 4, but 3"),
+                                       (("--epoch", 4), "epoch is 4, but 3 in ckpt/CIFAR100/two-layers/args."
+                                        "json, and learning rates change at fractions of the run; give"),
                                        (("--image_size", 16), "image_size is 16, but None"),
                                        (("--dynamics", "False"), "dynamics is False, but True")])
 def test_resuming_needs_the_runs_own_options(cifar: Path, forks: Forks, finished: Path, tmp_path: Path,
@@ -126,13 +128,16 @@ def test_resuming_needs_the_runs_own_options(cifar: Path, forks: Forks, finished
 
 def test_a_finished_run_is_moved_with_its_data_and_resumed(cifar: Path, forks: Forks, finished: Path,
                                                            tmp_path: Path) -> None:
-    """Only the contents of the data and of the run count, not their folders; args.json alone changes."""
+    """Only the contents of the data and of the run count, not their folders, nor the device."""
+    args = finished / "args.json"
+    args.write_text(args.read_text().replace('"device": "CPU"', '"device": "Ascend"'))
     before = contents(finished)
     shutil.copytree(cifar, tmp_path / "elsewhere/data")
     shutil.move(tmp_path / "ckpt", tmp_path / "elsewhere/runs")
     run = forks.start(tmp_path / "elsewhere", "train.py", "--data", "data", *TRAINED, "--resume",
                       "--model_dir", "runs").finish()
     assert run.returncode == 0 and "resuming after epoch 3" in run.out
+    assert "the run was started with another device: Ascend; numbers may differ" in run.out
     assert contents(tmp_path / "elsewhere/runs" / RUN) == before
 
 
@@ -235,6 +240,21 @@ def test_ctrl_c_where_there_is_nothing_to_resume(cifar: Path, forks: Forks, tmp_
             "signal": signal.SIGINT}
     run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, "--save", save, stop=stop).finish()
     assert (run.returncode, run.err) == (130, f"train.py: stopped; {line}\n")
+
+
+@pytest.mark.parametrize("imported, seconds", [("numpy", 0), ("mindspore", 0), ("", 1), ("", 3)])
+def test_ctrl_c_in_the_first_seconds(cifar: Path, tmp_path: Path, imported: str, seconds: float) -> None:
+    """Of a real process: while it imports a package, or that long after its first line, when it compiles."""
+    with subprocess.Popen([sys.executable, ROOT / "train.py", "--data", cifar, "--image_size", "8"],
+                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        while imported and f"/site-packages/{imported}" not in Path(f"/proc/{run.pid}/maps").read_text():
+            time.sleep(0.001)
+        assert imported or any("resnet50 on CPU" in line for line in run.stdout)
+        time.sleep(seconds)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate()
+    assert run.returncode == 130 and "stopped" in said and said.count("\n") == 1, said
+    assert not [path for path in tmp_path.iterdir() if path.name != "ckpt"]
 
 
 # A run that diverges

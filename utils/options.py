@@ -129,8 +129,16 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main: exit status 2 and one line for bad input, 1 for a diverged run, 130 for Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of classes and files that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
+    stderr, start = os.dup(2), time.time()
+
+    def stop(*_: object) -> None:  # MindSpore logs at length when it is stopped while it compiles a graph
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        raise KeyboardInterrupt
+
     # MindSpore turns Ctrl-C into a SIGTERM to its own process once it has compiled something.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     ranks.silence_others()
     status, message = 0, ""
     try:
@@ -142,6 +150,12 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         status, message = 1, f"error: {error}"
     except KeyboardInterrupt as error:
         status, message = 130, "stopped" + (f"; {error}" if str(error) else "")
+        os.dup2(stderr, 2)
+        for path in Path().glob("rank_*/om/analyze_fail.ir"):  # of the graph
+            if path.stat().st_mtime >= start:
+                path.unlink()
+                path.parent.rmdir()
+                path.parent.parent.rmdir()
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         status, message = 2, (f"error: {where}{error.strerror or error}; check the path, the disk and the "

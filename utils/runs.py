@@ -51,10 +51,10 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
             reason = ", and learning rates change at fractions of the run" if name == "epoch" else ""
             raise BadInput(f"--resume: {name} is {value}, but {earlier.get(name)} in {path}{reason}; "
                            f"give the run's own options, or {AGAIN}")
-    for name in ("versions", "device"):
+    for name in ("device", "versions"):
         if earlier.get(name) != options[name]:
-            print(f"the run was started with other {name}: {earlier.get(name)}; its numbers may differ in "
-                  "the last digits")
+            print(f"the run was started with another {name}: {earlier.get(name)}; numbers may differ in the "
+                  "last digits")
     if not (folder / "last.pth").exists():
         print(f"no finished epoch in {folder}: starting again")
     return (folder / "last.pth").exists()
