@@ -2,7 +2,8 @@
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ class Split:
         names: the JPEG files' paths, for error messages.
         subset: the ids of these images in the data set, ascending; None: these are all of its images.
         mislabelled, corrupted: which images are, bool (n,); None: it is not known.
+        record: what the script that made the images or labels has noted beside them.
     """
     images: np.ndarray | Sequence[bytes]
     labels: np.ndarray
@@ -31,6 +33,7 @@ class Split:
     subset: np.ndarray | None = None
     mislabelled: np.ndarray | None = None
     corrupted: np.ndarray | None = None
+    record: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ids(self) -> np.ndarray:
@@ -54,10 +57,11 @@ class Split:
         """The images of the first classes; they keep their labels and their numbers in the data set."""
         rows = np.flatnonzero(self.labels < classes)
         images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
-        marks = {name: mark if mark is None else mark[rows] for name, mark in (
-            ("mislabelled", self.mislabelled), ("corrupted", self.corrupted))}
-        return Split(images, self.labels[rows], [self.names[i] for i in rows] if self.names else (),
-                     self.ids[rows], **marks)
+        marks = self.mislabelled, self.corrupted
+        mislabelled, corrupted = (mark if mark is None else mark[rows] for mark in marks)
+        return replace(self, images=images, labels=self.labels[rows], subset=self.ids[rows],
+                       names=[self.names[i] for i in rows] if self.names else (),
+                       mislabelled=mislabelled, corrupted=corrupted)
 
     def shrunk(self, factor: int) -> "Split":
         """The same with images of 1 / factor of the side, each pixel the rounded mean of factor x factor."""

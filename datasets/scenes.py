@@ -17,7 +17,8 @@ from utils.files import read_json
 from utils.pickles import unpickle
 
 CORRUPT = "cifar-100-corrupt"  # folder of CIFAR100C
-NOTE = "corrupt.json"  # in a corrupted copy of Tiny ImageNet
+NOTE = "corrupt.json"  # the record of corrupted images
+UNFINISHED = {"state": "unfinished"}  # content of a record while its files are written
 FINISHED, CLEAN = "finished", "clean"  # its state, and the kind of an image that is not corrupted
 COPY_AGAIN = "delete the folder, copy tiny-imagenet-200 again with cp -r and run robust/corrupt-tiny.py"
 Splits = tuple[Split, Split, list[str]]
@@ -26,15 +27,17 @@ Splits = tuple[Split, Split, list[str]]
 def read_cifar100c(root: Path) -> Splits:
     """CIFAR-100 with corrupted training images, from cifar-100-corrupt/img.bin and targets.bin."""
     clean = read_cifar100(root)
-    train, test, classes = with_files(clean, "robust/corrupt-cifar.py", root / CORRUPT / "img.bin",
-                                      root / CORRUPT / "targets.bin")
+    train, test, classes = with_files(clean, "robust/corrupt-cifar.py", root / CORRUPT / NOTE,
+                                      root / CORRUPT / "img.bin", root / CORRUPT / "targets.bin")
     changed = (np.asarray(train.images) != np.asarray(clean[0].images)).any((1, 2, 3))
     return replace(train, corrupted=changed), test, classes
 
 
 def read_cifar100_with(root: Path, script: str, **files: str) -> Splits:
     """CIFAR-100 with other training images or labels: `files` below `root`, as `with_files` takes them."""
-    return with_files(read_cifar100(root), script, **{name: root / file for name, file in files.items()})
+    paths = {name: root / file for name, file in files.items()}
+    record = next(iter(paths.values())).with_name("cifar.json")
+    return with_files(read_cifar100(root), script, record, **paths)
 
 
 def read_tinyc(folder: Path) -> Splits:
@@ -71,20 +74,26 @@ def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:
         raise BadInput(f"{' and '.join(map(str, found.values()))}: both hold tiny_img.npy; move the one away "
                        "that is not meant")
     source = next(iter(found.values()), beside)
-    return with_files(read_tiny(folder), script, source / "tiny_img.npy", source / "tiny_target.npy")
+    return with_files(read_tiny(folder), script, source / "tiny.json", source / "tiny_img.npy",
+                      source / "tiny_target.npy")
 
 
-def with_files(clean: Splits, script: str, images: Path | None = None, labels: Path | None = None) -> Splits:
+def with_files(clean: Splits, script: str, record_path: Path, images: Path | None = None,
+               labels: Path | None = None) -> Splits:
     """A clean data set with the training images or labels of these files, or both.
 
     Args:
         script: it makes the files.
+        record_path: where it notes how; files of somebody else have no such record.
 
     Raises:
-        BadInput: the files do not fit the data set.
+        BadInput: the files do not fit the data set, or the record says that they are not finished.
     """
     train, test, classes = clean
     n, shape, remedy = len(train.labels), (len(train.labels), *train.image_shape), f"make it with {script}"
+    record = read_json(record_path, f"run {script} again")
+    if record == UNFINISHED:
+        raise BadInput(f"{record_path}: {script} was stopped before its end; run it again")
     if images:
         array = read_file(images, remedy)
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
@@ -98,7 +107,7 @@ def with_files(clean: Splits, script: str, images: Path | None = None, labels: P
                            f"image; {remedy}")
         changed = values != train.labels
         train = Split(train.images, values, train.names, mislabelled=changed if changed.any() else None)
-    return train, test, classes
+    return replace(train, record=record), test, classes
 
 
 def read_file(path: Path, remedy: str) -> object:

@@ -18,7 +18,7 @@ from datasets import AnySplit, DataSet
 from datasets.transforms import as_array
 from models import NETWORKS
 from models.checkpoint import find_arch, load_network
-from robust.options import make_parser, write_record
+from robust.options import begin_files, make_parser, write_record
 from utils import arrays, ranks
 from utils.device import random_stream
 from utils.errors import BadInput
@@ -281,7 +281,7 @@ def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: 
         before, after = (100 * attacked.arrays["correct"].mean(axis=0)).tolist()
         record = {**key, "accuracy_before": before, "accuracy_after": after,
                   "sha256": sha256(attacked.hidden["images"])}
-        record_path.unlink(missing_ok=True)
+        begin_files(record_path, path)
         attacked.finish("images")
-        write_record(record_path, record)
+        write_record(record_path, record, path)
     return record

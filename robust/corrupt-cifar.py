@@ -31,15 +31,15 @@ def main() -> None:
     kinds = corruptions.choose_kinds(n, args.rate, args.seed)
     images = corruptions.corrupt(train.pixels(range(n)), kinds, args.seed)
     folder = args.data / args.folder
-    record_path = folder / "corrupt.json"
+    record_path, paths = folder / "corrupt.json", (folder / "img.bin", folder / "targets.bin")
     with locked(folder):
-        record_path.unlink(missing_ok=True)
-        for name, content in (("img.bin", images), ("targets.bin", train.labels.tolist())):
-            with replacing(folder / name) as temporary, open(temporary, "wb") as file:
+        options.begin_files(record_path, *paths)
+        for path, content in zip(paths, (images, train.labels.tolist()), strict=True):
+            with replacing(path) as temporary, open(temporary, "wb") as file:
                 pickle.dump(content, file, protocol=4)
         write_array(folder / "kinds.npy", kinds)
         options.write_record(record_path, {"seed": args.seed, "rate": args.rate, "images": n,
-                                           "images_sha256": Split(images, train.labels).sha256()})
+                                           "images_sha256": Split(images, train.labels).sha256()}, *paths)
     print(f"{folder}: {corruptions.describe(kinds)}")
     if args.folder != scenes.CORRUPT:
         print(f"CIFAR100C reads {args.data / scenes.CORRUPT}: rename the folder to use it")

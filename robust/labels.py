@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.images import Split
-from robust.options import write_record
+from robust.options import begin_files, write_record
 from utils.arrays import create_array
 from utils.device import random_stream
 from utils.errors import BadInput
@@ -49,11 +49,12 @@ def mislabel_to_files(train: Split, classes: int, rate: float, seed: int, labels
         BadInput: there are not as many classes.
     """
     first, n = first or classes, len(train.labels)
+    paths = [path for path in (labels_path, changed_path, images_path) if path]
     if first > classes:
         raise BadInput(f"--classes {first}: the data set has {classes}; name as many or fewer")
     noisy, changed = flip_labels(train.labels, first, rate, seed)
     with locked(record_path.parent):
-        record_path.unlink(missing_ok=True)
+        begin_files(record_path, *paths)
         images = train.images
         if images_path:
             with replacing(images_path) as temporary:
@@ -65,6 +66,6 @@ def mislabel_to_files(train: Split, classes: int, rate: float, seed: int, labels
         write_array(changed_path, changed)
         write_record(record_path, {"rate": rate, "seed": seed, "classes": first, "images": n,
                                    "changed": int(changed.sum()),
-                                   "images_sha256": Split(images, noisy.astype(np.int32)).sha256()})
+                                   "images_sha256": Split(images, noisy.astype(np.int32)).sha256()}, *paths)
     n = (train.labels < first).sum()
     print(f"{labels_path}: {changed.sum()} of {n} labels changed, {100 * changed.sum() / n:.2f} %")

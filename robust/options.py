@@ -2,11 +2,12 @@
 from pathlib import Path
 from typing import Any
 
+from datasets.scenes import UNFINISHED
 from robust.corruptions import CORRUPTIONS
 from robust.project import ROOT
 from utils.device import versions
 from utils.errors import BadInput
-from utils.files import write_json
+from utils.files import read_json, sha256, write_json
 from utils.options import Number, Parser, add_seed_option
 
 TINY = "tiny-imagenet-200"
@@ -38,6 +39,20 @@ def tiny_folder(data: Path, name: str = TINY) -> tuple[Path, Path]:
     return folder, folder.resolve().parent if folder is data else data
 
 
-def write_record(path: Path, settings: dict[str, Any]) -> None:
-    """Write the JSON file that says how files were made, after them; delete it before they are replaced."""
-    write_json(path, {**settings, "versions": versions()})
+def begin_files(record_path: Path, *paths: Path) -> None:
+    """Note in the record that files are about to be written or replaced, where these scripts wrote them.
+
+    Raises:
+        BadInput: one of them is somebody else's: there is no record, or another content than it says.
+    """
+    record = read_json(record_path, "delete it")
+    for path in filter(Path.exists, paths):
+        if not record or "files" in record and sha256(path) not in record["files"]:
+            raise BadInput(f"{path}: not written by this script, {record_path.name} beside it would say so; "
+                           "move it away")
+    write_json(record_path, UNFINISHED)
+
+
+def write_record(record_path: Path, settings: dict[str, Any], *paths: Path) -> None:
+    """Write the JSON file that says how files were made, after them: settings, versions, their SHA-256."""
+    write_json(record_path, {**settings, "files": [sha256(path) for path in paths], "versions": versions()})

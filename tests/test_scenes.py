@@ -242,6 +242,24 @@ def test_some_labels_of_the_first_classes_alone_are_changed(work: Path, forks: F
     assert 0.3 < changed[labels < 2].mean() < 0.7 and not changed[labels >= 2].any()
     record = json.loads((work / "data/noisy/cifar.json").read_text())
     assert (record["classes"], record["rate"]) == (2, 0.5)
+    with pytest.raises(BadInput, match="--classes 5: labels of CIFAR100N were changed among the first 2"):
+        open_dataset("CIFAR100N", work / "data")
+    assert open_dataset("CIFAR100N", work / "data", classes=2).mislabelled.any()
+
+
+@pytest.mark.parametrize("script, name, record", [
+    ("noisy-cifar.py", "noisy/cifar.npy", "noisy/cifar.json"),
+    ("corrupt-cifar.py", "cifar-100-corrupt/img.bin", "cifar-100-corrupt/corrupt.json")])
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_a_script_did_not_write_is_not_overwritten(work: Path, forks: Forks, script: str, name: str,
+                                                        record: str, beside: bool) -> None:
+    """Human labels, the release's files: without a record, or in place of what the record is of."""
+    if not beside:
+        (work / "data" / record).unlink()
+    (work / "data" / name).write_bytes(b"mine")
+    done = forks.start(work, f"robust/{script}", "--data", "data").finish()
+    assert done.returncode == 2 and f"{name}: not written by this script" in done.err
+    assert done.err.count("\n") == 1 and (work / "data" / name).read_bytes() == b"mine"
 
 
 def test_a_network_of_images_of_another_size_is_not_attacked(cifar: Path, tmp_path: Path) -> None:
@@ -379,7 +397,11 @@ def test_a_record_never_describes_files_of_another_run(work: Path, forks: Forks,
                                                        record: str) -> None:
     stop = {"places": str(work / "places"), "change": change}
     killed = forks.start(work, f"robust/{script}", "--data", "data", "--rate", 0.1, stop=stop).finish()
-    assert killed.returncode == -signal.SIGKILL and not (work / "data" / record).exists(), killed.err
+    assert killed.returncode == -signal.SIGKILL, killed.err
+    assert json.loads((work / "data" / record).read_text()) == {"state": "unfinished"}
+    with pytest.raises(BadInput, match=f"{record}: robust/{script} was stopped before its end; run it again"):
+        open_dataset("CIFAR100N" if "noisy" in script else "CIFAR100C", work / "data")
+    run(forks, work, script, "--data", "data", "--rate", 0.1)
 
 
 def copy_of(inside: Path, folder: Path, copy: Callable = shutil.copy2) -> Path:
