@@ -196,6 +196,8 @@ def open_task(args: argparse.Namespace) -> Task:
     of_run = read_args(args.ckpt.parent) if args.ckpt else {}
     data = open_dataset(args.dataset, args.data, args.image_size or of_run.get("image_size"),
                         args.classes or of_run.get("classes"), args.name)
+    if of_run.get("damaged") and of_run.get("images_sha256") == data.images_sha256:
+        data = data.without(of_run["damaged"], ())
     origin: dict[str, Any] = {"images_sha256": data.images_sha256,
                               "classes": args.classes or of_run.get("classes")}
     if of_run:

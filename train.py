@@ -24,7 +24,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from datasets import SOURCES, DataSet, open_dataset
-from datasets.pipeline import PADDING, Batch, check_images, evaluation_batches, training_batches
+from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches, training_batches
 from models import NETWORKS, check_image_size, create_model
 from models.checkpoint import load_run, save_checkpoint, save_run
 from models.layers import shift_dropout
@@ -44,7 +44,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = options.Parser("Train a network on a data set, whole or as a coreset.")
     data = parser.add_argument_group("data")
     options.add_data_options(data, SOURCES)
-    data.add_argument("--check", action="store_true", help="decode every image before training starts")
+    data.add_argument("--check", action="store_true", help="decode every image before training starts and "
+                      "name the damaged ones")
+    data.add_argument("--skip_damaged", default=False, type=options.boolean, metavar="True|False",
+                      help="do so and train without them, as damaged.txt in the run's folder lists them")
     data.add_argument("--prune", type=Path, help="index file of ids to leave out; None: train on all images")
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", choices=NETWORKS, help="network; None: the one that the index of "
@@ -82,6 +85,10 @@ def main(argv: list[str] | None = None) -> None:
     data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
     check_image_size(args.arch, data.image_size)
     folder = args.model_dir / data.name / args.arch
+    damaged: list[dict[int, str]] = [{}, {}]
+    if args.check or args.skip_damaged:
+        damaged = find_damaged(data, args.workers, args.skip_damaged)
+        data = data.without(*map(list, damaged))
     keep, manifest = np.arange(len(data.train.labels)), None
     if args.prune:
         drop, manifest = read_index(args.prune, data.name, data.train.ids, data.images_sha256)
@@ -90,13 +97,14 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
-    if args.check:
-        for split, index in ((data.train, keep), (data.test, np.arange(len(data.test.labels)))):
-            check_images(split, index, args.workers)
-    described = {**vars(args), "device": device, "images": len(keep), "images_sha256": data.images_sha256,
+    described = {**vars(args), "device": device, "images": len(keep), "damaged": list(damaged[0]),
+                 "images_sha256": data.images_sha256,
                  "kept_sha256": hashlib.sha256(keep.astype("<i8").data).hexdigest(), "index": manifest,
                  "versions": versions()}
     with locked(folder):
+        if any(damaged):
+            lines = [f"{what}\n" for half in damaged for what in half.values()]
+            (folder / "damaged.txt").write_text("".join(lines), errors="surrogateescape")
         resume = runs.open_run(folder, described, args.resume)
         try:
             network = create_model(args.arch, len(data.classes), data.source.small_images)
@@ -112,6 +120,22 @@ def main(argv: list[str] | None = None) -> None:
                 "no epoch was finished, so there is nothing to resume" if args.save else "nothing was saved"
             ) from None
     print(f"best test accuracy {best:.2f} %; results in {folder}")
+
+
+def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[int, str]]:
+    """Print what is wrong with training images and with test images; return it by their positions.
+
+    Raises:
+        BadInput: some are damaged, and `skip` does not say to train without them.
+    """
+    damaged = [damaged_images(split, workers) for split in (data.train, data.test)]
+    for half in damaged:
+        for what in half.values():
+            options.warn(what)
+    if any(damaged) and not skip:
+        raise BadInput(f"{sum(map(len, damaged))} images are damaged; put whole files in their place, or "
+                       "train without them by --skip_damaged True")
+    return damaged
 
 
 def follow_manifest(args: argparse.Namespace) -> None:

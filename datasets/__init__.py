@@ -1,5 +1,5 @@
 """The data sets, by name: images, labels, and the paper's settings for each."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -117,6 +117,10 @@ class DataSet:
         """Which training images are mislabelled, bool (n,); None: none is, or it is not known."""
         marks = self.train.mislabelled if isinstance(self.train, Split) else None
         return marks if marks is not None and marks.any() else None
+
+    def without(self, train: Sequence[int], test: Sequence[int]) -> "DataSet":
+        """The data set but the images at these positions of its two halves."""
+        return replace(self, train=self.train.without(train), test=self.test.without(test))
 
     def pictures(self, ids: np.ndarray) -> np.ndarray:
         """The training images of these ids as features are computed from them, uint8 (k, h, w, 3)."""

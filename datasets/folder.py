@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from utils.errors import BadInput
 from utils.progress import ProgressBar
@@ -27,16 +27,18 @@ class FileSplit:
         paths: n paths below it, each from its class folder on.
         labels: int32 (n,), ascending.
         digest: SHA-256 of the paths and file sizes of all classes, in hexadecimal.
+        subset: as of datasets.images.Split.
     """
     root: Path
     paths: list[bytes]
     labels: np.ndarray
     digest: str
+    subset: np.ndarray | None = None
 
     @property
     def ids(self) -> np.ndarray:
         """The number of each image in the data set, int64 (n,)."""
-        return np.arange(len(self.labels))
+        return np.arange(len(self.labels)) if self.subset is None else self.subset
 
     def pixels(self, ids: Sequence[int] | np.ndarray) -> Iterator[Image.Image]:
         """The images of these ids, RGB, of any sizes, each decoded when its turn comes."""
@@ -44,8 +46,13 @@ class FileSplit:
 
     def of_classes(self, classes: int) -> "FileSplit":
         """The images of the first classes; they keep their labels and their numbers in the data set."""
-        n = int(np.searchsorted(self.labels, classes))
-        return replace(self, paths=self.paths[:n], labels=self.labels[:n])
+        return self.without(np.flatnonzero(self.labels >= classes))
+
+    def without(self, rows: Sequence[int] | np.ndarray) -> "FileSplit":
+        """The images but those at these positions; they keep their numbers in the data set."""
+        keep = np.delete(np.arange(len(self.labels)), rows)
+        return replace(self, paths=[self.paths[i] for i in keep], labels=self.labels[keep],
+                       subset=self.ids[keep])
 
     def sha256(self) -> str:
         """Of the paths and file sizes, in hexadecimal."""
@@ -150,6 +157,7 @@ def files_below(folder: bytes, above: frozenset[bytes] = frozenset()) -> Iterato
 def formats() -> list[str]:
     """The formats that Pillow decodes, those it knows best first."""
     Image.init()
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # else a long text is taken for damage
     return [name for name in Image.ID if name not in NOT_DECODED]
 
 
@@ -157,7 +165,7 @@ def formats() -> list[str]:
 def suffixes() -> frozenset[bytes]:
     """The suffixes of these formats' files, in small letters."""
     return frozenset(suffix.encode() for suffix, name in Image.registered_extensions().items()
-                     if name in formats())
+                     if name in (*formats(), "MPO"))  # JPEG files of several images, which it opens as JPEG
 
 
 def read_image(path: str) -> Image.Image:

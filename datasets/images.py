@@ -55,12 +55,16 @@ class Split:
 
     def of_classes(self, classes: int) -> "Split":
         """The images of the first classes; they keep their labels and their numbers in the data set."""
-        rows = np.flatnonzero(self.labels < classes)
-        images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
+        return self.without(np.flatnonzero(self.labels >= classes))
+
+    def without(self, rows: Sequence[int] | np.ndarray) -> "Split":
+        """The images but those at these positions; they keep their numbers in the data set."""
+        keep = np.delete(np.arange(len(self.labels)), rows)
+        images = self.images[keep] if isinstance(self.images, np.ndarray) else [self.images[i] for i in keep]
         marks = self.mislabelled, self.corrupted
-        mislabelled, corrupted = (mark if mark is None else mark[rows] for mark in marks)
-        return replace(self, images=images, labels=self.labels[rows], subset=self.ids[rows],
-                       names=[self.names[i] for i in rows] if self.names else (),
+        mislabelled, corrupted = (mark if mark is None else mark[keep] for mark in marks)
+        return replace(self, images=images, labels=self.labels[keep], subset=self.ids[keep],
+                       names=[self.names[i] for i in keep] if self.names else (),
                        mislabelled=mislabelled, corrupted=corrupted)
 
     def shrunk(self, factor: int) -> "Split":

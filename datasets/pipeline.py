@@ -8,6 +8,7 @@ import numpy as np
 from datasets import AnySplit, DataSet, Transform
 from datasets.transforms import as_array
 from utils.device import random_stream, usable_cores
+from utils.errors import BadInput
 from utils.progress import ProgressBar
 
 PADDING = -1  # index and label of the rows that fill up a last batch
@@ -123,19 +124,22 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
         pool.shutdown(cancel_futures=True)
 
 
-def check_images(split: AnySplit, index: np.ndarray, workers: int | None) -> None:
-    """Decode the images `index` once, to see that they are whole.
+def damaged_images(split: AnySplit, workers: int | None) -> dict[int, str]:
+    """Decode all images once; return what is wrong with those that are damaged or missing, by position."""
+    damaged, index = dict[int, str](), np.arange(len(split.labels))
 
-    Raises:
-        BadInput: the first one of them that is missing or damaged.
-    """
-    def decode(_: np.ndarray, ids: np.ndarray) -> None:
-        deque(split.pixels(ids), maxlen=0)
+    def decode(_: np.ndarray, rows: np.ndarray) -> None:
+        for row in rows.tolist():
+            try:
+                deque(split.pixels([row]), maxlen=0)
+            except (BadInput, OSError) as error:
+                damaged[row] = str(error)
 
-    plans = ((ids, ids, ()) for ids in np.split(index, range(CHECKED, len(index), CHECKED)))
+    plans = ((rows, rows, ()) for rows in np.split(index, range(CHECKED, len(index), CHECKED)))
     with ProgressBar("check", len(index), "image") as bar:
-        for ids, _, _ in in_threads(decode, plans, 0, workers):
-            bar.update(len(ids))
+        for rows, _, _ in in_threads(decode, plans, 0, workers):
+            bar.update(len(rows))
+    return dict(sorted(damaged.items()))
 
 
 class Normalizer:

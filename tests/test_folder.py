@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,12 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, PngImagePlugin, features
 
 import train
 from datasets import SOURCES, DataSet, open_dataset
-from datasets.folder import read_image
-from datasets.pipeline import check_images, evaluation_batches, training_batches
+from datasets.folder import read_image, suffixes
+from datasets.pipeline import damaged_images, evaluation_batches, training_batches
 from datasets.transforms import RandomResizedCrop, ResizeAndCenterCrop
 from models.layers import pool
 from two_layers import NAME
@@ -151,6 +152,13 @@ def test_the_identity_is_of_paths_and_sizes(folder: Path, images: Path) -> None:
 
 # Images and transforms
 
+def long_text() -> PngImagePlugin.PngInfo:
+    """Of 3 MB, compressed, as programs that make images write their settings."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", "a bee, " * 450_000, zip=True)
+    return info
+
+
 def test_formats_and_modes_become_rgb(tmp_path: Path) -> None:
     image = noise(0, 12, 17)
     pixels = np.asarray(image)
@@ -165,6 +173,10 @@ def test_formats_and_modes_become_rgb(tmp_path: Path) -> None:
         assert (found(name, image) == pixels).all(), name
     image.save(tmp_path / "png.JPEG", format="PNG")  # ImageNet has one
     assert (np.asarray(read_image(str(tmp_path / "png.JPEG"))) == pixels).all()
+    assert (found("text.png", image, pnginfo=long_text()) == pixels).all()
+    flat_image = Image.new("RGB", (17, 12), (9, 99, 199))
+    assert np.abs(found("x.mpo", flat_image, save_all=True, append_images=[image]) - (9., 99, 199)).max() < 4
+    assert {b".mpo", b".png", b".jpg"} < suffixes() and not {b".eps", b".pdf"} & suffixes()
     if features.check("webp"):
         assert (found("x.webp", image, lossless=True) == pixels).all()
     palette = image.quantize(8)
@@ -291,7 +303,7 @@ def test_the_three_commands(work: Path) -> None:
     args = json.loads((run / "args.json").read_text())
     assert args["lr"] == 0.1 * 10 / 256 and args["name"] == "pets" and args["image_size"] == 16
     assert {path.name for path in (work / "index").iterdir()} == {
-        f"pets.{suffix}" for suffix in ("bin", "json", "scores.npy", "png", "txt")}
+        f"pets.{suffix}" for suffix in ("bin", "json", "kept.npy", "scores.npy", "png", "txt")}
     assert json.loads((work / "index/pets.json").read_text())["image_size"] == 16
     assert len(Image.open(work / "index/pets.png").getcolors(10 ** 6)) > 100
     every = paths(open_dataset("folder", work / "images"))
@@ -341,20 +353,49 @@ def test_a_damaged_or_missing_file_stops_the_run_with_its_name(folder: Path, dam
         path.unlink()
     with pytest.raises((BadInput, FileNotFoundError), match=message):
         list(training_batches(data, data.train.ids, 10, 0, epoch=0))
-    with pytest.raises((BadInput, FileNotFoundError), match=message):
-        check_images(data.train, data.train.ids, 2)
-    check_images(data.test, data.test.ids, 2)
-    check_images(data.train, np.arange(TRAIN), 2)
+    (what,) = damaged_images(data.train, 2).values()
+    assert re.search(message, what) and damaged_images(data.test, 2) == {}
 
 
-@pytest.mark.parametrize("options", [(), ("--check",)])
-def test_damage_is_one_line(folder: Path, tmp_path: Path, script: Callable, options: tuple[str, ...]) -> None:
-    path = folder / "val/bee/bee_3.JPEG"
-    path.write_bytes(path.read_bytes()[:-200])
-    result = script("train.py", tmp_path, *TRAINING, *options)
+DAMAGED = "train/ant/ant_1.JPEG", "train/bee/bee_3.JPEG", "val/bee/bee_3.JPEG"
+
+
+@pytest.fixture
+def damaged(folder: Path) -> Path:
+    for name in DAMAGED:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-200])
+    return folder
+
+
+def test_damage_is_one_line(damaged: Path, tmp_path: Path, script: Callable) -> None:
+    result = script("train.py", tmp_path, *TRAINING)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert (tmp_path / "ckpt").exists() == (not options)
-    assert "error: images/val/bee/bee_3.JPEG: damaged, or not an image" in result.stderr
+    assert re.search("error: images/train/.*JPEG: damaged, or not an image", result.stderr)
+
+
+def test_check_names_every_damaged_image(damaged: Path, tmp_path: Path, script: Callable) -> None:
+    result = script("train.py", tmp_path, *TRAINING, "--check")
+    *lines, last = result.stderr.splitlines()
+    assert result.returncode == 2 and not (tmp_path / "ckpt").exists()
+    assert [line.split(": ")[2] for line in lines] == [f"images/{name}" for name in DAMAGED]
+    assert last.startswith("train.py: error: 3 images are damaged; put whole files in their place, or train")
+
+
+def test_damaged_images_are_skipped_and_ids_stay(damaged: Path, tmp_path: Path, script: Callable) -> None:
+    """Those of the whole listing, in which the two training images are the second and the 18th."""
+    result = script("train.py", tmp_path, *TRAINING, "--skip_damaged", True)
+    assert result.returncode == 0 and "folder: 34 of 34 training images" in result.stdout, result.stderr
+    run = tmp_path / "ckpt/folder" / NAME
+    assert [line.split(":")[0] for line in (run / "damaged.txt").read_text().splitlines()] == [
+        f"images/{name}" for name in DAMAGED]
+    data = ("--dataset", "folder", "--data", "images")
+    result = script("selection.py", tmp_path, *data, "--ckpt", run / "best.pth", "--rate", 0.5)
+    assert result.returncode == 0, result.stderr
+    listed = set(np.load(tmp_path / "index/folder.kept.npy")) | set(pickle.loads(
+        (tmp_path / "index/folder.bin").read_bytes()))
+    assert listed == set(range(36)) - {1, 17}
+    result = script("train.py", tmp_path, *TRAINING, "--skip_damaged", True, "--prune", "index/folder.bin")
+    assert result.returncode == 0, result.stderr
 
 
 BAD = [

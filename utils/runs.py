@@ -16,7 +16,8 @@ from utils.files import read_json, read_json_or_nothing, to_json, write_json
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
 # In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared: its manifest has
 # paths and versions of the selection.
-MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "versions", "device", "index")
+MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "skip_damaged", "damaged",
+              "versions", "device", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_lowest_class_acc",
            "train_seconds", "test_seconds", "images_per_second")
 AGAIN = "start again without --resume"
