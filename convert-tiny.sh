@@ -19,16 +19,16 @@ case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
 export VAL=$folder/val  # in the environment: awk -v would read a backslash in it as an escape
 table=$VAL/val_annotations.txt
 
-[ -d "$folder/train" ] || fail "$folder/train: missing; download \
-http://cs231n.stanford.edu/tiny-imagenet-200.zip and unpack it there, or name the folder"
+[ -d "$folder/train" ] || fail "$folder/train: missing; \
+python -m datasets.download tiny --data ${folder%/*} makes it, or name the folder"
 [ -s "$table" ] || fail "$table: missing or empty; put it there"
 
 # Sane names only, each image once, so that no line can lead out of val/.
-bad=$(awk -F'\t' '$1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ || seen[$1]++ { print NR; exit }' \
+bad=$(awk -F'\t' 'NF && ($1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ || seen[$1]++) { print NR; exit }' \
       "$table")
 [ -z "$bad" ] || fail "$table: line $bad is not an image name, a tab and a class, or repeats an image; \
 correct it"
-pairs=$(awk -F'\t' '{ sub(/\r$/, "", $2); print $2, $1 }' "$table" | sort)  # class and image
+pairs=$(awk -F'\t' 'NF { sub(/\r$/, "", $2); print $2, $1 }' "$table" | sort)  # class and image
 for wnid in $(cut -d ' ' -f 1 <<<"$pairs" | uniq); do
     [ ! -e "$VAL/$wnid" ] || [ -d "$VAL/$wnid" ] || fail "$VAL/$wnid: a file, not a folder; move it elsewhere"
 done
@@ -41,14 +41,15 @@ while read -r wnid image; do
         move "$class"
         waiting=() class=$wnid
     fi
-    if [ -f "$VAL/images/$image" ] && [ ! -e "$VAL/$wnid/$image" ] &&
-        [ ! -e "$VAL/$wnid/images/$image" ]; then
-        waiting+=("$VAL/images/$image")
-    fi
+    for from in "$VAL/images/$image" "$VAL/images/$wnid/$image"; do
+        if [ -f "$from" ] && [ ! -e "$VAL/$wnid/$image" ] && [ ! -e "$VAL/$wnid/images/$image" ]; then
+            waiting+=("$from")
+        fi
+    done
 done <<<"$pairs"
 move "$class"
 # A link, to a folder elsewhere, stays.
-if [ -d "$VAL/images" ] && [ ! -L "$VAL/images" ]; then rmdir --ignore-fail-on-non-empty "$VAL/images"; fi
+if [ -d "$VAL/images" ] && [ ! -L "$VAL/images" ]; then find "$VAL/images" -type d -empty -delete; fi
 
 images=0 missing=0
 while read -r wnid image; do

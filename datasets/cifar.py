@@ -10,7 +10,6 @@ from datasets.images import Split, as_labels
 from utils.errors import BadInput
 from utils.pickles import unpickle
 
-URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 FOLDER = "cifar-100-python"
 OFFICIAL_MD5 = {
     "train": "16019d7e3df5f24257cddd939b257f8d",
@@ -21,18 +20,19 @@ SIDE = 32
 
 
 def read_cifar100(root: Path) -> tuple[Split, Split, list[str]]:
-    """Training split, test split and the class names of the folder `root`/cifar-100-python.
+    """Training split, test split and the class names of the folder cifar-100-python in `root`, or of `root`.
 
     A folder in the same layout with other images works too; a line says that it is not the official release.
 
     Raises:
         BadInput: a file is missing, or meta holds no names.
     """
-    folder = root / FOLDER
+    folder = root if all(os.path.isfile(root / name) for name in OFFICIAL_MD5) else root / FOLDER
     contents = {}
     for name in OFFICIAL_MD5:
         if not os.path.isfile(folder / name):
-            raise BadInput(f"{folder / name}: missing; download {URL} and unpack it in {root}")
+            raise BadInput(f"{folder / name}: missing; python -m datasets.download CIFAR100 --data {root} "
+                           "puts it there")
         contents[name] = (folder / name).read_bytes()
     if any(hashlib.md5(contents[name], usedforsecurity=False).hexdigest() != md5
            for name, md5 in OFFICIAL_MD5.items()):
@@ -48,7 +48,8 @@ def read_cifar100(root: Path) -> tuple[Split, Split, list[str]]:
 def read_table(content: bytes, path: Path) -> dict[Any, Any]:
     """The dictionary in a file; {} where it holds something else."""
     table = unpickle(content, path)
-    return table if isinstance(table, dict) else {}
+    return {key.decode() if isinstance(key, bytes) else key: value
+            for key, value in table.items()} if isinstance(table, dict) else {}
 
 
 def read_split(content: bytes, path: Path, num_classes: int) -> Split:

@@ -9,7 +9,6 @@ from datasets.folder import class_names, files_below
 from datasets.images import Split, decode_jpeg
 from utils.errors import BadInput
 
-URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 SIDE = 64
 
 
@@ -25,8 +24,8 @@ def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
     train, val = folder / "train", folder / "val"
     for part in (train, val):
         if not os.path.isdir(part):
-            raise BadInput(f"{part}: missing; download {URL}, unpack it and name its folder: --data "
-                           "data/tiny-imagenet-200")
+            raise BadInput(f"{part}: missing; python -m datasets.download tiny --data data makes "
+                           "data/tiny-imagenet-200, which --data names")
     wnids = list(map(os.fsdecode, class_names(train)))
     images = [(label, path) for label, wnid in enumerate(wnids) for path in jpeg_files(train / wnid)]
     splits = read_split(images, wnids, train), read_split(validation_images(val, wnids), wnids, val)
@@ -51,7 +50,7 @@ def jpeg_files(folder: Path) -> list[str]:
 def validation_images(val: Path, wnids: list[str]) -> list[tuple[int, str]]:
     """Label and path of the validation images, by class and file name.
 
-    In val/images/ the class is what val_annotations.txt says, elsewhere it is the folder's name.
+    In val/images/ itself the class is what val_annotations.txt says, elsewhere it is the folder's name.
 
     Raises:
         BadInput: an image has no class or an unknown one, lies in two folders, or is missing.
@@ -62,7 +61,11 @@ def validation_images(val: Path, wnids: list[str]) -> list[tuple[int, str]]:
     for folder in map(os.fsdecode, class_names(val)):
         for path in jpeg_files(val / folder):
             name = os.path.basename(path)
-            wnid = table.get(name) if folder == "images" else folder
+            below = os.path.relpath(path, val / folder).split("/")
+            if folder == "images":
+                wnid = below[0] if len(below) > 1 else table.get(name)
+            else:
+                wnid = folder
             if wnid not in labels:
                 raise BadInput(f"{path}: its class ({wnid or f'not in {annotations}'}) has no folder in "
                                f"{val.parent / 'train'}; correct that or delete the image")
@@ -84,6 +87,8 @@ def read_annotations(path: Path) -> dict[str, str]:
     """
     table: dict[str, str] = {}
     for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
         name, *rest = line.split("\t")
         if not rest or table.setdefault(name, rest[0]) != rest[0]:
             raise BadInput(f"{path}: line {number} is not an image name, a tab and its one class; correct it")

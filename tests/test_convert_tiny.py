@@ -48,13 +48,14 @@ def test_regroups_and_a_second_run_changes_nothing(tiny: Path) -> None:
     assert (tiny / "test/images").is_dir()
 
 
-@pytest.mark.parametrize("part", ["n00000001", "n00000001/images"])
+@pytest.mark.parametrize("part", ["n00000001", "n00000001/images", "images/n00000001"])
 def test_resumes_after_a_stop_and_an_images_folder_within_a_class_counts(tiny: Path, part: str) -> None:
     before = contents(tiny)
     (tiny / "val" / part).mkdir(parents=True)
     (tiny / "val/images/val_4.JPEG").rename(tiny / "val" / part / "val_4.JPEG")
     result = convert(tiny)
     assert result.returncode == 0 and "12 images, 0 missing" in result.stdout and contents(tiny) == before
+    assert not (tiny / "val/images").exists()
     assert {Path(path).name for path in jpeg_files(tiny / "val/n00000001")} == set(OF_CLASS_1)
 
 

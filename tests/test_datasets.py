@@ -1,6 +1,7 @@
 """CIFAR-100's reader, the batches, smaller images, the recipe, index files, pickles."""
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,17 @@ def test_bad_cifar_files_are_named(tmp_path: Path, name: str, change, message: s
 
 
 def test_missing_folder_names_the_download(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="missing; download https://.*unpack it in"):
+    with pytest.raises(BadInput, match=f"missing; python -m datasets.download CIFAR100 --data {tmp_path} "):
         open_dataset("CIFAR100", tmp_path)
+
+
+def test_what_others_have_written_as_cifar_is_read(cifar: Path, tmp_path: Path) -> None:
+    """Keys in bytes, labels in an array, the three files in --data itself."""
+    shutil.copytree(cifar / "cifar-100-python", tmp_path, dirs_exist_ok=True)
+    table = pickle.loads((tmp_path / "train").read_bytes())
+    table["fine_labels"] = np.array(table["fine_labels"])
+    (tmp_path / "train").write_bytes(pickle.dumps({key.encode(): value for key, value in table.items()}))
+    assert open_dataset("CIFAR100", tmp_path).images_sha256 == open_dataset("CIFAR100", cifar).images_sha256
 
 
 def test_toy_is_the_same_every_time_with_as_many_test_images_for_each_class() -> None:

@@ -78,7 +78,17 @@ def regroup_in_part(folder: Path) -> None:
     (folder / "val/images/val_1.JPEG").rename(folder / "val/n00000012/val_1.JPEG")
 
 
-@pytest.mark.parametrize("change", [regroup, regroup_within_images_folders, regroup_in_part])
+def regroup_within_val_images(folder: Path) -> None:
+    """And end the annotations with a blank line."""
+    regroup(folder)
+    (folder / "val/images").mkdir()
+    for wnid in TINY_WNIDS:
+        (folder / "val" / wnid).rename(folder / "val/images" / wnid)
+    append("\n")(folder)
+
+
+@pytest.mark.parametrize("change", [regroup, regroup_within_images_folders, regroup_in_part,
+                                    regroup_within_val_images])
 def test_every_layout_reads_the_same(folder: Path, data: DataSet, change: Callable[[Path], None]) -> None:
     change(folder)
     other = open_dataset("tiny", folder)
@@ -128,7 +138,7 @@ def replace_first(by: Change) -> Change:
 DAMAGED = "n00000009_0.JPEG: damaged, or not a JPEG image; put a whole file in its place"
 BAD = [
     (lambda folder: shutil.rmtree(folder / "train"),
-     "train: missing; download http://cs231n.stanford.edu/tiny"),
+     "train: missing; python -m datasets.download tiny --data data makes"),
     (lambda folder: shutil.rmtree(folder / "val/images"), "val: holds no class folder"),
     (lambda folder: [shutil.rmtree(folder / "train" / wnid) for wnid in TINY_WNIDS],
      "train: holds no class folder"),

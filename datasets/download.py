@@ -1,0 +1,117 @@
+"""Download a data set and unpack it: `python -m datasets.download CIFAR100 --data data`, or tiny."""
+import hashlib
+import http.client
+import os
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils import options
+from utils.errors import BadInput
+from utils.files import locked
+from utils.progress import ProgressBar
+
+BLOCK, SECONDS = 2 ** 18, 60  # bytes read at one time; until a silent server counts as gone
+
+
+class Archive(NamedTuple):
+    """Where a data set comes from, what its archive must be, and the folder that it holds."""
+    url: str
+    md5: str
+    folder: str
+
+
+ARCHIVES = {
+    "CIFAR100": Archive("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                        "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),
+    "tiny": Archive("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de",
+                    "tiny-imagenet-200"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = options.Parser("Download a data set and unpack it.")
+    parser.add_argument("dataset", choices=ARCHIVES, help="data set")
+    parser.add_argument("--data", default="data", type=Path, help="folder in which its folder is made")
+    parser.add_argument("--url", help="address of the same archive elsewhere; None: the official one")
+    args = parser.parse_args(argv)
+    archive = ARCHIVES[args.dataset]
+    target, name = args.data / archive.folder, os.path.basename(archive.url)
+    if target.exists():
+        print(f"{target}: is there already")
+        return
+    with locked(args.data):
+        own, fetched = args.data / name, args.data / f".{name}"
+        if not own.exists():
+            fetch(args.url or archive.url, fetched)
+        try:
+            unpack(own if own.exists() else fetched, archive.md5, target)
+        except BadInput:
+            fetched.unlink(missing_ok=True)
+            raise
+        fetched.unlink(missing_ok=True)
+    print(f"{target}: ready")
+
+
+def fetch(url: str, path: Path) -> None:
+    """Download a file; what is there of it already, after an interruption, is not downloaded again.
+
+    Raises:
+        BadInput: the address cannot be read to its end.
+    """
+    done = path.stat().st_size if path.exists() else 0
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+        with urllib.request.urlopen(request, timeout=SECONDS) as response:
+            done = done if response.status == 206 else 0  # a server may send the whole file all the same
+            size = int(response.headers.get("Content-Length", 0)) + done
+            with (open(path, "ab" if done else "wb") as file,
+                  ProgressBar(path.name[1:], size, "B", done) as bar):
+                bar.unit_scale = True
+                while block := response.read(BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+        if path.stat().st_size < size:
+            raise http.client.IncompleteRead(b"")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what is downloaded stays; repeat the command to resume") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if not (isinstance(error, urllib.error.HTTPError) and error.code == 416):  # there is no more of it
+            raise BadInput(f"{url}: cannot be downloaded ({error}); repeat the command to resume, or name "
+                           "another address by --url") from error
+
+
+def unpack(path: Path, md5: str, target: Path) -> None:
+    """Unpack an archive's folder to `target` in one step, once it is known to be the right archive.
+
+    Raises:
+        BadInput: its MD5 is another one; it holds no such folder, or paths that lead out of it.
+    """
+    with open(path, "rb") as file:
+        digest = hashlib.md5(usedforsecurity=False)
+        while block := file.read(BLOCK):
+            digest.update(block)
+    if digest.hexdigest() != md5:
+        raise BadInput(f"{path}: MD5 {digest.hexdigest()}, not {md5}, so not the official archive; delete it "
+                       "and repeat the command, or name another --url")
+    safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # newer Pythons
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        try:
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    archive.extractall(folder)
+            else:
+                with tarfile.open(path) as archive:
+                    archive.extractall(folder, **safe)
+            os.rename(Path(folder, target.name), target)
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, FileNotFoundError) as error:
+            raise BadInput(f"{path}: cannot be unpacked ({error}); name another --url") from error
+
+
+if __name__ == "__main__":
+    options.run_script(main)

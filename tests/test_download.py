@@ -1,0 +1,102 @@
+"""datasets/download.py against a server on this machine."""
+import hashlib
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from datasets import download, open_dataset
+from utils.errors import BadInput
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves `content`; ends the first `breaks` answers half way; knows ranges or not."""
+    content, breaks, ranges, asked = b"", 0, True, list[str | None]()
+
+    def do_GET(self) -> None:
+        kind, wanted = type(self), self.headers.get("Range")
+        kind.asked.append(wanted)
+        first = int(wanted[6:-1]) if wanted and kind.ranges else 0
+        body = kind.content[first:]
+        self.send_response(416 if wanted and not body else 206 if first else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        kind.breaks -= 1
+        self.wfile.write(body[:len(body) // 2] if kind.breaks >= 0 else body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
+    class Own(Server):
+        asked = list[str | None]()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Own) as running:
+        Thread(target=running.serve_forever, daemon=True).start()
+        Own.url = f"http://127.0.0.1:{running.server_port}/x"
+        yield Own
+        running.shutdown()
+
+
+def serve(server: type[Server], monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    server.content = content
+    monkeypatch.setitem(download.ARCHIVES, name, download.ARCHIVES[name]._replace(md5=md5))
+
+
+def tar(**files: bytes) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_cifar_is_downloaded_and_unpacked(cifar: Path, tmp_path: Path, server: type[Server], ranges: bool,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download that was broken off is resumed; a second command changes nothing."""
+    files = {f"cifar-100-python/{name}": (cifar / "cifar-100-python" / name).read_bytes()
+             for name in ("train", "test", "meta")}
+    serve(server, monkeypatch, "CIFAR100", tar(**files))
+    server.breaks, server.ranges = 1, ranges
+    command = ["CIFAR100", "--data", str(tmp_path), "--url", server.url]
+    with pytest.raises(BadInput, match="cannot be downloaded .*; repeat the command to resume"):
+        download.main(command)
+    for _ in range(2):
+        download.main(command)
+    assert server.asked == [None, f"bytes={len(server.content) // 2}-"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python"]
+    assert open_dataset("CIFAR100", tmp_path).images_sha256 == open_dataset("CIFAR100", cifar).images_sha256
+
+
+def test_an_archive_that_lies_there_is_unpacked(tmp_path: Path, server: type[Server],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("tiny-imagenet-200/wnids.txt", "n1\n")
+    serve(server, monkeypatch, "tiny", content.getvalue())
+    (tmp_path / "tiny-imagenet-200.zip").write_bytes(content.getvalue())
+    download.main(["tiny", "--data", str(tmp_path), "--url", server.url])
+    assert (tmp_path / "tiny-imagenet-200/wnids.txt").read_text() == "n1\n" and not server.asked
+
+
+@pytest.mark.parametrize("files, message", [
+    ({"cifar-100-python/../../out": b"x"}, "cannot be unpacked"), ({"other/x": b"x"}, "cannot be unpacked"),
+    ({}, "MD5 .*, not .*, so not the official archive")])
+def test_another_archive_is_refused_and_removed(tmp_path: Path, server: type[Server], files: dict[str, bytes],
+                                                message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(server, monkeypatch, "CIFAR100", tar(**files))
+    server.content += b"" if files else b"more"
+    with pytest.raises(BadInput, match=message):
+        download.main(["CIFAR100", "--data", str(tmp_path / "data"), "--url", server.url])
+    assert list(tmp_path.rglob("*")) == []
