@@ -69,7 +69,7 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
         BadInput: it is missing, damaged, or in another format.
     """
     content = path.read_bytes()
-    if content.startswith(TORCH_STARTS):
+    if content.startswith(TORCH_STARTS) or path.suffix == ".safetensors":
         raise BadInput(f"{path}: a PyTorch checkpoint; turn it into one of this project with "
                        f"python -m models.convert_torch {path} NEW.pth --arch ARCH --dataset DATASET")
     try:

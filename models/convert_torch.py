@@ -20,7 +20,7 @@ from models import NETWORKS, create_model, vgg
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils import options
 from utils.device import set_up
-from utils.errors import BadInput
+from utils.errors import BadInput, one_line
 from utils.files import replacing
 
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
@@ -62,9 +62,10 @@ RULES: dict[str, Rules] = {
     "shufflenet": ((r"^head\.(conv|bn)\.", r"\g<1>2."), *_UNITS),
     "vgg16": ((r"^layers\.(\d+)\.(conv|bn)\.", _vgg_layer), *_BATCH_NORM),
 }
+_TORCHVISION: Rules = (*_RESNET, (r"shortcut\.", "downsample."), (r"^linear\.", "fc."))
 # The release takes Tiny ImageNet's ResNets from torchvision and keeps them in an attribute `base`.
-_TORCHVISION: Rules = (*_RESNET, (r"shortcut\.", "downsample."), (r"^linear\.", "fc."), (r"^", "base."))
-IMAGENET_RULES = {arch: _TORCHVISION for arch in ("resnet18", "resnet34", "resnet50")}
+IMAGENET_RULES: dict[str, Rules] = {arch: (*_TORCHVISION, (r"^", "base."))
+                                    for arch in ("resnet18", "resnet34", "resnet50")}
 # Dropout's random state is no part of a PyTorch network.
 OURS_ONLY = {"efficientnet": ("classifier.0.state",)}
 # The release's first block has an expansion that is never run.
@@ -75,8 +76,29 @@ THEIRS_ONLY = {"efficientnet": {
     "layers.0.bn1.running_var": np.ones(32, np.float32)}}
 
 
-def torch_name(name: str, arch: str, small_images: bool) -> str:
-    """A parameter's name in the paper's release.
+COUNTS = "num_batches_tracked", "n_averaged"  # end the names of what is no weight
+# Under these keys a training script saves the state dict beside other things.
+KEYS = "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights"
+
+
+class _Ignored:
+    """What such other things become: NumPy's scalars, options. Nothing of theirs is run."""
+
+    def __init__(self, *_: object) -> None:
+        """Take any arguments."""
+
+    def __setstate__(self, _: object) -> None:
+        """Take any state."""
+
+
+IGNORED = [(_Ignored, f"{module}.{name}") for module, names in (
+    ("numpy", ("dtype", "ndarray")), ("argparse", ("Namespace",)), ("pathlib", ("PosixPath", "WindowsPath")),
+    ("numpy.core.multiarray", ("scalar", "_reconstruct")),
+    ("numpy._core.multiarray", ("scalar", "_reconstruct"))) for name in names]
+
+
+def rules_of(arch: str, small_images: bool) -> Rules:
+    """How a network's names become those of the paper's release.
 
     Raises:
         BadInput: the network has no rules.
@@ -84,7 +106,11 @@ def torch_name(name: str, arch: str, small_images: bool) -> str:
     if arch not in RULES:
         raise BadInput(f"--arch {arch}: has no names in PyTorch; add them to RULES in "
                        "models/convert_torch.py")
-    rules = RULES[arch] if small_images else IMAGENET_RULES.get(arch, RULES[arch])
+    return RULES[arch] if small_images else IMAGENET_RULES.get(arch, RULES[arch])
+
+
+def renamed(name: str, rules: Rules) -> str:
+    """A parameter's name in PyTorch."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
@@ -93,23 +119,31 @@ def torch_name(name: str, arch: str, small_images: bool) -> str:
 def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images: bool) -> ms.nn.Cell:
     """A network with the weights of a PyTorch state dict, which comes from `path`.
 
+    Its names are those of the paper's release or torchvision's, all of them after one prefix, as
+    DataParallel, torch.compile and other wrappers put before them.
+
     Raises:
         BadInput: the names or shapes are not those of this variant of `arch`.
     """
     hint = f"not a checkpoint of {arch} for {'32x32' if small_images else '64x64'} images"
     remedy = "name another --arch or --dataset"
-    rest = {name: values for name, values in state.items() if name not in THEIRS_ONLY.get(arch, {})}
     last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
-    head = rest.get(torch_name(last, arch, small_images))
-    if head is None or head.ndim != 2:
-        raise BadInput(f"{path}: {hint} (no {torch_name(last, arch, small_images)}); {remedy}")
-    network = create_model(arch, len(head), small_images)
+    release = rules_of(arch, small_images)
+    found = [(rules, name.removesuffix(head)) for rules in (release, _TORCHVISION)
+             for head in [renamed(last, rules)] for name, values in state.items()
+             if f".{name}".endswith(f".{head}") and values.ndim == 2]
+    if not found:
+        raise BadInput(f"{path}: {hint} (no {renamed(last, release)}); {remedy}")
+    rules, prefix = found[0]
+    rest = {name.removeprefix(prefix): values for name, values in state.items()
+            if name.removeprefix(prefix) not in THEIRS_ONLY.get(arch, {})}
+    network = create_model(arch, len(rest[renamed(last, rules)]), small_images)
     weights = {}
     for name, parameter in network.parameters_and_names():
         if name in OURS_ONLY.get(arch, ()):
             weights[name] = parameter.asnumpy()
             continue
-        theirs = torch_name(name, arch, small_images)
+        theirs = renamed(name, rules)
         values = rest.pop(theirs, None)
         # A linear layer may be a 1x1 convolution there.
         if values is None or values.shape not in (parameter.shape, (*parameter.shape, 1, 1)):
@@ -125,40 +159,52 @@ def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
              small_images: bool) -> dict[str, np.ndarray]:
     """The state dict of the paper's release for a checkpoint's weights, which come from `path`."""
     last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
-    torch_name(last, arch, small_images)  # first: a network without rules has a classifier of any name
+    rules = rules_of(arch, small_images)  # first: a network without rules has a classifier of any name
     network = create_model(arch, len(weights.get(last, [0])), small_images)
     load_weights(network, weights, path, arch)
     state = dict(THEIRS_ONLY.get(arch, {}))
     for name, values in weights.items():
         if name not in OURS_ONLY.get(arch, ()):
             excitation = re.search(r"excite\..*weight$", name)
-            state[torch_name(name, arch, small_images)] = values[:, :, None, None] if excitation else values
+            state[renamed(name, rules)] = values[:, :, None, None] if excitation else values
     return state
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The state dict in a file written by torch.save, plain or wrapped, without num_batches_tracked.
+    """The state dict in a file of safetensors, or of torch.save, alone or under one of KEYS; without counts.
 
     Raises:
-        BadInput: it is missing, damaged, or holds anything but weights.
+        BadInput: it is missing, damaged, or holds no state dict, or something that is not allowed.
     """
-    import torch
     path.read_bytes()  # an error of its own where there is none
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file  # MindSpore has installed it
+        try:
+            return {name: values.astype(np.float32) for name, values in load_file(path).items()
+                    if not name.endswith(COUNTS)}
+        except Exception as error:  # a damaged file can raise anything
+            raise BadInput(f"{path}: not a whole safetensors file ({one_line(error)})") from error
+    import torch
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(IGNORED):
             warnings.simplefilter("ignore")  # about pickles that torch.save did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file can raise anything
-        raise BadInput(f"{path}: not a PyTorch checkpoint of weights alone; "
-                       "one of this project is turned into one with --to-torch") from error
-    for key in ("state_dict", "net", "model"):
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it holds {refused[1]}, which is not allowed" if refused else "it is damaged or another file"
+        raise BadInput(f"{path}: not a PyTorch checkpoint of weights ({what}); save the network's "
+                       "state_dict(), or turn one of this project into one with --to-torch") from error
+    for key in KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor)
-                                                for name, value in content.items()):
-        raise BadInput(f"{path}: holds no state dict; save the network's state_dict()")
-    return {name.removeprefix("module."): value.detach().float().numpy()  # of nn.DataParallel
-            for name, value in content.items() if not name.endswith("num_batches_tracked")}
+    other = content if not isinstance(content, dict) else next(
+        (f"{name}: {type(value).__name__}" for name, value in content.items()
+         if not isinstance(name, str) or not isinstance(value, torch.Tensor)), None)
+    if other is not None:
+        raise BadInput(f"{path}: holds no state dict, alone or under {', '.join(KEYS)} ({other}); save the "
+                       "network's state_dict()")
+    return {name: value.detach().float().numpy() for name, value in content.items()
+            if not name.endswith(COUNTS)}
 
 
 def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> None:
@@ -167,7 +213,7 @@ def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> 
     Raises:
         BadInput: PyTorch is not installed.
     """
-    if importlib.util.find_spec("torch") is None:
+    if (back or old.suffix != ".safetensors") and importlib.util.find_spec("torch") is None:
         raise BadInput("this command needs PyTorch: pip install torch \"numpy<2\"")
     if not back:
         save_checkpoint(from_torch(read_torch(old), str(old), arch, small_images), new)

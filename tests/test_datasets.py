@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import TRAIN, write_cifar
+from conftest import TRAIN, npy, write_cifar
 from datasets import SOURCES, open_dataset
 from datasets.images import BLOCK, Split
 from datasets.pipeline import evaluation_batches, training_batches
@@ -192,10 +192,26 @@ def test_a_plain_index_of_the_pytorch_release_is_accepted(tmp_path: Path, protoc
     assert read_index(path, "toy", np.arange(100), SHA)[0].tolist() == [2, 3]
 
 
+@pytest.mark.parametrize("ids", [[np.int64(3), np.int32(2)], [3.0, 2.0], np.array([3.0, 2.0], "f4"), []])
+@pytest.mark.parametrize("suffix", [".bin", ".npy"])
+def test_what_others_write_as_an_index_is_read(tmp_path: Path, ids: list | np.ndarray, suffix: str) -> None:
+    path = tmp_path / f"toy{suffix}"
+    path.write_bytes(pickle.dumps(ids) if suffix == ".bin" else npy(np.array(ids)))
+    drop = read_index(path, "toy", np.arange(100), SHA)[0]
+    assert drop.dtype == np.int64 and drop.tolist() == ([2, 3] if len(ids) else [])
+
+
+@pytest.mark.parametrize("name", ["toy.json", "toy.kept.npy", "toy.scores.npy"])
+def test_another_file_beside_the_index_is_no_index(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(npy(np.arange(3)))
+    with pytest.raises(BadInput, match=f"{name}: not the list of images to drop; name .*/toy.bin"):
+        read_index(tmp_path / name, "toy", np.arange(100), SHA)
+
+
 @pytest.mark.parametrize("drop, message", [
     (np.array([1, 100]), "0 to 99"), (np.array([-1]), "from -1"), (np.array([4, 4]), "repeated"),
     (np.array([0.5]), "not an array of image ids"), (np.arange(100), "drops all"), ({"a": 1}, "not an array"),
-    ([1, 2 ** 70], "not an array"), ([[1], [1, 2]], "not an array"), ([3, 200], "0 to 99"),
+    ([1, 2 ** 70], "not an array"), ([[1], [1, 2]], "list, not an array"), ([3, 200], "0 to 99"),
 ])
 def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, drop, message: str) -> None:
     path = tmp_path / "toy.bin"
@@ -205,7 +221,7 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, drop, message: st
 
 
 @pytest.mark.parametrize("dataset, images, sha256, drop, message", [
-    ("CIFAR100", 100, SHA, 99, "made for toy"), ("toy", 101, SHA, 99, "made for toy"),
+    ("CIFAR100", 100, SHA, 99, "made for toy"), ("toy", 101, SHA, 99, "made for 100 images of t"),
     ("toy", 100, 64 * "1", 99, "made for other images or labels of toy"),
     ("toy", 100, SHA, 98, "toy.json belongs to another index")])
 def test_an_index_of_another_data_set_and_a_manifest_of_another_index_are_refused(

@@ -17,7 +17,7 @@ from datasets import SOURCES, DataSet, Recipe, Split
 from forks import ROOT
 from models import NETWORKS, SMALLEST, check_image_size, create_model
 from models.checkpoint import load_weights, optimizer_state
-from models.convert_torch import RULES, torch_name
+from models.convert_torch import RULES, renamed, rules_of
 from models.layers import ConvBN, Dropout, fold_batchnorm, shift_dropout
 from two_layers import TwoLayers
 from utils.device import set_up
@@ -57,7 +57,7 @@ def set_weights(network: ms.nn.Cell, arch: str, small_images: bool) -> None:
     """The golden files' weights, or for a network that PyTorch's release does not have, others."""
     for name, parameter in network.parameters_and_names():
         if parameter.dtype == ms.float32:  # dropout's state is int32
-            theirs = torch_name(name, arch, small_images) if arch in RULES else name
+            theirs = renamed(name, rules_of(arch, small_images)) if arch in RULES else name
             ms.ops.assign(parameter, ms.Tensor(make_weight(theirs, parameter.shape)))
 
 
@@ -123,7 +123,7 @@ def run_step(arch: str) -> tuple[float, dict[str, np.ndarray]]:
     for parameter, value in start:
         ms.ops.assign(parameter, ms.Tensor(np.full(parameter.shape, value)))
     loss, _ = step(images, labels)
-    return float(loss.asnumpy()), {torch_name(name, arch, True): sample(parameter.asnumpy())
+    return float(loss.asnumpy()), {renamed(name, rules_of(arch, True)): sample(parameter.asnumpy())
                                    for name, parameter in network.parameters_and_names()
                                    if parameter.dtype == ms.float32}
 

@@ -1,4 +1,5 @@
 """index/<data set>.bin, the ids to drop, and index/<data set>.json, its manifest."""
+import contextlib
 import hashlib
 import pickle
 import re
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.arrays import read_array
 from utils.errors import BadInput
-from utils.files import read_json, replacing, to_json
+from utils.files import read_json, replacing, sha256, to_json
 from utils.pickles import unpickle
 
 NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name
@@ -36,32 +38,50 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
             sha256, the very images and labels.
     """
     images = len(ids)
-    content = path.read_bytes()
-    drop = unpickle(content, path)
-    if isinstance(drop, list) and all(type(i) is int for i in drop):
-        drop = np.array(drop, np.int64 if all(abs(i) < 2 ** 63 for i in drop) else object)
-    if not isinstance(drop, np.ndarray) or drop.ndim != 1 or drop.dtype.kind not in "iu":
-        raise BadInput(f"{path}: not an array of image ids; make it with selection.py")
+    drop, manifest = read_ids(path), read_manifest(path.with_suffix(".json"))
+    if manifest.get("dataset") == dataset and manifest.get("images") != images:
+        raise BadInput(f"{path}: made for {manifest.get('images')} images of {dataset}, not for {images}; "
+                       "make it again with the same --classes and --skip_damaged")
     if not np.isin(drop, ids).all():
         raise BadInput(f"{path}: ids reach from {drop.min()} to {drop.max()}, {dataset} has {images} from "
-                       f"{ids[0]} to {ids[-1]}; make an index for this data set")
+                       f"{ids[0]} to {ids[-1]}; make an index for this data set, with the same --classes")
     unique = np.unique(drop)
     if len(unique) < len(drop):
         raise BadInput(f"{path}: {len(drop) - len(unique)} ids are repeated; make it again with selection.py")
     if len(unique) == images:
         raise BadInput(f"{path}: drops all {images} images; make it again with a larger --rate")
-    manifest = read_manifest(path.with_suffix(".json"))
     if manifest:
-        if manifest.get("dataset") != dataset or manifest.get("images") != images:
-            raise BadInput(f"{path}: made for {manifest.get('dataset')} with {manifest.get('images')} "
-                           f"images, not for {dataset} with {images}; make an index for this data set")
+        if manifest.get("dataset") != dataset:
+            raise BadInput(f"{path}: made for {manifest.get('dataset')}, not for {dataset}; make an index "
+                           "for this data set")
         if manifest.get("images_sha256", images_sha256) != images_sha256:
             raise BadInput(f"{path}: made for other images or labels of {dataset} than those in --data; make "
                            "it again with selection.py")
-        if manifest.get("index_sha256") != hashlib.sha256(content).hexdigest():
+        if manifest.get("index_sha256") != sha256(path):
             raise BadInput(f"{path}: its manifest {path.stem}.json belongs to another index; make both again "
                            "with selection.py, or delete the manifest of a plain index")
     return unique.astype(np.int64), manifest
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """The ids that a file lists: whole numbers in a pickled or saved array, or in a pickled list.
+
+    Raises:
+        BadInput: it is another one of the files beside an index, or holds something else.
+    """
+    if path.suffix == ".json" or path.name.endswith((".kept.npy", ".scores.npy")):
+        stem = path.name.removesuffix(path.suffix).removesuffix(".kept").removesuffix(".scores")
+        raise BadInput(f"{path}: not the list of images to drop; name {path.with_name(stem + '.bin')}")
+    remedy = "make it with selection.py"
+    ids = read_array(path, remedy) if path.suffix == ".npy" else unpickle(path.read_bytes(), path)
+    if isinstance(ids, list):
+        with contextlib.suppress(ValueError):  # lists of unequal length in it
+            ids = np.array(ids)
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or not (
+            ids.dtype.kind in "iu" or ids.dtype.kind == "f" and (ids % 1 == 0).all()):
+        what = f"{ids.dtype} {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
+        raise BadInput(f"{path}: {what}, not an array of image ids; {remedy}")
+    return ids.astype(np.int64) if ids.dtype.kind == "f" else ids
 
 
 def read_manifest(path: Path) -> dict:
