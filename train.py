@@ -25,7 +25,7 @@ from mindspore import nn, ops
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches, training_batches
-from models import NETWORKS, check_image_size, create_model
+from models import NETWORKS, check_image_size, create_model, smallest_map
 from models.checkpoint import load_run, save_checkpoint, save_run
 from models.layers import shift_dropout
 from utils import options, ranks
@@ -97,6 +97,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
+    network = create_model(args.arch, len(data.classes), data.source.small_images)
+    check_batch_size(network, data.image_size, len(keep), args.batch_size)
     described = {**vars(args), "device": device, "images": len(keep), "damaged": list(damaged[0]),
                  "images_sha256": data.images_sha256,
                  "kept_sha256": hashlib.sha256(keep.astype("<i8").data).hexdigest(), "index": manifest,
@@ -107,7 +109,6 @@ def main(argv: list[str] | None = None) -> None:
             (folder / "damaged.txt").write_text("".join(lines), errors="surrogateescape")
         resume = runs.open_run(folder, described, args.resume)
         try:
-            network = create_model(args.arch, len(data.classes), data.source.small_images)
             dynamics = args.dynamics and not args.prune
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
                          args.eval_freq, args.save, resume, dynamics, args.workers)
@@ -120,6 +121,24 @@ def main(argv: list[str] | None = None) -> None:
                 "no epoch was finished, so there is nothing to resume" if args.save else "nothing was saved"
             ) from None
     print(f"best test accuracy {best:.2f} %; results in {folder}")
+
+
+def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> None:
+    """Make sure that no rank normalizes a single value: its share of a batch is one image, a map one pixel.
+
+    Raises:
+        BadInput: one would, which makes the loss NaN; it names a batch size that works.
+    """
+    def single(size: int) -> bool:  # of a whole or of the last batch
+        return any(1 in (images // ranks.size(), -(-images // ranks.size()))
+                   for images in {min(size, n), n % size} - {0})
+
+    if single(batch_size) and smallest_map(network, side) == 1:
+        works = next((size for size in [*range(batch_size, 1, -1), *range(batch_size, n + 1)]
+                      if not single(size)), None)
+        raise BadInput(f"--batch_size {batch_size}: leaves a device a batch of one image, whose smallest map "
+                       "has one pixel, which cannot be normalized; name " +
+                       (f"--batch_size {works}" if works else "a larger --image_size"))
 
 
 def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[int, str]]:

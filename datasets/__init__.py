@@ -1,4 +1,5 @@
 """The data sets, by name: images, labels, and the paper's settings for each."""
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -123,8 +124,15 @@ class DataSet:
         return replace(self, train=self.train.without(train), test=self.test.without(test))
 
     def pictures(self, ids: np.ndarray) -> np.ndarray:
-        """The training images of these ids as features are computed from them, uint8 (k, h, w, 3)."""
-        return self.source.feature_transform(self.train.pixels(ids))
+        """The training images of these ids as features are computed from them, uint8 (k, h, w, 3).
+
+        A damaged one is gray.
+        """
+        images = np.full((len(ids), self.image_size, self.image_size, 3), 128, np.uint8)
+        for image, i in zip(images, ids, strict=True):
+            with contextlib.suppress(BadInput, OSError):
+                image[:] = self.source.feature_transform(self.train.pixels([i]))[0]
+        return images
 
 
 CIFAR_RECIPE = Recipe(epochs=200, milestones=(60, 120, 160), gamma=0.2, weight_decay=5e-4)

@@ -5,6 +5,7 @@ from functools import partial
 import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
 
 # isort: split
+import mindspore as ms
 from mindspore import nn
 
 from models import efficientnet, googlenet, resnet, senet, shufflenet, vgg
@@ -39,6 +40,17 @@ def create_model(arch: str, num_classes: int, small_images: bool) -> nn.Cell:
     if arch not in NETWORKS:
         raise BadInput(f"--arch {arch}: unknown; known are {', '.join(NETWORKS)}")
     return NETWORKS[arch](num_classes, small_images)
+
+
+def smallest_map(network: nn.Cell, side: int) -> int:
+    """Pixels of the smallest map that a batch normalization gets from an image of this side, or 2."""
+    pixels = [2]
+    hooks = [cell.register_forward_pre_hook(lambda _, inputs: pixels.append(inputs[0][0, 0].size))
+             for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+    network.set_train(False)(ms.ops.zeros((1, 3, side, side), ms.float32))
+    for hook in hooks:
+        hook.remove()
+    return min(pixels)
 
 
 def check_image_size(arch: str, side: int) -> None:

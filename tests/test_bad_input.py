@@ -38,6 +38,8 @@ OPTIONS = [
     ("train.py --image_size 7", "--image_size 7"),
     ("train.py --arch vgg16 --image_size 16", "--arch vgg16: needs images of 32 pixels or more, these have"),
     ("train.py --epochs-of-training 3", "--epochs-of-training: not an option; --help lists them"),
+    ("train.py --arch resnet18 --image_size 8 --batch_size 199", "ot be normalized; name --batch_size 198"),
+    ("train.py --arch resnet18 --image_size 8 --batch_size 1", "one image, whose smallest map has one pixel"),
     ("train.py --epochs 3", "--epochs: not an option; did you mean --epoch?"),
     ("train.py --batch-size=64", "--batch-size: not an option; did you mean --batch_size?"),
     ("train.py --model resnet18", "--model: not an option; did you mean --model_dir?"),

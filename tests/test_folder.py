@@ -373,6 +373,14 @@ def test_damage_is_one_line(damaged: Path, tmp_path: Path, script: Callable) -> 
     assert re.search("error: images/train/.*JPEG: damaged, or not an image", result.stderr)
 
 
+def test_a_damaged_image_is_drawn_gray(damaged: Path, tmp_path: Path, script: Callable) -> None:
+    """A selection that needs no images is made all the same."""
+    result = script("selection.py", tmp_path, *SMALL, "--method", "random", "--rate", 0.9)
+    assert result.returncode == 0 and (tmp_path / "index/folder-random.bin").exists(), result.stderr
+    pictures = open_dataset("folder", damaged, 16).pictures(np.arange(3))
+    assert (pictures[1] == 128).all() and (pictures[0] != 128).any()
+
+
 def test_check_names_every_damaged_image(damaged: Path, tmp_path: Path, script: Callable) -> None:
     result = script("train.py", tmp_path, *TRAINING, "--check")
     *lines, last = result.stderr.splitlines()

@@ -13,7 +13,7 @@ from subprocess import CompletedProcess
 import mindspore as ms
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 import selection
 from conftest import CLASSES, SMALL, TRAIN
@@ -28,6 +28,7 @@ from test_models import golden, seeded
 from two_layers import FEATURES, NAME
 from utils.files import locked
 from utils.index import coreset_name, read_index
+from utils.picture import fitting
 from weights import make_batch
 
 RUN = Path("ckpt/CIFAR100", NAME)
@@ -273,6 +274,12 @@ def test_the_checkpoint_of_a_coreset_run_is_taken_with_a_warning(script, select,
     assert result.returncode == 0 and result.stderr.count("\n") == 1
     assert f"{run}/best.pth: trained on CIFAR100, a coreset of 40 images, not on all of the" in result.stderr
     assert read(work / "index/CIFAR100.bin")[1]["trained_on"] == "CIFAR100, a coreset of 40 images"
+
+
+def test_captions_are_not_cut_within_words() -> None:
+    font = ImageFont.load_default(10)
+    assert [fitting(caption, font) for caption in ("pickup_truck", "Yorkshire terrier", "rhododendronplant")] == [
+        "pickup truck", "Yorkshire…", "rhododendr…"]
 
 
 def test_a_rate_that_drops_nothing_is_said_loudly(script, work: Path) -> None:

@@ -44,7 +44,7 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
         band = f"{score[kept].min():.4g} to {score[kept].max():.4g}"
         for x, text, anchor in ((MARGIN, f"{edges[0]:.3g}", "la"), (WIDTH - MARGIN, f"{edges[-1]:.3g}", "ra"),
                                 (WIDTH / 2, f"{score_name}; kept (blue): {band}", "ma")):
-            pen.text((x, base + 4), text, INK, small, anchor=anchor)
+            pen.text((x, base + 4), text, INK, ImageFont.load_default(13), anchor=anchor)
         top += HEIGHT + 40
     for heading, ids, shown in rows:
         pen.text((MARGIN, top), heading, INK, font)
@@ -53,9 +53,19 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
             # Small images show their pixels.
             way = Image.Resampling.NEAREST if len(pixels) <= CELL else Image.Resampling.BILINEAR
             sheet.paste(Image.fromarray(pixels).resize((CELL, CELL), way), (left, top + 24))
-            pen.text((left, top + 26 + CELL), captions[i].replace("_", " ")[:12], INK, small)
+            pen.text((left, top + 26 + CELL), fitting(captions[i], small), INK, small)
         top += ROW_HEIGHT
     return sheet
+
+
+def fitting(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The words of a caption that fit under an image, or the beginning of a long one; "…" for the rest."""
+    words = caption.replace("_", " ").split()
+    shown, length = " ".join(words), len(words)
+    while font.getlength(shown) > CELL:
+        length -= 1
+        shown = " ".join(words[:length]) + "…" if length > 0 else words[0][:length - 2] + "…"
+    return shown
 
 
 def image_rows(score: np.ndarray | None, kept: np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
