@@ -20,13 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
+
+# isort: split
+import numpy as np
+
 from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
 from comparison.tables import LATER, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
 from datasets import SOURCES, open_dataset
 from methods import METHODS
-from methods.choice import coreset_size
-from models import NETWORKS
+from methods.choice import coreset_size, cut
+from models import NETWORKS, check_image_size
 from selection import REPLACE, index_name, not_default, settings_by_name
 from selection import parse_options as parse_selection
 from utils import options
@@ -63,7 +67,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     compared.add_argument("--methods", nargs="+", default=["random", "moderate"], type=variant,
                           metavar="METHOD", help=f"any of {', '.join(METHODS)}; with options of selection.py "
                           "NAME:option=value:..., such as aum:keep=middle or moderate:per_class")
-    compared.add_argument("--rates", nargs="+", default=[0.2], type=options.fraction, metavar="RATE",
+    compared.add_argument("--rates", nargs="+", default=[0.2], type=options.rate, metavar="RATE",
                           help="fractions of the images to keep")
     compared.add_argument("--seeds", nargs="+", default=[1, 2, 3, 4, 5], type=options.seed_number,
                           metavar="SEED", help="each has its own base network")
@@ -79,9 +83,6 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     output.add_argument("--dry_run", action="store_true", help="only print the commands")
     output.add_argument("--paper", action="store_true", help="add the published figures to table.md")
     args = parser.parse_args(argv)
-    if 0 in args.rates:
-        parser.error("--rates 0: keeps no image; name fractions above 0")
-    args.rates = [float(f"{rate:g}") for rate in args.rates]  # as folders and runs.csv have them
     for name in ("methods", "rates", "seeds"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     args.base_epoch = args.base_epoch or args.epoch
@@ -142,19 +143,24 @@ class Run:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
-    runs, images_sha256 = plan(args, len(data.train.labels)), data.images_sha256
+    check_image_size(args.base_arch, data.image_size)
+    check_image_size(args.arch, data.image_size)
+    runs, settings = plan(args, len(data.train.labels)), check_settings(args, data.images_sha256)
+    title = (f"# {data.name}: {len(data.train.labels)} images of {len(data.classes)} classes, "
+             f"{data.image_size}x{data.image_size} pixels\n\nBase runs: {args.base_arch}, {args.base_epoch} "
+             f"epochs. Coreset runs: {args.arch}, {args.epoch} epochs. Batches of {args.batch_size}.\n\n")
     del data  # the runs need the memory
     if args.dry_run:
         for run in runs:
             print(*(shlex.join(["python", *command]) for command in run.commands), sep="\n")
         return
     with locked(args.out):
-        check_settings(args, images_sha256)
+        write_json(args.out / "settings.json", settings)
         failures = execute(runs, args)
         rows = in_order(read_runs(args.out / "runs.csv", COLUMNS))
         paper = published_rows(ROOT / "imgs/published.csv", args.dataset) if args.paper else []
         with replacing(args.out / "table.md") as temporary:
-            temporary.write_text(tables(rows, paper))
+            temporary.write_text(title + tables(rows, paper))
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
         if any(row["method"] != WHOLE for row in rows):
             for name, draw in (("plot.png", draw_plot), ("intervals.png", draw_intervals)):
@@ -171,11 +177,13 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
     """All runs on n training images: for each seed the base run, then its coreset runs.
 
     Raises:
-        BadInput: a rate keeps none of them.
+        BadInput: a rate keeps none of them, or a method's cut-off leaves too few for it.
     """
     for rate in args.rates:
         if not coreset_size(n, rate):
             raise BadInput(f"--rates {rate:g}: keeps none of {n} images; name a larger one")
+        for method in args.methods:
+            cut(np.arange(n), selection_of(method).hard_cutoff, "high", coreset_size(n, rate))
     common = ["--dataset", args.dataset, "--data", str(args.data)]
     for name in ("name", "image_size", "classes", "workers"):
         value = getattr(args, name)
@@ -210,8 +218,8 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
     return runs
 
 
-def check_settings(args: argparse.Namespace, images_sha256: str) -> None:
-    """Write the settings that all runs of the folder have in common; compare them with those of earlier runs.
+def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, object]:
+    """The settings that all runs of the folder have in common, compared with those of earlier runs.
 
     Raises:
         BadInput: options, images or labels differ.
@@ -228,7 +236,7 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> None:
     if earlier and earlier.get("images_sha256") != images_sha256:
         raise BadInput(f"--data {args.data}: other images or labels of {args.dataset} than those of {path}; "
                        "give these, or name another --out")
-    write_json(path, {**settings, "images_sha256": images_sha256})
+    return {**settings, "images_sha256": images_sha256}
 
 
 def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:

@@ -47,7 +47,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--labels", type=Path, help="labels for --features, .npy (n,); None: the data set's")
     options.add_device_option(data)
     choice = parser.add_argument_group("selection")
-    choice.add_argument("--rate", default=1.0, type=float,
+    choice.add_argument("--rate", default=1.0, type=options.rate,
                         help="fraction of the images to keep, above 0, at most 1, at which none is dropped")
     choice.add_argument("--method", default="moderate", choices=METHODS, help="selection method")
     choice.add_argument("--keep", type=rule_name, metavar="RULE", help="rule that replaces the method's own: "
@@ -69,8 +69,6 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                               help=f"for {', '.join(owners)}: {setting.help} (default: {setting.default})")
     args = parser.parse_args(argv)
     method = METHODS[args.method]
-    if not 0 < args.rate <= 1:
-        parser.error(f"--rate {args.rate:g}: must be above 0 and at most 1, such as 0.2")
     for name in ("keep", "hard_cutoff"):
         if getattr(args, name) is not None and not method.score:
             parser.error(f"--{name}: --method {args.method} has no score; those that have one: "

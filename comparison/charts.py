@@ -1,5 +1,6 @@
 """Plots of runs with several methods, rates and seeds."""
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -130,8 +131,9 @@ def draw_chart(chart: Chart) -> Image.Image:
         name, mean, _ = chart.level
         pen.line((LEFT, y(mean), WIDTH - RIGHT, y(mean)), INK, 1)
         pen.text((LEFT + 6, y(mean) - 3), f"{name} {mean:.1f}", INK, small, anchor="lb")
-    # Beside one another where there are few marks.
-    gap = 4 if len(xs) > 1 else (WIDTH - LEFT - RIGHT) / (len(chart.lines) + 1)
+    # Beside one another: all lines within a tenth of the distance of marks, or over the width for one mark.
+    step = min((x(after) - x(before) for before, after in pairwise(xs)), default=0.0)
+    gap = min(4, 0.2 * step / len(chart.lines)) if step else (WIDTH - LEFT - RIGHT) / (len(chart.lines) + 1)
     height = min(22, (HEIGHT - TOP - 20) // len(chart.lines))  # of a line of the legend
     small_name = ImageFont.load_default(min(13, height))
     for i, (name, line) in enumerate(chart.lines.items()):
@@ -141,8 +143,20 @@ def draw_chart(chart: Chart) -> Image.Image:
         for (left, top), (_, mean, width) in zip(points, line, strict=True):
             if not np.isnan(width):
                 pen.line((left, y(mean - width), left, y(mean + width)), color, 2)
-            pen.ellipse((left - 4, top - 4, left + 4, top + 4), color)
-        top, half = TOP + 10 + height * i, min(6, height // 2 - 1)
-        pen.rectangle((WIDTH - RIGHT + 18 - half, top - half, WIDTH - RIGHT + 18 + half, top + half), color)
+            mark(pen, left, top, 4, i)
+        top = TOP + 10 + height * i
+        mark(pen, WIDTH - RIGHT + 18, top, min(6, height // 2 - 1), i)
         pen.text((WIDTH - RIGHT + 32, top), name, INK, small_name, anchor="lm")
     return sheet
+
+
+def mark(pen: ImageDraw.ImageDraw, x: float, y: float, half: float, number: int) -> None:
+    """A line's mark: a color, and a disk, a square, a diamond or a ring for the lines that have it."""
+    color, box = COLORS[number % len(COLORS)], (x - half, y - half, x + half, y + half)
+    shape = number // len(COLORS) % 4
+    if shape == 1:
+        pen.rectangle(box, color)
+    elif shape == 2:
+        pen.polygon([(x, y - half - 1), (x + half + 1, y), (x, y + half + 1), (x - half - 1, y)], color)
+    else:
+        pen.ellipse(box, color if shape == 0 else "white", color, 2)

@@ -93,7 +93,7 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
                   "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
                   "noise that is early stopping by an oracle\n", accuracy_table(some, "best_accuracy"),
                   "Last epoch's accuracy less that of random of the same seed: mean and 95 % interval of the "
-                  "mean (number of pairs)\n", difference_table(some)]
+                  "mean (number of pairs; of two it says little)\n", difference_table(some)]
         for column, heading, bold in OTHERS:
             if by_cell(some, column):
                 parts += [heading, accuracy_table(some, column, bold)]
@@ -178,7 +178,7 @@ def difference_table(rows: list[Row]) -> str:
         if not pairs:
             return "-"
         mean, half_width = interval(pairs)
-        return ("+" if mean > 0 else "") + f"{plus_minus(mean, half_width)} ({len(pairs)})"
+        return f"{'+' * (mean > 0)}{plus_minus(mean, half_width)} ({'of ' * (len(pairs) == 2)}{len(pairs)})"
 
     return markdown([row for row in methods_by_rates(rows, text) if row[0] != "random"])
 

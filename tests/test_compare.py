@@ -1,4 +1,5 @@
 """compare.py's tables, intervals and plot for runs made by hand; its plan, its options and its processes."""
+import json
 import os
 import shutil
 import signal
@@ -52,7 +53,7 @@ def test_accuracies_are_mean_deviation_and_number_best_in_bold() -> None:
 
 def test_differences_are_paired_by_seed_with_students_interval() -> None:
     # 5 and 3: mean 4, deviation sqrt(2), so 12.706 * sqrt(2) / sqrt(2).
-    assert cells(tables.difference_table(ROWS))[2] == ["moderate", "+4.00 ± 12.71 (2)", "-"]
+    assert cells(tables.difference_table(ROWS))[2] == ["moderate", "+4.00 ± 12.71 (of 2)", "-"]
     # Student's own data (sleep, 1908): mean 1.58, deviation 1.23, t(9) 2.262, interval 0.70 to 2.46.
     mean, half_width = tables.interval([1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4])
     assert (mean, mean - half_width, mean + half_width) == pytest.approx((1.58, 0.7001, 2.4599), abs=1e-3)
@@ -233,7 +234,8 @@ def test_each_job_has_its_cores_or_its_card(cards: tuple[str, ...], tmp_path: Pa
 
 def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
     options = [*SMALL, "--lr", "0.12345678", "--out", str(tmp_path)]
-    compare.check_settings(compare.parse_options(options), "a")
+    settings = compare.check_settings(compare.parse_options(options), "a")
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
     compare.check_settings(compare.parse_options([*options, "--seeds", "7"]), "a")
     with pytest.raises(BadInput, match="--lr: 0.123457, but 0.12345678 in"):
         compare.check_settings(compare.parse_options([*options, "--lr", "0.123457"]), "a")
@@ -274,7 +276,9 @@ def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path,
         assert row["index_sha256"] == index and row["checkpoint_sha256"] == sha256(folder / "last.pth")
     with Image.open(tmp_path / "out/plot.png") as plot:
         assert plot.size == (charts.WIDTH, charts.HEIGHT)
-    assert (tmp_path / "out/table.md").read_text() == tables.tables(compare.in_order(rows), [])
+    assert (tmp_path / "out/table.md").read_text() == (
+        "# CIFAR100: 160 images of 4 classes, 16x16 pixels\n\nBase runs: resnet6, 2 epochs. Coreset runs: "
+        "resnet6, 1 epochs. Batches of 40.\n\n" + tables.tables(compare.in_order(rows), []))
 
 
 # Whole comparisons with quick scripts instead of train.py and selection.py
@@ -403,6 +407,10 @@ def test_what_it_runs_ends_with_it(project: Path, start: Callable, number: int, 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(project: Path, start: Callable) -> None:
     run = start("--dry_run").finish()
     assert run.returncode == 0 and not (project / "out").exists()
+    for options, message in ((("--methods", "aum:hard_cutoff=0.9"), "--hard_cutoff 0.9: leaves 300 of 3000"),
+                             (("--base_arch", "vgg16"), "--arch vgg16: needs images of 32 pixels or more")):
+        refused = start("--dry_run", *options).finish()
+        assert refused.returncode == 2 and message in refused.err
     assert run.out.count("\n") == RUNS + 8 and run.out.startswith("python train.py --dataset toy")
 
 

@@ -278,8 +278,8 @@ def test_the_checkpoint_of_a_coreset_run_is_taken_with_a_warning(script, select,
 
 def test_captions_are_not_cut_within_words() -> None:
     font = ImageFont.load_default(10)
-    assert [fitting(caption, font) for caption in ("pickup_truck", "Yorkshire terrier", "rhododendronplant")] == [
-        "pickup truck", "Yorkshire…", "rhododendr…"]
+    captions = "pickup_truck", "Yorkshire terrier", "rhododendronplant"
+    assert [fitting(caption, font) for caption in captions] == ["pickup truck", "Yorkshire…", "rhododendr…"]
 
 
 def test_a_rate_that_drops_nothing_is_said_loudly(script, work: Path) -> None:

@@ -1,5 +1,6 @@
 """Options that scripts share, and how a script ends."""
 import argparse
+import contextlib
 import difflib
 import io
 import math
@@ -108,6 +109,14 @@ def add_device_option(group: argparse._ActionsContainer) -> None:
 def add_seed_option(group: argparse._ActionsContainer, use: str) -> None:
     """Add --seed; `use` says what is drawn with it."""
     group.add_argument("--seed", default=SEED, type=seed_number, help=f"seed for {use}")
+
+
+def rate(text: str) -> float:
+    """Parses a fraction of images to keep."""
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        if value := fraction(text):
+            return float(f"{value:g}")  # as names of folders have it
+    raise argparse.ArgumentTypeError(f"{text!r} is no fraction above 0 and at most 1, such as 0.2")
 
 
 def plain_name(text: str) -> str:
