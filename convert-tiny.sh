@@ -24,8 +24,8 @@ python -m datasets.download tiny --data ${folder%/*} makes it, or name the folde
 [ -s "$table" ] || fail "$table: missing or empty; put it there"
 
 # Sane names only, each image once, so that no line can lead out of val/.
-bad=$(awk -F'\t' 'NF && ($1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ || seen[$1]++) { print NR; exit }' \
-      "$table")
+bad=$(awk -F'\t' 'NF && ($1 !~ /^[A-Za-z0-9_]+\.JPEG$/ || $2 !~ /^n[0-9]+\r?$/ || seen[$1]++) {
+                      print NR; exit }' "$table")
 [ -z "$bad" ] || fail "$table: line $bad is not an image name, a tab and a class, or repeats an image; \
 correct it"
 pairs=$(awk -F'\t' 'NF { sub(/\r$/, "", $2); print $2, $1 }' "$table" | sort)  # class and image

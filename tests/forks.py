@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from comparison.jobs import end_with_parent
+from utils.options import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 300  # until a run is killed
@@ -211,8 +212,8 @@ def execute(command: list[str], folder: str, limits: dict[str, int], stop: dict[
     if stop:
         sys.addaudithook(Stop(**stop))
     if options_only:
-        parse = argparse.ArgumentParser.parse_args
-        argparse.ArgumentParser.parse_args = lambda *arguments: parse(*arguments) and sys.exit(0)
+        for parser in (Parser, argparse.ArgumentParser):
+            parser.parse_args = lambda *arguments, parse=parser.parse_args: parse(*arguments) and sys.exit(0)
     status = 1
     try:
         runpy.run_path(command[0], run_name="__main__")

@@ -80,7 +80,6 @@ OPTIONS = [
     ("robust/attack-cifar.py --eps 3", "--eps"),
     ("robust/attack-cifar.py --data data --eps 1/512 --ckpt best.pth", "--eps"),
     ("robust/attack-tiny.py --arch none", "--arch"),
-    ("imgs/draw_scenes.py --images 0", "--images"),
 ]
 FILES = [
     ("train.py --data nowhere", "nowhere/cifar-100-python/train"),
@@ -127,7 +126,6 @@ FILES = [
     ("robust/corrupt-tiny.py --data {bad}/original/tiny-imagenet-200", "original/tiny-imagenet-200"),
     ("robust/noisy-tiny.py --data nowhere", "nowhere"),
     ("robust/attack-tiny.py --data {bad}/tiny --arch resnet18 --ckpt best.pth", "best.pth"),
-    ("imgs/draw_scenes.py --data data --ckpt nowhere.pth", "nowhere.pth"),
     ("convert-tiny.sh nowhere", "nowhere/train"),
     ("convert-tiny.sh {bad}/tiny-table", "line 3"),
 ]

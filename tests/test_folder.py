@@ -381,6 +381,18 @@ def test_a_damaged_image_is_drawn_gray(damaged: Path, tmp_path: Path, script: Ca
     assert (pictures[1] == 128).all() and (pictures[0] != 128).any()
 
 
+def test_readmes_lines_give_pytorch_the_coreset(images: Path, work: Path) -> None:
+    """Its ImageFolder has the files that index/<name>.txt lists; `kept` are its positions among all of them."""
+    torchvision = pytest.importorskip("torchvision")
+    names = set((work / "index/pets.txt").read_text().splitlines())
+    root = f"{images}/"
+    every = torchvision.datasets.ImageFolder(f"{images}/train")
+    kept = torchvision.datasets.ImageFolder(f"{images}/train",
+                                            is_valid_file=lambda path: path[len(root):] in names)
+    positions = np.load(work / "index/pets.kept.npy")
+    assert kept.samples == [every.samples[i] for i in positions] and len(kept) == len(names)
+
+
 def test_check_names_every_damaged_image(damaged: Path, tmp_path: Path, script: Callable) -> None:
     result = script("train.py", tmp_path, *TRAINING, "--check")
     *lines, last = result.stderr.splitlines()
