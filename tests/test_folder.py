@@ -382,7 +382,7 @@ def test_a_damaged_image_is_drawn_gray(damaged: Path, tmp_path: Path, script: Ca
 
 
 def test_readmes_lines_give_pytorch_the_coreset(images: Path, work: Path) -> None:
-    """Its ImageFolder has the files that index/<name>.txt lists; `kept` are its positions among all of them."""
+    """ImageFolder with the files that index/<name>.txt lists, whose positions .kept.npy has."""
     torchvision = pytest.importorskip("torchvision")
     names = set((work / "index/pets.txt").read_text().splitlines())
     root = f"{images}/"
