@@ -28,8 +28,6 @@ compare CIFAR100C --methods $first --rates 0.2 --seeds 1 2 3                    
 compare CIFAR100N --methods $again --rates 0.2 --seeds 1 2 3 4 5                                # E
 compare CIFAR100 --methods $again --rates 0.2 --seeds 1 2 3 4 5                                 # E
 compare CIFAR100C --methods $again --rates 0.2 --seeds 1 2 3                                    # E
-compare CIFAR100N --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3     # E
-compare CIFAR100 --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3      # E
 compare CIFAR100N --methods $others --rates 0.2 --seeds 1 2 3                                   # E
 compare CIFAR100 --methods $others --rates 0.2 --seeds 1 2 3                                    # E
 compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4                                  # E
@@ -47,6 +45,8 @@ parts="moderate:keep=highest moderate:keep=ends moderate:per_class herding:per_c
 for data in CIFAR100N CIFAR100 CIFAR100C; do
     compare $data --methods aum:keep=middle aum:keep=0.7 --rates 0.2 --seeds 1 2 3 4 5          # G
 done
+compare CIFAR100N --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3     # E
+compare CIFAR100 --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3      # E
 for methods in "$intervals" "$by_itself" "$middle"; do
     for data in CIFAR100N CIFAR100 CIFAR100C; do
         compare $data --methods $methods --rates 0.2 --seeds 1 2 3                              # G, F
