@@ -45,6 +45,7 @@ parts="moderate:keep=highest moderate:keep=ends moderate:per_class herding:per_c
 for data in CIFAR100N CIFAR100 CIFAR100C; do
     compare $data --methods aum:keep=middle aum:keep=0.7 --rates 0.2 --seeds 1 2 3 4 5          # G
 done
+compare CIFAR100C --methods random moderate dual --rates 0.2 --seeds 4 5                        # D, E
 compare CIFAR100N --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3     # E
 compare CIFAR100 --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3      # E
 for methods in "$intervals" "$by_itself" "$middle"; do
