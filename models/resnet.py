@@ -55,7 +55,7 @@ class PaddedShortcut(nn.Cell):
         y = self.subsample(x)
         # Not ops.pad: on a CPU (MindSpore 2.10) its compiled gradient is wrong from the second call on.
         zeros = ops.zeros((y.shape[0], self.channels // 4, y.shape[2], y.shape[3]), y.dtype)
-        return ops.concat((zeros, y, zeros), 1)
+        return ops.cat((zeros, y, zeros), 1)
 
 
 class ResNet(Network):
