@@ -204,8 +204,8 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
     sha256 = train.sha256()
     record = train.record if isinstance(train, Split) and train.record.get("images_sha256") == sha256 else {}
     if (among := record.get("classes")) not in (None, classes or len(names)):
-        raise BadInput(f"--classes {classes or len(names)}: labels of {name} were changed among the first "
-                       f"{among} classes; name --classes {among}, or run the script in robust/ again")
+        raise BadInput(f"--classes {classes or len(names)}: images or labels of {name} were changed in the "
+                       f"first {among} classes; name --classes {among}, or run the script in robust/ again")
     if classes is not None:
         if not 2 <= classes <= len(names):
             raise BadInput(f"--classes {classes}: {name} has {len(names)}; name a number from 2 to that")

@@ -15,22 +15,22 @@ first="random moderate herding ccs"
 others="el2n grand dyn-unc"
 again="gm dual forgetting"
 
-compare() {  # a data set, then what differs
-    "$PYTHON" compare.py --dataset "$1" --out "results/$1" "${@:2}" --classes 20 --arch resnet6 \
-        --image_size 16 --batch_size 64 --base_epoch 30 --epoch 100 --device CPU --jobs 2 --paper
+compare() {  # a data set, then what differs; of an option given twice the last one counts
+    "$PYTHON" compare.py --dataset "$1" --out "results/$1" --classes 20 --arch resnet6 --image_size 16 \
+        --batch_size 64 --base_epoch 30 --epoch 100 --device CPU --jobs 2 --rates 0.2 --paper "${@:2}"
 }
 
-compare CIFAR100N --methods $first --rates 0.2 --seeds 1 2 3 4 5                                # A
-compare CIFAR100 --methods $first --rates 0.2 --seeds 1 2 3 4 5                                 # B
-compare CIFAR100N --methods random moderate ccs --rates 0.2 --seeds 1 2 3 --equal steps         # C
-compare CIFAR100 --methods random moderate ccs --rates 0.2 --seeds 1 2 3 --equal steps          # C
-compare CIFAR100C --methods $first --rates 0.2 --seeds 1 2 3                                    # D
-compare CIFAR100N --methods $again --rates 0.2 --seeds 1 2 3 4 5                                # E
-compare CIFAR100 --methods $again --rates 0.2 --seeds 1 2 3 4 5                                 # E
-compare CIFAR100C --methods $again --rates 0.2 --seeds 1 2 3                                    # E
-compare CIFAR100N --methods $others --rates 0.2 --seeds 1 2 3                                   # E
-compare CIFAR100 --methods $others --rates 0.2 --seeds 1 2 3                                    # E
-compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4                                  # E
+compare CIFAR100N --methods $first --seeds 1 2 3 4 5                                             # A
+compare CIFAR100 --methods $first --seeds 1 2 3 4 5                                              # B
+compare CIFAR100N --methods random moderate ccs --seeds 1 2 3 --equal steps                      # C
+compare CIFAR100 --methods random moderate ccs --seeds 1 2 3 --equal steps                       # C
+compare CIFAR100C --methods $first --seeds 1 2 3                                                 # D
+compare CIFAR100N --methods $again --seeds 1 2 3 4 5                                             # E
+compare CIFAR100 --methods $again --seeds 1 2 3 4 5                                              # E
+compare CIFAR100C --methods $again --seeds 1 2 3                                                 # E
+compare CIFAR100N --methods $others --seeds 1 2 3                                                # E
+compare CIFAR100 --methods $others --seeds 1 2 3                                                 # E
+compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4                                   # E
 
 # G: where is the best interval of a score, and does a rule find it by itself?
 intervals="aum:keep=middle aum:keep=0.1 aum:keep=0.3 aum:keep=0.6 aum:keep=0.7 aum:keep=0.8 aum:keep=0.9
@@ -43,16 +43,34 @@ middle="aum entropy entropy:keep=middle el2n:keep=middle forgetting:keep=middle 
 parts="moderate:keep=highest moderate:keep=ends moderate:per_class herding:per_class aum:keep=middle:per_class
     dual:per_class ccs:per_class"
 for data in CIFAR100N CIFAR100 CIFAR100C; do
-    compare $data --methods aum:keep=middle aum:keep=0.7 --rates 0.2 --seeds 1 2 3 4 5          # G
+    compare $data --methods aum:keep=middle aum:keep=0.7 --seeds 1 2 3 4 5                       # G
 done
-compare CIFAR100C --methods random moderate dual --rates 0.2 --seeds 4 5                        # D, E
-compare CIFAR100N --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3     # E
-compare CIFAR100 --methods selfsup forgetting:never_learned=most --rates 0.2 --seeds 1 2 3      # E
+compare CIFAR100C --methods random moderate dual --seeds 4 5                                     # D, E
+compare CIFAR100N --methods selfsup forgetting:never_learned=most --seeds 1 2 3                  # E
+compare CIFAR100 --methods selfsup forgetting:never_learned=most --seeds 1 2 3                   # E
 for methods in "$intervals" "$by_itself" "$middle"; do
     for data in CIFAR100N CIFAR100 CIFAR100C; do
-        compare $data --methods $methods --rates 0.2 --seeds 1 2 3                              # G, F
+        compare $data --methods $methods --seeds 1 2 3                                           # G, F
     done
 done
 for data in CIFAR100N CIFAR100; do
-    compare $data --methods $parts --rates 0.2 --seeds 1 2 3                                    # H
+    compare $data --methods $parts --seeds 1 2 3                                                 # H
 done
+
+# I: a better network selects
+better="random moderate aum:keep=middle gm ccs"
+for data in CIFAR100N CIFAR100; do
+    compare $data --out results/$data-resnet20 --base_arch resnet20 --base_epoch 40 --methods $better \
+        --seeds 1 2 3
+done
+
+# R: base runs of 150 epochs fit their wrong labels, as the paper's probably do
+compare CIFAR100N --out results/CIFAR100N-150 --base_epoch 150 --seeds 1 2 3 --methods random moderate \
+    herding forgetting forgetting:never_learned=most el2n grand aum:keep=middle gm ccs dual
+
+# J: attacked images, of 32x32 pixels
+network=results/attack/CIFAR100/resnet6/best.pth
+[ -e $network ] || "$PYTHON" train.py --dataset CIFAR100 --data data --classes 20 --arch resnet6 \
+    --batch_size 64 --epoch 30 --device CPU --model_dir results/attack
+[ -e data/attack/cifar.json ] || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network
+compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle ccs --seeds 1 2 3

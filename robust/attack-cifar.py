@@ -4,9 +4,10 @@ Writes to ../data/attack: cifar_train.npy, uint8 (50000, 32, 32, 3), and cifar.j
 """
 import project  # first: it finds the project's own modules
 from datasets import open_dataset
-from robust import attacks
+from datasets.cifar import read_cifar100
+from robust import attacks, options
 from utils.device import set_up
-from utils.options import run_script
+from utils.options import positive, run_script
 
 FOLDER = "attack"  # in --data
 CKPT = project.ROOT / "ckpt/CIFAR100/resnet50/best.pth"
@@ -19,11 +20,14 @@ ATTACK = "GSA"
 
 
 def main() -> None:
-    args, attack = attacks.parse_attack_options("Attack CIFAR-100's training images with a trained network.",
-                                                ATTACK, CKPT)
+    parser = options.make_parser("Attack CIFAR-100's training images with a trained network.")
+    parser.add_argument("--classes", type=positive, help="attack the images of the first CLASSES classes "
+                        "only, with a network trained on these; None: of all")
+    args, attack = attacks.parse_attack_options(parser, ATTACK, CKPT)
     device = set_up(args.device, args.seed)
-    data, folder = open_dataset("CIFAR100", args.data), args.data / FOLDER
-    attacks.attack_to_file(data, folder / "cifar_train.npy", folder / "cifar.json", attack, device)
+    data, folder = open_dataset("CIFAR100", args.data, classes=args.classes), args.data / FOLDER
+    whole = read_cifar100(args.data)[0] if args.classes else None
+    attacks.attack_to_file(data, folder / "cifar_train.npy", folder / "cifar.json", attack, device, whole)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ ATTACK = "GSA"
 
 
 def main() -> None:
-    args, attack = attacks.parse_attack_options(
-        "Attack Tiny ImageNet's training images with a trained network.", ATTACK, CKPT)
+    parser = options.make_parser("Attack Tiny ImageNet's training images with a trained network.")
+    args, attack = attacks.parse_attack_options(parser, ATTACK, CKPT)
     device = set_up(args.device, args.seed)
     data_folder, above = options.tiny_folder(args.data)
     data, folder = open_dataset("tiny", data_folder), above / FOLDER

@@ -15,15 +15,16 @@ import numpy as np
 from mindspore import nn, ops
 
 from datasets import AnySplit, DataSet
+from datasets.images import Split
 from datasets.transforms import as_array
 from models import NETWORKS
 from models.checkpoint import find_arch, load_network
-from robust.options import begin_files, make_parser, write_record
+from robust.options import begin_files, write_record
 from utils import arrays, ranks
 from utils.device import random_stream
 from utils.errors import BadInput
-from utils.files import locked, read_json, sha256
-from utils.options import add_device_option, fraction, positive
+from utils.files import locked, read_json, sha256, write_array
+from utils.options import Parser, add_device_option, fraction, positive
 from utils.runs import read_args
 
 LEVELS = 255
@@ -178,14 +179,13 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: A
                for name, values in (("images", attacked), ("correct", correct))}
 
 
-def parse_attack_options(description: str, attack: str, checkpoint: Path
-                         ) -> tuple[argparse.Namespace, Attack]:
+def parse_attack_options(parser: Parser, attack: str, checkpoint: Path) -> tuple[argparse.Namespace, Attack]:
     """The command line's options, and the attack that they describe.
 
     Args:
+        parser: with the options of the script alone.
         attack, checkpoint: defaults.
     """
-    parser = make_parser(description)
     parser.add_argument("--attack", default=attack, choices=ATTACKS, help="attack type")
     parser.add_argument("--ckpt", default=checkpoint, type=Path,
                         help="checkpoint of a network trained on the data set")
@@ -202,7 +202,8 @@ def parse_attack_options(description: str, attack: str, checkpoint: Path
                         args.steps, args.batch_size, args.seed)
 
 
-def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack, device: str) -> None:
+def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack, device: str,
+                   whole: AnySplit | None = None) -> None:
     """Attack a data set's training images and write them to a .npy file; resume an attack that was stopped.
 
     Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Does
@@ -210,6 +211,8 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack,
 
     Args:
         device: its name; results differ a little between devices.
+        whole: all training images, where `data` is of the first classes only; the others are written as
+            they are.
 
     Raises:
         BadInput: eps is less than a gray level.
@@ -226,7 +229,7 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack,
                 sha256(path) == record.get("sha256")):
             print(f"{path}: this attack is there already")
         else:
-            record = attack_training_set(data, attack, path, record_path, key)
+            record = attack_training_set(data, attack, path, record_path, key, whole)
     print(f"{attack.name}: accuracy of {attack.arch} on the {n} training images "
           f"{record['accuracy_before']:.2f} % before, {record['accuracy_after']:.2f} % after; {path}")
 
@@ -246,16 +249,17 @@ def load_attacked(data: DataSet, arch: str, checkpoint: Path) -> nn.Cell:
 
 def attack_key(data: DataSet, attack: Attack, device: str) -> dict[str, Any]:
     """All that the attacked images depend on."""
-    key = {"dataset": data.name, "images": len(data.train.labels), "images_sha256": data.images_sha256,
-           "arch": attack.arch, "checkpoint_sha256": sha256(attack.checkpoint), "attack": attack.name,
-           "eps": attack.eps, "batch_size": attack.batch_size, "device": device, "mindspore": ms.__version__}
+    key = {"dataset": data.name, "images": len(data.train.labels), "clean_sha256": data.images_sha256,
+           "classes": None if data.train.subset is None else len(data.classes), "arch": attack.arch,
+           "checkpoint_sha256": sha256(attack.checkpoint), "attack": attack.name, "eps": attack.eps,
+           "batch_size": attack.batch_size, "device": device, "mindspore": ms.__version__}
     if attack.name == "PGD":
         key |= {"alpha": attack.alpha, "steps": attack.steps, "seed": attack.seed}
     return key
 
 
 def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: Path,
-                        key: dict[str, Any]) -> dict[str, Any]:
+                        key: dict[str, Any], whole: AnySplit | None = None) -> dict[str, Any]:
     """Attack what an earlier run with the same key has not attacked, and write the images and the record.
 
     Returns:
@@ -279,9 +283,17 @@ def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: 
                                                     -(-attacked.rows // attack.batch_size)))
         ranks.end_others()
         before, after = (100 * attacked.arrays["correct"].mean(axis=0)).tolist()
-        record = {**key, "accuracy_before": before, "accuracy_after": after,
-                  "sha256": sha256(attacked.hidden["images"])}
+        images: np.ndarray = attacked.arrays["images"]
+        labels = (whole or data.train).labels
         begin_files(record_path, path)
-        attacked.finish("images")
+        if whole:
+            images = as_array(whole.pixels(range(len(labels))))
+            images[data.train.ids] = attacked.arrays["images"]
+            write_array(path, images)
+            attacked.remove()
+        else:
+            attacked.finish("images")
+        record = {**key, "accuracy_before": before, "accuracy_after": after, "sha256": sha256(path),
+                  "images_sha256": Split(images, labels).sha256()}
         write_record(record_path, record, path)
     return record

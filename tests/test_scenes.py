@@ -242,7 +242,7 @@ def test_some_labels_of_the_first_classes_alone_are_changed(work: Path, forks: F
     assert 0.3 < changed[labels < 2].mean() < 0.7 and not changed[labels >= 2].any()
     record = json.loads((work / "data/noisy/cifar.json").read_text())
     assert (record["classes"], record["rate"]) == (2, 0.5)
-    with pytest.raises(BadInput, match="--classes 5: labels of CIFAR100N were changed among the first 2"):
+    with pytest.raises(BadInput, match="--classes 5: images or labels of CIFAR100N were changed in"):
         open_dataset("CIFAR100N", work / "data")
     assert open_dataset("CIFAR100N", work / "data", classes=2).mislabelled.any()
 
@@ -314,16 +314,29 @@ def attack(inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     monkeypatch.setattr(attacks, "make_gradient_sign",
                         lambda *_: lambda x, _: np.sign(np.sin(x)).astype(np.float32))
     monkeypatch.setattr(attacks, "make_predict", lambda *_: lambda pixels: pixels[:, 3, 3, 0] % CLASSES)
-    data = open_dataset("CIFAR100", inside)
     checkpoint = tmp_path / "x.pth"
     checkpoint.write_text("weights")
 
-    def run_attack(folder: str, steps: int = 2) -> None:
+    def run_attack(folder: str, steps: int = 2, classes: int | None = None) -> None:
         pgd = Attack("PGD", "resnet20", checkpoint, steps=steps, batch_size=64, seed=7)
-        attacks.attack_to_file(data, tmp_path / folder / "cifar_train.npy", tmp_path / folder / "cifar.json",
-                               pgd, "CPU")
+        whole = open_dataset("CIFAR100", inside).train if classes else None
+        attacks.attack_to_file(open_dataset("CIFAR100", inside, classes=classes),
+                               tmp_path / folder / "cifar_train.npy", tmp_path / folder / "cifar.json", pgd,
+                               "CPU", whole)
 
     return run_attack
+
+
+def test_an_attack_on_the_first_classes_leaves_the_others(attack: Callable, inside: Path,
+                                                          tmp_path: Path) -> None:
+    attack("attack", classes=2)
+    (tmp_path / "cifar-100-python").symlink_to(inside / "cifar-100-python")
+    clean = open_dataset("CIFAR100", tmp_path).train
+    changed = (np.load(tmp_path / "attack/cifar_train.npy") != clean.images).any((1, 2, 3))
+    assert np.array_equal(changed, clean.labels < 2)
+    assert len(open_dataset("CIFAR100A", tmp_path, classes=2).train.labels) == (clean.labels < 2).sum()
+    with pytest.raises(BadInput, match=f"--classes {CLASSES}: images or labels of CIFAR100A were changed in"):
+        open_dataset("CIFAR100A", tmp_path)
 
 
 def stop_at_third_batch(attack: Callable, error: type[BaseException], match: str | None = None,
