@@ -257,6 +257,14 @@ def test_ctrl_c_in_the_first_seconds(cifar: Path, tmp_path: Path, imported: str,
     assert not [path for path in tmp_path.iterdir() if path.name != "ckpt"]
 
 
+def test_output_that_nobody_reads_any_more_is_no_error() -> None:
+    """As with `compare.py --dry_run | head -1`."""
+    code = "from utils.options import run_script; run_script(lambda: print('x' * 100000))"
+    command = f"set -o pipefail; {sys.executable} -c \"{code}\" | true"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 # A run that diverges
 
 def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:

@@ -165,6 +165,9 @@ def run_script(main: Callable[[], None]) -> NoReturn:
                 path.unlink()
                 path.parent.rmdir()
                 path.parent.parent.rmdir()
+    except BrokenPipeError:  # who reads the output, such as head, has ended
+        status = 141
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         status, message = 2, (f"error: {where}{error.strerror or error}; check the path, the disk and the "
