@@ -47,7 +47,7 @@ COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "trai
            "checkpoint_sha256")
 # Settings that all runs of a folder have in common.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
-         "lr")
+         "lr", "amp_level")
 VARIANT = (*REPLACE, *settings_by_name())
 
 
@@ -62,6 +62,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run; None: as --epoch")
     data.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
     data.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: train.py's")
+    options.add_amp_option(data)
     options.add_device_option(data)
     compared = parser.add_argument_group("what is compared")
     compared.add_argument("--methods", nargs="+", default=["random", "moderate"], type=variant,
@@ -189,6 +190,7 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
         value = getattr(args, name)
         common += [f"--{name}", str(value)] if value else []
     train = ["--batch_size", str(args.batch_size), "--lr", repr(args.lr), "--device", args.device, "--resume"]
+    train += [] if args.amp_level == "O0" else ["--amp_level", args.amp_level]
 
     def steps(images: int) -> int:
         return -(-images // args.batch_size)
@@ -227,8 +229,8 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
     path = args.out / "settings.json"
     settings = {name: getattr(args, name) for name in FIXED}
     earlier = read_json(path, "name another --out")
-    if "arch" in earlier:  # folders begun before --base_arch
-        earlier.setdefault("base_arch", earlier["arch"])
+    if "arch" in earlier:  # folders begun before --base_arch and --amp_level
+        earlier = {"base_arch": earlier["arch"], "amp_level": "O0", **earlier}
     for name, value in settings.items():
         if earlier and earlier.get(name) != value:
             raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; give that, or name "

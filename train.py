@@ -21,12 +21,12 @@ from utils import runs  # first: utils sets what MindSpore reads when it is load
 # isort: split
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
+from mindspore import amp, nn, ops
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches, training_batches
 from models import NETWORKS, check_image_size, create_model, smallest_map
-from models.checkpoint import load_run, save_checkpoint, save_run
+from models.checkpoint import load_run, optimizer_state, save_checkpoint, save_run
 from models.layers import shift_dropout
 from utils import options, ranks
 from utils.device import set_up, versions
@@ -57,6 +57,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     network.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
     network.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: 0.1, for a "
                          "folder 0.1 times batch_size / 256")
+    options.add_amp_option(network)
     options.add_seed_option(network, "weights, order and transforms")
     options.add_device_option(network)
     output = parser.add_argument_group("output")
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         try:
             dynamics = args.dynamics and not args.prune
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
-                         args.eval_freq, args.save, resume, dynamics, args.workers)
+                         args.eval_freq, args.save, resume, dynamics, args.workers, args.amp_level)
             if dynamics and data.mislabelled is not None:
                 runs.add_fitted(folder, data.mislabelled)
         except KeyboardInterrupt:
@@ -179,7 +180,7 @@ def follow_manifest(args: argparse.Namespace) -> None:
 
 def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int,
           lr: float, seed: int, eval_freq: int = 1, save: bool = True, resume: bool = False,
-          dynamics: bool = False, workers: int | None = None) -> float:
+          dynamics: bool = False, workers: int | None = None, amp_level: str = "O0") -> float:
     """Train a network with the data set's recipe on the images `keep`; return the best test accuracy, in %.
 
     Writes after each epoch, in this order: log.csv; with `dynamics`, dynamics.npy; with `save`, best.pth if
@@ -189,6 +190,8 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     Args:
         eval_freq: epochs from one test to the next.
         workers: threads that make batches; None: one per core.
+        amp_level: MindSpore's level of mixed precision. Weights, and so checkpoints, logits and dynamics are
+            float32 at each; a step whose gradients overflow in float16 is skipped.
 
     Raises:
         FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good
@@ -196,14 +199,17 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
     """
     recipe = data.source.recipe
     optimizer = make_optimizer(network, recipe.weight_decay, lr)
-    train_step = make_train_step(network, optimizer, recipe.clip_norm, dynamics)
-    test_step = make_test_step(network)
+    loss_scale = None if amp_level == "O0" else LossScale()
+    state = optimizer_state(optimizer) + (loss_scale.parameters() if loss_scale else [])
     shard = ranks.rank(), ranks.size()
     test_size = min(-(-batch_size // ranks.size()), len(data.test.labels))
     steps, tests = -(-len(keep) // batch_size), -(-len(data.test.labels) // (test_size * ranks.size()))
-    finished, best = load_run(folder / "last.pth", network, optimizer) if resume else (0, -1.0)
+    finished, best = load_run(folder / "last.pth", network, state) if resume else (0, -1.0)
     rows = runs.read_log(folder, finished, best >= 0) if resume else []
     shift_dropout(network, ranks.rank())
+    mixed = amp.auto_mixed_precision(network, amp_level)  # of the same parameters
+    train_step = make_train_step(mixed, optimizer, recipe.clip_norm, dynamics, loss_scale)
+    test_step = make_test_step(mixed)
     record = None
     if dynamics:
         record = runs.Dynamics(folder / "dynamics.npy", epochs, len(data.train.labels), resume)
@@ -242,12 +248,14 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
         if save:
             if is_best:
                 save_checkpoint(network, folder / "best.pth")
-            save_run(folder / "last.pth", network, optimizer, epoch + 1, best)
+            save_run(folder / "last.pth", network, state, epoch + 1, best)
         said = (f"lr {rate:g}, train loss {trained.loss:.4f}, train accuracy {trained.accuracy:.2f} %, "
                 f"{trained.images_per_second:.1f} img/s")
         if row["test_acc"] != "":
             said += (f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %, of the "
                      f"worst class {row['test_lowest_class_acc']:.2f} %")
+        if loss_scale:
+            said += f", {loss_scale.describe()}"
         print(f"{title}: {said}", flush=True)
     return best
 
@@ -258,13 +266,32 @@ def make_optimizer(network: nn.Cell, weight_decay: float, lr: float) -> nn.SGD:
     return nn.SGD(groups, learning_rate=lr, momentum=MOMENTUM)
 
 
+class LossScale(amp.DynamicLossScaler):
+    """The factor that keeps small gradients above float16's least number.
+
+    It is doubled after 2,000 steps without overflow and halved at each step with one, which is skipped and
+    counted.
+    """
+
+    def __init__(self, scale: float = 1024) -> None:
+        super().__init__(scale, scale_factor=2, scale_window=2000)
+        self.skipped = ms.Parameter(ms.Tensor(0, ms.int32), name="skipped")
+
+    def parameters(self) -> list[ms.Parameter]:
+        return [self.scale_value, self.counter, self.skipped]
+
+    def describe(self) -> str:
+        return f"loss scale {float(self.scale_value):g}, {int(self.skipped)} steps skipped so far"
+
+
 def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None = None,
-                    dynamics: bool = False) -> Step:
+                    dynamics: bool = False, loss_scale: LossScale | None = None) -> Step:
     """A compiled step: images (b, 3, h, w) and labels (b,) to mean loss and number of correct predictions.
 
     Args:
         clip_norm: largest global gradient norm; None: gradients are not clipped.
         dynamics: return also what utils.runs.Dynamics records for each image, (3, b).
+        loss_scale: None: the loss is not scaled, and no step is skipped.
     """
     loss_function, sum_over_ranks = nn.CrossEntropyLoss(), None
     if ranks.size() > 1:  # each has sums over its shard, of which these make the whole batch's
@@ -272,22 +299,30 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
         sum_over_ranks = ops.AllReduce()
         sum_gradients_over_ranks = nn.DistributedGradReducer(optimizer.parameters, mean=False)
 
-    def forward(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+    def forward(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
         logits = network(images)
-        return loss_function(logits, labels), logits
+        loss = loss_function(logits, labels)
+        return loss if loss_scale is None else loss_scale.scale(loss), loss, logits
 
     gradient = ms.value_and_grad(forward, None, optimizer.parameters, has_aux=True)
 
     @ms.jit
     def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ...]:
-        (loss, logits), gradients = gradient(images, labels)
+        (_, loss, logits), gradients = gradient(images, labels)
         if sum_over_ranks is not None:
             sums = sum_over_ranks(ops.stack((loss, (labels != PADDING).astype(ms.float32).sum())))
             loss = sums[0] / sums[1]
             gradients = sum_gradients_over_ranks(scale_gradients(gradients, 1 / sums[1]))
+        finite = True
+        if loss_scale is not None:  # after the sum over ranks, which takes one's overflow to all
+            gradients = loss_scale.unscale(gradients)
+            finite = amp.all_finite(gradients)
+            loss_scale.adjust(finite)
+            ops.assign_add(loss_scale.skipped, 1 - finite.astype(ms.int32))
         if clip_norm is not None:
             gradients = clip_gradients(gradients, clip_norm)
-        optimizer(gradients)
+        if finite:
+            optimizer(gradients)
         if dynamics:
             return loss, count_correct(logits, labels), image_dynamics(logits, labels)
         return loss, count_correct(logits, labels)

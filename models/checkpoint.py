@@ -140,35 +140,36 @@ def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bo
     return network
 
 
-def save_run(path: Path, network: nn.Cell, optimizer: nn.SGD, finished: int, best: float) -> None:
+def save_run(path: Path, network: nn.Cell, state: list[ms.Parameter], finished: int, best: float) -> None:
     """Write a checkpoint that a run can be resumed from.
 
     Order and transforms of an epoch follow from --seed and its number, so there is no other random state.
 
     Args:
+        state: what is stored beside the network: the optimizer's parameters and the loss scale's.
         finished: epochs.
         best: test accuracy so far, in percent.
     """
     save_checkpoint(network, path, {
         "epoch": ms.Tensor(finished, ms.int64), "best": ms.Tensor(best, ms.float64),
-        **{f"optimizer.{parameter.name}": parameter.value() for parameter in optimizer_state(optimizer)}})
+        **{f"optimizer.{parameter.name}": parameter.value() for parameter in state}})
 
 
-def load_run(path: Path, network: nn.Cell, optimizer: nn.SGD) -> tuple[int, float]:
-    """Put what save_run wrote into a network and its optimizer; return epochs finished and best accuracy.
+def load_run(path: Path, network: nn.Cell, state: list[ms.Parameter]) -> tuple[int, float]:
+    """Put what save_run wrote into a network and `state`; return epochs finished and best accuracy.
 
     Raises:
         BadInput: the file holds no such state.
     """
-    weights, state = load_state(path)
+    weights, stored = load_state(path)
     load_weights(network, weights, str(path), type(network).__name__)
     try:
-        for parameter in optimizer_state(optimizer):
-            value = state[f"optimizer.{parameter.name}"]
+        for parameter in state:
+            value = stored[f"optimizer.{parameter.name}"]
             if value.shape != parameter.shape:
                 raise ValueError(f"{parameter.name} has another shape")
             parameter.set_data(ms.Tensor(value, parameter.dtype))
-        return int(state["epoch"]), float(state["best"])
+        return int(stored["epoch"]), float(stored["best"])
     except (KeyError, ValueError, TypeError) as error:
         raise BadInput(f"{path}: holds no state to resume from ({error}); start again without "
                        "--resume") from error

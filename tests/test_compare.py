@@ -205,8 +205,11 @@ def test_equal_steps_gives_a_coreset_the_base_runs_steps() -> None:
     runs = plan("--equal", "steps", "--base_epoch", "4", "--batch_size", "100", "--methods", "random")
     epochs = {run.rate: run.commands[-1][run.commands[-1].index("--epoch") + 1] for run in runs}
     assert epochs == {1.0: "4", 0.2: "20", 0.5: "8"}  # 4 x 30 steps: 20 x 6, 8 x 15
-    # The learning rate keeps all its digits.
-    assert all("0.12345678" in run.commands[-1] for run in plan("--lr", "0.12345678"))
+
+
+def test_every_run_has_the_precision_and_all_digits_of_the_learning_rate() -> None:
+    assert all({"0.12345678", "O2"} <= set(run.commands[-1])
+               for run in plan("--lr", "0.12345678", "--amp_level", "O2"))
 
 
 def test_the_cores_are_split_and_jobs_have_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,3 +264,16 @@ def test_msrun_shows_the_line_of_a_rank_that_fails_alone(under_msrun: Callable) 
     said, _ = process.communicate()
     assert process.returncode == 1
     assert said.count("train.py: error: nowhere/cifar-100-python/train: missing") == 1
+
+
+@pytest.mark.ranks
+def test_two_workers_train_in_mixed_precision(under_msrun: Callable, cifar: Path, forks: Forks,
+                                              tmp_path: Path) -> None:
+    """The losses are those of one, to a thousandth."""
+    mixed = *OPTIONS, "--amp_level", "O2"
+    process = under_msrun(*mixed)
+    said, _ = process.communicate()
+    assert process.returncode == 0 and "0 steps skipped so far" in said, said
+    check([forks.start(tmp_path, "train.py", "--data", cifar, *mixed, "--model_dir", "one")])
+    for found, expected in zip(log(tmp_path / RUN), log(tmp_path / "one/CIFAR100" / NAME), strict=True):
+        assert float(found["train_loss"]) == pytest.approx(float(expected["train_loss"]), rel=1e-3)

@@ -106,6 +106,12 @@ def add_device_option(group: argparse._ActionsContainer) -> None:
     group.add_argument("--device", default="auto", choices=DEVICES, help="auto: the best one present")
 
 
+def add_amp_option(group: argparse._ActionsContainer) -> None:
+    """Add --amp_level."""
+    group.add_argument("--amp_level", default="O0", choices=("O0", "O2", "O3"), help="mixed precision in "
+                       "training; O0: float32, O2: float16 but for batch normalization, O3: float16")
+
+
 def add_seed_option(group: argparse._ActionsContainer, use: str) -> None:
     """Add --seed; `use` says what is drawn with it."""
     group.add_argument("--seed", default=SEED, type=seed_number, help=f"seed for {use}")

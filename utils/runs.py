@@ -46,7 +46,7 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     if not path.exists():
         print(f"no run to resume in {folder}: starting one")
         return False
-    earlier = read_json(path, AGAIN)
+    earlier = {"amp_level": "O0", **read_json(path, AGAIN)}  # of runs before that option
     for name, value in json.loads(to_json(options)).items():
         if name not in MAY_DIFFER and earlier.get(name) != value:
             reason = ", and learning rates change at fractions of the run" if name == "epoch" else ""
