@@ -48,29 +48,26 @@ done
 compare CIFAR100C --methods random moderate dual --seeds 4 5                                     # D, E
 compare CIFAR100N --methods selfsup forgetting:never_learned=most --seeds 1 2 3                  # E
 compare CIFAR100 --methods selfsup forgetting:never_learned=most --seeds 1 2 3                   # E
-for methods in "$intervals" "$by_itself" "$middle"; do
-    for data in CIFAR100N CIFAR100 CIFAR100C; do
-        compare $data --methods $methods --seeds 1 2 3                                           # G, F
-    done
-done
-for data in CIFAR100N CIFAR100; do
-    compare $data --methods $parts --seeds 1 2 3                                                 # H
-done
-
-# I: a better network selects
 better="random moderate aum:keep=middle gm ccs"
-for data in CIFAR100N CIFAR100; do
-    compare $data --out results/$data-resnet20 --base_arch resnet20 --base_epoch 40 --methods $better \
-        --seeds 1 2 3
+scenes="CIFAR100N CIFAR100 CIFAR100C"
+
+for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is asked twice
+    for methods in "$intervals" "$by_itself"; do
+        for data in $scenes; do compare $data --methods $methods --seeds $seeds; done            # G
+    done
+    for data in $scenes; do compare $data --methods $middle --seeds $seeds; done                 # F
+    for data in CIFAR100N CIFAR100; do                                # I: a better network selects
+        compare $data --out results/$data-resnet20 --base_arch resnet20 --base_epoch 40 \
+            --methods $better --seeds $seeds
+    done
+    # R: base runs of 150 epochs fit their wrong labels, as the paper's probably do
+    compare CIFAR100N --out results/CIFAR100N-150 --base_epoch 150 --seeds $seeds --methods random \
+        moderate herding forgetting forgetting:never_learned=most el2n grand aum:keep=middle gm ccs dual
+    for data in CIFAR100N CIFAR100; do compare $data --methods $parts --seeds $seeds; done       # H
+    # J: attacked images, of 32x32 pixels
+    network=results/attack/CIFAR100/resnet6/best.pth
+    [ -e $network ] || "$PYTHON" train.py --dataset CIFAR100 --data data --classes 20 --arch resnet6 \
+        --batch_size 64 --epoch 30 --device CPU --model_dir results/attack
+    [ -e data/attack/cifar.json ] || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network
+    compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle ccs --seeds $seeds
 done
-
-# R: base runs of 150 epochs fit their wrong labels, as the paper's probably do
-compare CIFAR100N --out results/CIFAR100N-150 --base_epoch 150 --seeds 1 2 3 --methods random moderate \
-    herding forgetting forgetting:never_learned=most el2n grand aum:keep=middle gm ccs dual
-
-# J: attacked images, of 32x32 pixels
-network=results/attack/CIFAR100/resnet6/best.pth
-[ -e $network ] || "$PYTHON" train.py --dataset CIFAR100 --data data --classes 20 --arch resnet6 \
-    --batch_size 64 --epoch 30 --device CPU --model_dir results/attack
-[ -e data/attack/cifar.json ] || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network
-compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle ccs --seeds 1 2 3

@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from forks import ROOT
+from golden_networks import SMALL, golden, relative
 from models import NETWORKS, convert_torch, create_model
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.convert_torch import IMAGENET_RULES, OURS_ONLY, RULES, convert, from_torch, to_torch
-from test_models import SMALL, golden, relative
 from two_layers import NAME, TwoLayers
 from utils.errors import BadInput
 from weights import make_batch, make_weight

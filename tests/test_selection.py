@@ -20,11 +20,11 @@ from conftest import CLASSES, SMALL, TRAIN
 from datasets import SOURCES, DataSet
 from datasets.images import Split
 from forks import Forks
+from golden_networks import golden, seeded
 from methods import METHODS, RULES, choose
 from models.checkpoint import save_checkpoint
 from models.evidence import features_and_logits
 from test_arrays import Payload
-from test_models import golden, seeded
 from two_layers import FEATURES, NAME
 from utils.files import locked
 from utils.index import coreset_name, read_index

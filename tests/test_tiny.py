@@ -21,8 +21,8 @@ from datasets import SOURCES, DataSet, open_dataset
 from datasets.pipeline import training_batches
 from datasets.transforms import RandomResizedCrop
 from forks import ROOT
+from golden_networks import golden
 from models.checkpoint import load_checkpoint
-from test_models import golden
 from utils.errors import BadInput
 from weights import make_pixels
 
