@@ -116,8 +116,6 @@ def read_file(path: Path, remedy: str) -> object:
     Raises:
         BadInput: it is missing.
     """
-    if path.suffix == ".npy":
-        return read_array(path, remedy)
     if not os.path.isfile(path):
         raise BadInput(f"{path}: missing; {remedy}")
-    return unpickle(path.read_bytes(), path)
+    return read_array(path, remedy) if path.suffix == ".npy" else unpickle(path.read_bytes(), path)

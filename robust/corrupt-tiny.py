@@ -22,13 +22,10 @@ from utils.files import locked, read_json, write_json
 from utils.options import run_script
 from utils.progress import ProgressBar
 
-# The copy's folder in --data; --data may also name the copy itself.
-FOLDER = "tiny-imagenet-200-corrupt"
-
+FOLDER = "tiny-imagenet-200-corrupt"  # the copy in --data, which may also name the copy itself
 # Each of the five corruptions gets this fraction of the images: with 0.2 every image is corrupted. The
 # paper's tables use 20 % in all, 0.04.
 RATE = 0.2
-
 ENDING = "-corrupt"  # of a copy's name
 COPY_AGAIN = f"delete the folder and copy {options.TINY} again with cp -r"
 
