@@ -130,9 +130,7 @@ SOURCES = {
                   recipe=CIFAR_RECIPE, side=16, sizes=(16,), train_transform=transforms.PadAndCrop(2)),
     FOLDER: Source(folder.read_folder, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
                    small_images=False, recipe=IMAGENET_RECIPE, side=224, sizes=(),
-                   train_transform=transforms.RandomResizedCrop(224, 224),
-                   test_transform=transforms.ResizeAndCenterCrop(256, 224),
-                   feature_transform=transforms.ResizeAndCenterCrop(256, 224)),
+                   train_transform=transforms.RandomResizedCrop(224, 224)).of_side(224),
 }
 SCENES: dict[str, dict[str, Callable[[Path], scenes.Splits]]] = {
     "CIFAR100": {
@@ -176,9 +174,8 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
     if not source.sizes and side < SMALLEST:
         raise BadInput(f"--image_size {side}: too small; name a number of {SMALLEST} or more")
     if source.sizes and side not in source.sizes:
-        sizes = " or ".join(map(str, source.sizes))
-        raise BadInput(f"--image_size {side}: images of {name} can have {sizes} pixels; name one of these or "
-                       "leave it out")
+        raise BadInput(f"--image_size {side}: images of {name} can have "
+                       f"{' or '.join(map(str, source.sizes))} pixels; name one of these or leave it out")
     train, test, names = source.read(path)
     sha256, record = (train.sha256(), train.record) if isinstance(train, Split) else (train.sha256, {})
     among, asked = record.get("classes"), classes or len(names)

@@ -11,7 +11,6 @@ from PIL import Image
 from utils.errors import BadInput
 
 BLOCK = 1000  # images shrunk at one time
-MODES = ("L", "RGB")  # of the JPEG files: grayscale or color
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def decode_jpeg(content: bytes, name: str) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            if image.mode in MODES:
+            if image.mode in ("L", "RGB"):
                 return np.asarray(image.convert("RGB"))
     except Exception as error:  # a damaged file can raise anything
         raise BadInput(f"{name}: damaged, or not a JPEG image; put a whole file in its place") from error

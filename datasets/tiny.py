@@ -60,12 +60,8 @@ def validation_images(val: Path, wnids: list[str]) -> list[tuple[int, str]]:
     found: dict[tuple[int, str], str] = {}
     for folder in map(os.fsdecode, class_names(val)):
         for path in jpeg_files(val / folder):
-            name = os.path.basename(path)
-            below = os.path.relpath(path, val / folder).split("/")
-            if folder == "images":
-                wnid = below[0] if len(below) > 1 else table.get(name)
-            else:
-                wnid = folder
+            *folders, name = Path(path).relative_to(val).parts
+            wnid = next((part for part in folders if part != "images"), table.get(name))
             if wnid not in labels:
                 raise BadInput(f"{path}: its class ({wnid or f'not in {annotations}'}) has no folder in "
                                f"{val.parent / 'train'}; correct that or delete the image")
