@@ -92,11 +92,7 @@ def read_annotations(path: Path) -> dict[str, str]:
 
 
 def read_split(images: list[tuple[int, str]], wnids: list[str], part: Path) -> Split:
-    """The contents of the images' files.
-
-    Raises:
-        BadInput: a class has no image.
-    """
+    """The contents of the images' files; raises BadInput where a class has no image."""
     labels, names = np.array([label for label, _ in images], np.int32), [path for _, path in images]
     if missing := set(range(len(wnids))) - set(labels.tolist()):
         raise BadInput(f"{part / wnids[min(missing)]}: holds no .JPEG image; put the class's images there or "
@@ -106,11 +102,7 @@ def read_split(images: list[tuple[int, str]], wnids: list[str], part: Path) -> S
 
 
 def read_jpeg(path: str) -> bytes:
-    """The content of an image file of the data set, which is decoded once to see that it is whole.
-
-    Raises:
-        BadInput: it does not have 64x64 pixels.
-    """
+    """An image file's content, decoded once; raises BadInput where it is damaged or not of 64x64 pixels."""
     content = Path(path).read_bytes()
     height, width, _ = decode_jpeg(content, path).shape
     if (height, width) != (SIDE, SIDE):
