@@ -19,24 +19,14 @@ SMALLEST, SMALLEST_OF_IMAGENET = 8, 64  # sides in pixels: for any network; for 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained on a data set.
-
-    Args:
-        epochs: the run that `milestones` belong to.
-        milestones: epochs (from 0) at which the learning rate is multiplied by gamma.
-        gamma: see milestones.
-        weight_decay: on every parameter.
-        clip_norm: largest global gradient norm; None: gradients are not clipped.
-        lr: learning rate at the start.
-        lr_batch: the batch size that `lr` is for, with which it grows; None: it is for any batch size.
-    """
-    epochs: int
-    milestones: tuple[int, ...]
+    """How a network is trained on a data set."""
+    epochs: int  # the run that `milestones` belong to
+    milestones: tuple[int, ...]  # epochs (from 0) at which the learning rate is multiplied by gamma
     gamma: float
-    weight_decay: float
-    clip_norm: float | None = None
-    lr: float = 0.1
-    lr_batch: int | None = None
+    weight_decay: float  # on every parameter
+    clip_norm: float | None = None  # largest global gradient norm; None: gradients are not clipped
+    lr: float = 0.1  # learning rate at the start
+    lr_batch: int | None = None  # the batch size that `lr` is for, with which it grows; None: any batch size
 
     def start(self, batch_size: int) -> float:
         """The learning rate at the start, where none is given."""
@@ -50,29 +40,23 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Source:
-    """One row of the table: where a data set comes from and how networks are trained on it.
-
-    Args:
-        read: maps a folder to its training split, test split and class names.
-        mean, std: per channel, of images scaled to [0, 1].
-        small_images: whether networks take their CIFAR variant, not their ImageNet variant.
-        side: of the images that networks get, in pixels.
-        sizes: the sides that --image_size may name; (): any from SMALLEST on.
-        train_transform: for training images, before a horizontal flip with probability 1/2.
-        test_transform: for test images.
-        feature_transform: for training images when features are computed; by default, as in the release, they
-            stay as they are.
-    """
-    read: Callable[[Path], tuple[AnySplit, AnySplit, list[str]]]
-    mean: tuple[float, float, float]
+    """One row of the table: where a data set comes from and how networks are trained on it."""
+    read: Callable[[Path], tuple[AnySplit, AnySplit, list[str]]]  # of a folder: training, test, class names
+    mean: tuple[float, float, float]  # per channel, of images scaled to [0, 1]
     std: tuple[float, float, float]
-    small_images: bool
+    small_images: bool  # whether networks take their CIFAR variant, not their ImageNet variant
     recipe: Recipe
-    side: int
-    sizes: tuple[int, ...]
-    train_transform: transforms.RandomTransform
+    side: int  # of the images that networks get, in pixels
+    sizes: tuple[int, ...]  # the sides that --image_size may name; (): any from SMALLEST on
+    train_transform: transforms.RandomTransform  # before a horizontal flip with probability 1/2
     test_transform: Transform = transforms.as_array
+    # For training images when features are computed; by default, as in the release, they stay as they are.
     feature_transform: Transform = transforms.as_array
+
+    def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """What gray levels (n, 3, h, w) are multiplied by, then what is added, to normalize; (3, 1, 1)."""
+        mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def of_side(self, side: int) -> "Source":
         """The row for images of another side, in pixels."""
@@ -87,18 +71,14 @@ class Source:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as the scripts use it: its images and its row of the table.
-
-    Args:
-        name: in folders and files that the scripts write.
-        images_sha256: of all training images and labels at their own size, so that an index made at one size
-            serves the others; for a folder of images, of their paths and file sizes.
-    """
-    name: str
+    """A data set as the scripts use it: its images and its row of the table."""
+    name: str  # in folders and files that the scripts write
     train: AnySplit
     test: AnySplit
     classes: list[str]
     source: Source
+    # Of all training images and labels at their own size, so that an index made at one size serves the
+    # others; for a folder of images, of their paths and file sizes.
     images_sha256: str
 
     @property
@@ -109,9 +89,8 @@ class DataSet:
     @property
     def perturbed(self) -> np.ndarray | None:
         """Which training images are mislabelled or corrupted, bool (n,); None: it is not known."""
-        if not isinstance(self.train, Split):
-            return None
-        return self.train.corrupted if self.mislabelled is None else self.mislabelled
+        marks = self.mislabelled
+        return self.train.corrupted if marks is None and isinstance(self.train, Split) else marks
 
     @property
     def mislabelled(self) -> np.ndarray | None:
@@ -151,9 +130,7 @@ SOURCES = {
                   recipe=CIFAR_RECIPE, side=16, sizes=(16,), train_transform=transforms.PadAndCrop(2)),
     FOLDER: Source(folder.read_folder, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
                    small_images=False, recipe=IMAGENET_RECIPE, side=224, sizes=(),
-                   train_transform=transforms.RandomResizedCrop(224, 224),
-                   test_transform=transforms.ResizeAndCenterCrop(256, 224),
-                   feature_transform=transforms.ResizeAndCenterCrop(256, 224)),
+                   train_transform=transforms.RandomResizedCrop(224, 224)).of_side(224),
 }
 SCENES: dict[str, dict[str, Callable[[Path], scenes.Splits]]] = {
     "CIFAR100": {
@@ -197,19 +174,19 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
     if not source.sizes and side < SMALLEST:
         raise BadInput(f"--image_size {side}: too small; name a number of {SMALLEST} or more")
     if source.sizes and side not in source.sizes:
-        sizes = " or ".join(map(str, source.sizes))
-        raise BadInput(f"--image_size {side}: images of {name} can have {sizes} pixels; name one of these or "
-                       "leave it out")
+        raise BadInput(f"--image_size {side}: images of {name} can have "
+                       f"{' or '.join(map(str, source.sizes))} pixels; name one of these or leave it out")
     train, test, names = source.read(path)
-    sha256 = train.sha256()
-    record = train.record if isinstance(train, Split) and train.record.get("images_sha256") == sha256 else {}
-    if (among := record.get("classes")) not in (None, classes or len(names)):
-        raise BadInput(f"--classes {classes or len(names)}: images or labels of {name} were changed in the "
-                       f"first {among} classes; name --classes {among}, or run the script in robust/ again")
+    sha256, record = (train.sha256(), train.record) if isinstance(train, Split) else (train.sha256, {})
+    among, asked = record.get("classes"), classes or len(names)
+    if among not in (None, asked) and record.get("images_sha256") == sha256:
+        raise BadInput(f"--classes {asked}: images or labels of {name} were changed in the first {among} "
+                       f"classes; name --classes {among}, or run the script in robust/ again")
     if classes is not None:
         if not 2 <= classes <= len(names):
             raise BadInput(f"--classes {classes}: {name} has {len(names)}; name a number from 2 to that")
-        train, test, names = train.of_classes(classes), test.of_classes(classes), names[:classes]
+        train, test = (half.without(np.flatnonzero(half.labels >= classes)) for half in (train, test))
+        names = names[:classes]
         if not len(test.labels):
             raise BadInput(f"--classes {classes}: {name} has no test image of these; name a larger number")
     if side != source.side:

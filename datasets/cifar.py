@@ -53,11 +53,7 @@ def read_table(content: bytes, path: Path) -> dict[Any, Any]:
 
 
 def read_split(content: bytes, path: Path, num_classes: int) -> Split:
-    """Images, uint8 (n, 32, 32, 3), and labels of one file.
-
-    Raises:
-        BadInput: it does not hold them.
-    """
+    """Images, uint8 (n, 32, 32, 3), and labels of one file; raises BadInput where it does not hold them."""
     table = read_table(content, path)
     data = table.get("data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or not len(data) or (

@@ -2,6 +2,7 @@
 import hashlib
 import http.client
 import os
+import shutil
 import tarfile
 import tempfile
 import urllib.error
@@ -9,7 +10,7 @@ import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from utils import options
 from utils.errors import BadInput
@@ -17,20 +18,11 @@ from utils.files import locked
 from utils.progress import ProgressBar
 
 BLOCK, SECONDS = 2 ** 18, 60  # bytes read at one time; until a silent server counts as gone
-
-
-class Archive(NamedTuple):
-    """Where a data set comes from, what its archive must be, and the folder that it holds."""
-    url: str
-    md5: str
-    folder: str
-
-
+# Address of each data set's archive, which holds a folder of its name without suffix, and its MD5.
 ARCHIVES = {
-    "CIFAR100": Archive("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-                        "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),
-    "tiny": Archive("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de",
-                    "tiny-imagenet-200"),
+    "CIFAR100": ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                 "eb9058c3a382ffc7106e4002c42a8d85"),
+    "tiny": ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"),
 }
 
 
@@ -40,17 +32,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", default="data", type=Path, help="folder in which its folder is made")
     parser.add_argument("--url", help="address of the same archive elsewhere; None: the official one")
     args = parser.parse_args(argv)
-    archive = ARCHIVES[args.dataset]
-    target, name = args.data / archive.folder, os.path.basename(archive.url)
+    url, md5 = ARCHIVES[args.dataset]
+    name = os.path.basename(url)
+    target = args.data / name.partition(".")[0]
     if target.exists():
         print(f"{target}: is there already")
         return
     with locked(args.data):
         own, fetched = args.data / name, args.data / f".{name}"
         if not own.exists():
-            fetch(args.url or archive.url, fetched)
+            fetch(args.url or url, fetched)
         try:
-            unpack(own if own.exists() else fetched, archive.md5, target)
+            unpack(own if own.exists() else fetched, md5, target)
         except BadInput:
             fetched.unlink(missing_ok=True)
             raise
@@ -92,24 +85,18 @@ def unpack(path: Path, md5: str, target: Path) -> None:
     Raises:
         BadInput: its MD5 is another one; it holds no such folder, or paths that lead out of it.
     """
-    with open(path, "rb") as file:
-        digest = hashlib.md5(usedforsecurity=False)
-        while block := file.read(BLOCK):
-            digest.update(block)
-    if digest.hexdigest() != md5:
-        raise BadInput(f"{path}: MD5 {digest.hexdigest()}, not {md5}, so not the official archive; delete it "
-                       "and repeat the command, or name another --url")
-    safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # newer Pythons
+    digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    if digest != md5:
+        raise BadInput(f"{path}: MD5 {digest}, not {md5}, so not the official archive; delete it and repeat "
+                       "the command, or name another --url")
+    filtered = path.suffix == ".gz" and hasattr(tarfile, "data_filter")  # a tar file, with newer Pythons
+    safe: dict[str, Any] = {"filter": "data"} if filtered else {}
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         try:
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    archive.extractall(folder)
-            else:
-                with tarfile.open(path) as archive:
-                    archive.extractall(folder, **safe)
+            shutil.unpack_archive(path, folder, **safe)
             os.rename(Path(folder, target.name), target)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, FileNotFoundError) as error:
+        except (tarfile.TarError, zipfile.BadZipFile, shutil.ReadError, zlib.error, EOFError,
+                FileNotFoundError) as error:
             raise BadInput(f"{path}: cannot be unpacked ({error}); name another --url") from error
 
 

@@ -20,20 +20,12 @@ LAYOUT = "put images into train/<class>/ and val/<class>/ and name the folder of
 
 @dataclass(frozen=True)
 class FileSplit:
-    """Images that stay on disk, otherwise as datasets.images.Split.
-
-    Args:
-        root: folder of the class folders.
-        paths: n paths below it, each from its class folder on.
-        labels: int32 (n,), ascending.
-        digest: SHA-256 of the paths and file sizes of all classes, in hexadecimal.
-        subset: as of datasets.images.Split.
-    """
-    root: Path
-    paths: list[bytes]
-    labels: np.ndarray
-    digest: str
-    subset: np.ndarray | None = None
+    """Images that stay on disk, otherwise as datasets.images.Split."""
+    root: Path  # folder of the class folders
+    paths: list[bytes]  # n paths below it, each from its class folder on
+    labels: np.ndarray  # int32 (n,), ascending
+    sha256: str  # of the paths and file sizes of all classes, in hexadecimal
+    subset: np.ndarray | None = None  # as of datasets.images.Split
 
     @property
     def ids(self) -> np.ndarray:
@@ -44,19 +36,11 @@ class FileSplit:
         """The images of these ids, RGB, of any sizes, each decoded when its turn comes."""
         return (read_image(os.path.join(self.root, os.fsdecode(self.paths[i]))) for i in ids)
 
-    def of_classes(self, classes: int) -> "FileSplit":
-        """The images of the first classes; they keep their labels and their numbers in the data set."""
-        return self.without(np.flatnonzero(self.labels >= classes))
-
     def without(self, rows: Sequence[int] | np.ndarray) -> "FileSplit":
-        """The images but those at these positions; they keep their numbers in the data set."""
+        """The images but those at these positions; they keep their labels and numbers in the data set."""
         keep = np.delete(np.arange(len(self.labels)), rows)
         return replace(self, paths=[self.paths[i] for i in keep], labels=self.labels[keep],
                        subset=self.ids[keep])
-
-    def sha256(self) -> str:
-        """Of the paths and file sizes, in hexadecimal."""
-        return self.digest
 
 
 def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:

@@ -11,29 +11,22 @@ from PIL import Image
 from utils.errors import BadInput
 
 BLOCK = 1000  # images shrunk at one time
-MODES = ("L", "RGB")  # of the JPEG files: grayscale or color
 
 
 @dataclass(frozen=True)
 class Split:
     """Images and their labels in the data set's own order.
 
-    Args:
-        images: uint8 (n, h, w, 3), which may be a memory map, or the contents of n JPEG files whose images
-            have one size.
-        labels: int32 (n,).
-        names: the JPEG files' paths, for error messages.
-        subset: the ids of these images in the data set, ascending; None: these are all of its images.
-        mislabelled, corrupted: which images are, bool (n,); None: it is not known.
-        record: what the script that made the images or labels has noted beside them.
+    The images are uint8 (n, h, w, 3), which may be a memory map, or the contents of n JPEG files whose images
+    have one size.
     """
     images: np.ndarray | Sequence[bytes]
-    labels: np.ndarray
-    names: Sequence[str] = ()
-    subset: np.ndarray | None = None
-    mislabelled: np.ndarray | None = None
-    corrupted: np.ndarray | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    labels: np.ndarray  # int32 (n,)
+    names: Sequence[str] = ()  # the JPEG files' paths, for error messages
+    subset: np.ndarray | None = None  # ids of these images in the data set, ascending; None: these are all
+    mislabelled: np.ndarray | None = None  # which images are, bool (n,); None: it is not known
+    corrupted: np.ndarray | None = None  # as `mislabelled`
+    record: dict[str, Any] = field(default_factory=dict)  # noted by the script that made images or labels
 
     @property
     def ids(self) -> np.ndarray:
@@ -41,10 +34,9 @@ class Split:
         return np.arange(len(self.labels)) if self.subset is None else self.subset
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         """(h, w, 3)"""
-        _, height, width, channels = self.pixels([0]).shape
-        return height, width, channels
+        return self.pixels([0]).shape[1:]
 
     def pixels(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """The images at these positions, uint8 (len(ids), h, w, 3), a copy."""
@@ -53,12 +45,8 @@ class Split:
         return np.stack([decode_jpeg(self.images[i], self.names[i] if self.names else f"image {i}")
                          for i in ids])
 
-    def of_classes(self, classes: int) -> "Split":
-        """The images of the first classes; they keep their labels and their numbers in the data set."""
-        return self.without(np.flatnonzero(self.labels >= classes))
-
     def without(self, rows: Sequence[int] | np.ndarray) -> "Split":
-        """The images but those at these positions; they keep their numbers in the data set."""
+        """The images but those at these positions; they keep their labels and numbers in the data set."""
         keep = np.delete(np.arange(len(self.labels)), rows)
         images = self.images[keep] if isinstance(self.images, np.ndarray) else [self.images[i] for i in keep]
         marks = self.mislabelled, self.corrupted
@@ -80,12 +68,9 @@ class Split:
     def sha256(self) -> str:
         """Of the images and labels, in hexadecimal."""
         digest = hashlib.sha256()
-        if isinstance(self.images, np.ndarray):
-            digest.update(np.ascontiguousarray(self.images).data)
-        else:
-            for content in self.images:
-                digest.update(content)
-        digest.update(np.ascontiguousarray(self.labels).data)
+        for image in self.images:
+            digest.update(image if isinstance(image, bytes) else image.tobytes())
+        digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
 
@@ -110,7 +95,7 @@ def decode_jpeg(content: bytes, name: str) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            if image.mode in MODES:
+            if image.mode in ("L", "RGB"):
                 return np.asarray(image.convert("RGB"))
     except Exception as error:  # a damaged file can raise anything
         raise BadInput(f"{name}: damaged, or not a JPEG image; put a whole file in its place") from error

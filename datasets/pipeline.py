@@ -1,11 +1,12 @@
 """Batches of (index, image, label) from a split: transformed, normalized while the step before runs."""
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from datasets import AnySplit, DataSet, Transform
+from datasets import AnySplit, DataSet, Source, Transform
 from datasets.transforms import as_array
 from utils.device import random_stream, usable_cores
 from utils.errors import BadInput
@@ -34,7 +35,7 @@ def evaluation_batches(data: DataSet, split: AnySplit, batch_size: int, transfor
             the last batch of some ranks may have no image.
         start: the first image, with which a batch begins.
     """
-    n, (rank, ranks), normalize = len(split.labels), shard, Normalizer(data)
+    n, (rank, ranks) = len(split.labels), shard
     batch_size = min(batch_size, n)
 
     def plans() -> Iterator[Plan]:
@@ -44,7 +45,7 @@ def evaluation_batches(data: DataSet, split: AnySplit, batch_size: int, transfor
             yield index, np.where(rows < n, split.labels[index], PADDING), ()
 
     def fill(result: np.ndarray, index: np.ndarray) -> None:
-        normalize(transform(split.pixels(index)), result)
+        normalize(transform(split.pixels(index)), data.source, result)
 
     return in_threads(fill, plans(), data.image_size, workers)
 
@@ -60,8 +61,7 @@ def training_batches(data: DataSet, keep: np.ndarray, batch_size: int, seed: int
         shard: (rank, size): from each batch every size-th image from number `rank` on. A rank that gets no
             image of a last batch gets a row of zeros with index and label -1.
     """
-    split, transform, normalize = data.train, data.source.train_transform, Normalizer(data)
-    rank, ranks = shard
+    split, transform, (rank, ranks) = data.train, data.source.train_transform, shard
 
     def plans() -> Iterator[Plan]:
         # All that is random is drawn for the whole batch, of which this rank takes its shard.
@@ -80,7 +80,7 @@ def training_batches(data: DataSet, keep: np.ndarray, batch_size: int, seed: int
     def fill(result: np.ndarray, index: np.ndarray, drawn: np.ndarray, flip: np.ndarray) -> None:
         images = transform(split.pixels(index), drawn)
         images[flip] = images[flip, :, ::-1]
-        normalize(images, result)
+        normalize(images, data.source, result)
 
     return in_threads(fill, plans(), data.image_size, workers)
 
@@ -97,29 +97,28 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
             and what is random of them. Rows of index PADDING are left zero.
         workers: threads; None: one per core.
     """
-    workers = workers or usable_cores()
-    pool = ThreadPoolExecutor(workers)
-    pending: deque[tuple[Batch, list[Future[None]]]] = deque()
+    threads = workers or usable_cores()
+    pool = ThreadPoolExecutor(threads)
 
-    def finished() -> Batch:
-        batch, pieces = pending.popleft()
-        for piece in pieces:
-            piece.result()
-        return batch
+    def begin(index: np.ndarray, label: np.ndarray, random: tuple[np.ndarray, ...]
+              ) -> tuple[Batch, list[Future[None]]]:
+        images = np.zeros((len(index), 3, side, side), np.float32)
+        n = np.count_nonzero(index != PADDING)
+        size = max(PIECE, -(-n // threads))
+        parts = (slice(i, min(i + size, n)) for i in range(0, n, size))
+        pieces = [pool.submit(fill, images[part], index[part], *(values[..., part] for values in random))
+                  for part in parts]
+        return (index.astype(np.int32), images, label.astype(np.int32)), pieces
 
     try:
-        for index, label, random in plans:
-            images = np.zeros((len(index), 3, side, side), np.float32)
-            n = np.count_nonzero(index != PADDING)
-            size = max(PIECE, -(-n // workers))
-            parts = (slice(i, min(i + size, n)) for i in range(0, n, size))
-            pieces = [pool.submit(fill, images[part], index[part], *(values[..., part] for values in random))
-                      for part in parts]
-            pending.append(((index.astype(np.int32), images, label.astype(np.int32)), pieces))
-            if len(pending) > AHEAD:
-                yield finished()
+        begun = itertools.starmap(begin, plans)
+        pending = deque(itertools.islice(begun, AHEAD))
         while pending:
-            yield finished()
+            pending.extend(itertools.islice(begun, 1))
+            batch, pieces = pending.popleft()
+            for piece in pieces:
+                piece.result()
+            yield batch
     finally:  # also when the caller stops early
         pool.shutdown(cancel_futures=True)
 
@@ -142,15 +141,8 @@ def damaged_images(split: AnySplit, workers: int | None) -> dict[int, str]:
     return dict(sorted(damaged.items()))
 
 
-class Normalizer:
-    """uint8 (n, h, w, 3) to float32 (n, 3, h, w): (x / 255 - mean) / std."""
-
-    def __init__(self, data: DataSet) -> None:
-        mean, std = np.array(data.source.mean), np.array(data.source.std)
-        self.scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
-        self.shift = (-mean / std).astype(np.float32)[:, None, None]
-
-    def __call__(self, images: np.ndarray, result: np.ndarray) -> None:
-        """Write the normalized images to `result`."""
-        np.multiply(images.transpose(0, 3, 1, 2), self.scale, out=result, dtype=np.float32)
-        result += self.shift
+def normalize(images: np.ndarray, source: Source, result: np.ndarray) -> None:
+    """Write uint8 (n, h, w, 3) to `result`, float32 (n, 3, h, w), as (x / 255 - mean) / std."""
+    scale, shift = source.scale_and_shift()
+    np.multiply(images.transpose(0, 3, 1, 2), scale, out=result, dtype=np.float32)
+    result += shift

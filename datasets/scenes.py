@@ -105,19 +105,12 @@ def with_files(clean: Splits, script: str, record_path: Path, images: Path | Non
         if values is None:
             raise BadInput(f"{labels}: not {n} whole numbers from 0 to {len(classes) - 1}, one label per "
                            f"image; {remedy}")
-        changed = values != train.labels
-        train = Split(train.images, values, train.names, mislabelled=changed if changed.any() else None)
+        train = Split(train.images, values, train.names, mislabelled=values != train.labels)
     return replace(train, record=record), test, classes
 
 
 def read_file(path: Path, remedy: str) -> object:
-    """The array of a .npy file, memory-mapped, or the arrays and lists of a pickle.
-
-    Raises:
-        BadInput: it is missing.
-    """
-    if path.suffix == ".npy":
-        return read_array(path, remedy)
+    """The array of a .npy file, memory-mapped, or what a pickle holds; raises BadInput if it is missing."""
     if not os.path.isfile(path):
         raise BadInput(f"{path}: missing; {remedy}")
-    return unpickle(path.read_bytes(), path)
+    return read_array(path, remedy) if path.suffix == ".npy" else unpickle(path.read_bytes(), path)

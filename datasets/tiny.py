@@ -60,12 +60,8 @@ def validation_images(val: Path, wnids: list[str]) -> list[tuple[int, str]]:
     found: dict[tuple[int, str], str] = {}
     for folder in map(os.fsdecode, class_names(val)):
         for path in jpeg_files(val / folder):
-            name = os.path.basename(path)
-            below = os.path.relpath(path, val / folder).split("/")
-            if folder == "images":
-                wnid = below[0] if len(below) > 1 else table.get(name)
-            else:
-                wnid = folder
+            *folders, name = Path(path).relative_to(val).parts
+            wnid = next((part for part in folders if part != "images"), table.get(name))
             if wnid not in labels:
                 raise BadInput(f"{path}: its class ({wnid or f'not in {annotations}'}) has no folder in "
                                f"{val.parent / 'train'}; correct that or delete the image")
@@ -96,11 +92,7 @@ def read_annotations(path: Path) -> dict[str, str]:
 
 
 def read_split(images: list[tuple[int, str]], wnids: list[str], part: Path) -> Split:
-    """The contents of the images' files.
-
-    Raises:
-        BadInput: a class has no image.
-    """
+    """The contents of the images' files; raises BadInput where a class has no image."""
     labels, names = np.array([label for label, _ in images], np.int32), [path for _, path in images]
     if missing := set(range(len(wnids))) - set(labels.tolist()):
         raise BadInput(f"{part / wnids[min(missing)]}: holds no .JPEG image; put the class's images there or "
@@ -110,11 +102,7 @@ def read_split(images: list[tuple[int, str]], wnids: list[str], part: Path) -> S
 
 
 def read_jpeg(path: str) -> bytes:
-    """The content of an image file of the data set, which is decoded once to see that it is whole.
-
-    Raises:
-        BadInput: it does not have 64x64 pixels.
-    """
+    """An image file's content, decoded once; raises BadInput where it is damaged or not of 64x64 pixels."""
     content = Path(path).read_bytes()
     height, width, _ = decode_jpeg(content, path).shape
     if (height, width) != (SIDE, SIDE):

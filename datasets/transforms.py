@@ -2,14 +2,13 @@
 
 Resizing is Pillow's, bilinear and antialiased where it shrinks, as torchvision's transforms have it.
 
-A transform for training has two halves: `draw` takes all that is random for a batch from a generator,
-whatever the images' sizes, which are known when they are decoded; `__call__` does the work with it. So the
-work may be done in any thread and still depends on the seed alone.
+A transform for training has two halves: `draw` takes all that is random for n images from a generator, an
+array (k, n), whatever the images' sizes, which are known when they are decoded; `__call__` does the work with
+it. So the work may be done in any thread and still depends on the seed alone.
 """
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -30,16 +29,6 @@ def as_array(images: Images) -> np.ndarray:
     return images if isinstance(images, np.ndarray) else np.stack([np.asarray(image) for image in images])
 
 
-class RandomTransform(Protocol):
-    """A transform for training."""
-
-    def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
-        """What is random for n images, (k, n)."""
-
-    def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
-        """The transformed images."""
-
-
 @dataclass(frozen=True)
 class PadAndCrop:
     """A crop of the image's own size at a random position after `padding` black pixels on each side.
@@ -53,13 +42,11 @@ class PadAndCrop:
         return generator.integers(0, 2 * self.padding + 1, (2, n))
 
     def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
-        pad, array = self.padding, as_array(images)
-        n, height, width, _ = array.shape
-        padded = np.zeros((n, height + 2 * pad, width + 2 * pad, 3), np.uint8)
-        padded[:, pad:pad + height, pad:pad + width] = array
-        # (n, 2 pad + 1, 2 pad + 1, 3, height, width): every crop as a view
-        crops = sliding_window_view(sliding_window_view(padded, height, axis=1), width, axis=2)
-        return crops[np.arange(n), drawn[0], drawn[1]].transpose(0, 2, 3, 1)
+        array, both = as_array(images), (self.padding, self.padding)
+        padded = np.pad(array, ((0, 0), both, both, (0, 0)))
+        # (n, 2 padding + 1, 2 padding + 1, 1, 1, height, width, 3): every crop as a view
+        crops = sliding_window_view(padded, (1, *array.shape[1:]))
+        return crops[np.arange(len(array)), drawn[0], drawn[1], 0, 0]
 
 
 @dataclass(frozen=True)
@@ -80,13 +67,9 @@ class RandomResizedCrop:
         return generator.random((2 * TRIES + 2, n))
 
     def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
-        pairs = zip(images, drawn.T.tolist(), strict=True)
-        return np.stack([self.cut(image, numbers) for image, numbers in pairs])
-
-    def cut(self, image: np.ndarray | Image.Image, numbers: list[float]) -> np.ndarray:
-        """The part of an image that its numbers give, resized, uint8 (side, side, 3)."""
-        image = as_pillow(image)
-        return self.resized(image, *self.box(numbers, image.height, image.width))
+        pairs = zip(map(as_pillow, images), drawn.T.tolist(), strict=True)
+        return np.stack([self.resized(image, *self.box(numbers, image.height, image.width))
+                         for image, numbers in pairs])
 
     def box(self, numbers: list[float], height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width of the part of an image of that size."""
@@ -105,9 +88,11 @@ class RandomResizedCrop:
         """A part of an image, resized, uint8 (side, side, 3)."""
         part = image.crop((left, top, left + width, top + height))
         for side in (self.crop, self.side):
-            if part.size != (side, side):
-                part = part.resize((side, side), BILINEAR)
+            part = part.resize((side, side), BILINEAR)
         return np.asarray(part)
+
+
+RandomTransform = PadAndCrop | RandomResizedCrop
 
 
 @dataclass(frozen=True)
@@ -129,6 +114,5 @@ class ResizeAndCenterCrop:
             scale_x, scale_y = image.width / width, image.height / height
             box = (left * scale_x, top * scale_y, (left + self.side) * scale_x, (top + self.side) * scale_y)
             return np.asarray(image.resize((self.side, self.side), BILINEAR, box=box))
-        if image.size != (width, height):
-            image = image.resize((width, height), BILINEAR)
+        image = image.resize((width, height), BILINEAR)
         return np.asarray(image.crop((left, top, left + self.side, top + self.side)))

@@ -2,28 +2,24 @@
 
 Writes to ../data/attack: tiny_img.npy, uint8 (100000, 64, 64, 3), tiny_target.npy, tiny.json.
 """
-import project  # first: it finds the project's own modules
+import project  # noqa: F401  first: it finds the project's own modules
 from datasets import open_dataset
 from robust import attacks, options
 from utils.device import set_up
 from utils.files import write_array
 from utils.options import run_script
 
-FOLDER = "attack"  # in --data, or beside the data set's folder where --data names that
-CKPT = project.ROOT / "ckpt/tiny/resnet50/best.pth"
-# Which attack:
 # "GSA": one step along the gradient's sign (FGSM), against the label that the network predicts.
 # "PGD": ten steps against the image's label, from a random start; that takes ten times as long.
-# Both are written to the same files, so that the last one counts.
 ATTACK = "GSA"
 
 
 def main() -> None:
     parser = options.make_parser("Attack Tiny ImageNet's training images with a trained network.")
-    args, attack = attacks.parse_attack_options(parser, ATTACK, CKPT)
+    args, attack = attacks.parse_attack_options(parser, ATTACK, "tiny")
     device = set_up(args.device, args.seed)
     data_folder, above = options.tiny_folder(args.data)
-    data, folder = open_dataset("tiny", data_folder), above / FOLDER
+    data, folder = open_dataset("tiny", data_folder), above / "attack"
     attacks.attack_to_file(data, folder / "tiny_img.npy", folder / "tiny.json", attack, device)
     write_array(folder / "tiny_target.npy", data.train.labels.astype("int64"))
 

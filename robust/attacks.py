@@ -20,6 +20,7 @@ from datasets.transforms import as_array
 from models import NETWORKS
 from models.checkpoint import find_arch, load_network
 from robust.options import begin_files, write_record
+from robust.project import ROOT
 from utils import arrays, ranks
 from utils.device import random_stream
 from utils.errors import BadInput
@@ -36,25 +37,15 @@ GradientSign = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack on a data set by a trained network.
-
-    Args:
-        name: one of ATTACKS.
-        arch, checkpoint: the network.
-        eps: the largest change of a value, in pixel units.
-        alpha: its change in one step of PGD.
-        steps: number of PGD's steps.
-        batch_size: images at one time.
-        seed: for random starts.
-    """
-    name: str
+    """An attack on a data set by a trained network."""
+    name: str  # one of ATTACKS
     arch: str
     checkpoint: Path
-    eps: float = 8 / 255
-    alpha: float = 2 / 255
-    steps: int = 10
-    batch_size: int = 128
-    seed: int = 42
+    eps: float = 8 / 255  # the largest change of a value, in pixel units
+    alpha: float = 2 / 255  # its change in one step of PGD
+    steps: int = 10  # of PGD
+    batch_size: int = 128  # images at one time
+    seed: int = 42  # for random starts
 
 
 def pgd(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, attack: Attack,
@@ -108,9 +99,7 @@ def to_pixels(x: np.ndarray, images: np.ndarray, eps: float) -> np.ndarray:
 
 def of_levels(network: nn.Cell, data: DataSet) -> Callable[[ms.Tensor], ms.Tensor]:
     """The network as a function of gray levels from 0 to 255, (n, 3, h, w), which it normalizes itself."""
-    mean, std = np.array(data.source.mean), np.array(data.source.std)
-    scale = ms.Tensor((1 / (LEVELS * std))[:, None, None], ms.float32)
-    shift = ms.Tensor((-mean / std)[:, None, None], ms.float32)
+    scale, shift = map(ms.Tensor, data.source.scale_and_shift())
 
     def logits(x: ms.Tensor) -> ms.Tensor:
         return network(x * scale + shift)
@@ -144,14 +133,9 @@ def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
 
 
 def make_predict(network: nn.Cell, data: DataSet) -> Callable[[np.ndarray], np.ndarray]:
-    """Maps uint8 (n, h, w, 3) to the network's labels, int32 (n,), compiled."""
-    logits_of = of_levels(network, data)
-
-    @ms.jit
-    def step(images: ms.Tensor) -> ms.Tensor:
-        return ops.argmax(logits_of(images), 1).astype(ms.int32)
-
-    return lambda images: step(ms.Tensor(to_levels(images))).asnumpy()
+    """Maps uint8 (n, h, w, 3) to the network's labels, int (n,), compiled."""
+    logits_of = ms.jit(of_levels(network, data))
+    return lambda images: logits_of(ms.Tensor(to_levels(images))).asnumpy().argmax(1)
 
 
 def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: Attack,
@@ -179,15 +163,15 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: A
                for name, values in (("images", attacked), ("correct", correct))}
 
 
-def parse_attack_options(parser: Parser, attack: str, checkpoint: Path) -> tuple[argparse.Namespace, Attack]:
-    """The command line's options, and the attack that they describe.
+def parse_attack_options(parser: Parser, attack: str, dataset: str) -> tuple[argparse.Namespace, Attack]:
+    """The command line's options, and the attack on that data set that they describe.
 
     Args:
         parser: with the options of the script alone.
-        attack, checkpoint: defaults.
+        attack: the default.
     """
     parser.add_argument("--attack", default=attack, choices=ATTACKS, help="attack type")
-    parser.add_argument("--ckpt", default=checkpoint, type=Path,
+    parser.add_argument("--ckpt", default=ROOT / f"ckpt/{dataset}/resnet50/best.pth", type=Path,
                         help="checkpoint of a network trained on the data set")
     parser.add_argument("--arch", choices=NETWORKS, help="network of --ckpt; None: as args.json beside "
                         "--ckpt says, else resnet50")
@@ -276,24 +260,22 @@ def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: 
             if begun.get(name) != key.get(name))
             + "; finish it with those, or delete this file to start anew")
     network = load_attacked(data, attack.arch, attack.checkpoint)
-    n = len(data.train.labels)
     paths = {"images": path, "correct": path.with_name(f"{path.stem}.correct.npy")}
-    with arrays.ResumableArrays(paths, n, key) as attacked:
+    with arrays.ResumableArrays(paths, len(data.train.labels), key) as attacked:
         attacked.fill(attack.name, attacked_batches(network, data, data.train, attack,
                                                     -(-attacked.rows // attack.batch_size)))
         ranks.end_others()
         before, after = (100 * attacked.arrays["correct"].mean(axis=0)).tolist()
         images: np.ndarray = attacked.arrays["images"]
-        labels = (whole or data.train).labels
         begin_files(record_path, path)
         if whole:
-            images = as_array(whole.pixels(range(len(labels))))
+            images = as_array(whole.pixels(range(len(whole.labels))))
             images[data.train.ids] = attacked.arrays["images"]
             write_array(path, images)
             attacked.remove()
         else:
             attacked.finish("images")
         record = {**key, "accuracy_before": before, "accuracy_after": after, "sha256": sha256(path),
-                  "images_sha256": Split(images, labels).sha256()}
+                  "images_sha256": Split(images, (whole or data.train).labels).sha256()}
         write_record(record_path, record, path)
     return record

@@ -12,11 +12,8 @@ from robust import corruptions, options
 from utils.files import locked, replacing, write_array
 from utils.options import run_script
 
-# The folder in ../data that is written to.
-FOLDER = "cifar-100-corrupt"
-
-# Each of the five corruptions gets this fraction of the images.
-RATE = 0.06
+FOLDER = "cifar-100-corrupt"  # in ../data, which is written to
+RATE = 0.06  # the fraction of the images that each of the five corruptions gets
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 Make the copy first: cp -r ../data/tiny-imagenet-200 ../data/tiny-imagenet-200-corrupt
 corrupt.json in the copy then says which image got which corruption.
 """
-import io
 import os
 from pathlib import Path
 
@@ -22,13 +21,10 @@ from utils.files import locked, read_json, write_json
 from utils.options import run_script
 from utils.progress import ProgressBar
 
-# The copy's folder in --data; --data may also name the copy itself.
-FOLDER = "tiny-imagenet-200-corrupt"
-
+FOLDER = "tiny-imagenet-200-corrupt"  # the copy in --data, which may also name the copy itself
 # Each of the five corruptions gets this fraction of the images: with 0.2 every image is corrupted. The
 # paper's tables use 20 % in all, 0.04.
 RATE = 0.2
-
 ENDING = "-corrupt"  # of a copy's name
 COPY_AGAIN = f"delete the folder and copy {options.TINY} again with cp -r"
 
@@ -62,8 +58,7 @@ def read_copy(folder: Path) -> Split:
     Raises:
         BadInput: one is or does.
     """
-    note = read_json(folder / NOTE, COPY_AGAIN)
-    if note:
+    if note := read_json(folder / NOTE, COPY_AGAIN):
         done = f"corrupted already, with --rate {note.get('rate')} --seed {note.get('seed')}"
         state = done if note.get("state") == FINISHED else "half corrupted, by a run that was stopped"
         raise BadInput(f"{folder}: {state}; {COPY_AGAIN}")
@@ -86,12 +81,10 @@ def corrupt_files(train: Split, kinds: np.ndarray, seed: int) -> list[bytes]:
     with ProgressBar("corrupt", len(chosen), "image") as bar:
         for i in chosen:
             pixels = CORRUPTIONS[kinds[i]](train.pixels([i])[0], random_stream(seed, "corruption", i))
-            file = io.BytesIO()
-            Image.fromarray(pixels).save(file, format="JPEG", quality=95, subsampling=0)
-            contents[i] = file.getvalue()
             path = Path(train.names[i])
             path.unlink()  # a copy made of hard links shares the file with the original
-            path.write_bytes(contents[i])
+            Image.fromarray(pixels).save(path, format="JPEG", quality=95, subsampling=0)
+            contents[i] = path.read_bytes()
             bar.update()
     return contents
 

@@ -12,6 +12,16 @@ from PIL import Image
 from utils.device import random_stream
 
 CLEAN = "clean"
+# The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5,
+# 7.5) with bilinear interpolation, which lays it along the rows 7 and 8, both with these taps, in 1/1024, as
+# OpenCV has them.
+BLUR_TAPS = (378, 432, 272, 341, 420, 348, 278, 400, 400, 278, 348, 420, 341, 272, 432)
+BLUR_CENTER = 7
+FOG_BRIGHTNESS, FOG_THICKNESS = 0.5, 0.4  # A and beta
+REDUCTION = 4
+RECTANGLE_START = 5
+RECTANGLE_END = {32: 20, 64: 45}  # by the image's side; both corners belong to the rectangle
+NOISE_MEAN, NOISE_DEVIATION = 0.2, 1.0
 Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -23,13 +33,6 @@ def to_unit(images: np.ndarray) -> np.ndarray:
 def to_uint8(values: np.ndarray) -> np.ndarray:
     """Values on [0, 1] as gray levels, clipped and rounded."""
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-
-
-# The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5,
-# 7.5) with bilinear interpolation, which lays it along the rows 7 and 8, both with these taps, in 1/1024, as
-# OpenCV has them.
-BLUR_TAPS = (378, 432, 272, 341, 420, 348, 278, 400, 400, 278, 348, 420, 341, 272, 432)
-BLUR_CENTER = 7
 
 
 def motion_blur(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
@@ -52,10 +55,6 @@ def motion_blur(images: np.ndarray, _: np.random.Generator | None = None) -> np.
     return to_uint8((blurred - least) / np.maximum(np.ptp(blurred, (-3, -2, -1), keepdims=True), 1))
 
 
-FOG_BRIGHTNESS = 0.5  # A
-FOG_THICKNESS = 0.4  # beta
-
-
 def fog(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
     """x t + A (1 - t) on [0, 1], t = exp(-beta d), d = sqrt(long side) - 0.04 r: atmospheric scattering.
 
@@ -67,9 +66,6 @@ def fog(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
     return to_uint8(to_unit(images) * t + np.float32(FOG_BRIGHTNESS) * (1 - t))
 
 
-REDUCTION = 4
-
-
 def low_resolution(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
     """A quarter of the resolution, 32 to 8 or 64 to 16 pixels, and back, by Pillow's default filter."""
     height, width = images.shape[-3:-1]
@@ -77,10 +73,6 @@ def low_resolution(images: np.ndarray, _: np.random.Generator | None = None) -> 
     coarse = [np.asarray(Image.fromarray(image).resize(small).resize((width, height)))
               for image in images.reshape(-1, height, width, 3)]
     return np.stack(coarse).reshape(images.shape)
-
-
-RECTANGLE_START = 5
-RECTANGLE_END = {32: 20, 64: 45}  # by the image's side; both corners belong to the rectangle
 
 
 def rectangle(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
@@ -91,15 +83,9 @@ def rectangle(images: np.ndarray, _: np.random.Generator | None = None) -> np.nd
     return covered
 
 
-NOISE_MEAN = 0.2
-NOISE_DEVIATION = 1.0
-
-
 def gaussian_noise(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Noise of N(0.2, 1) on [0, 1], drawn for each pixel and channel."""
-    noise = generator.standard_normal(images.shape, np.float32)
-    noise *= np.float32(NOISE_DEVIATION)
-    noise += np.float32(NOISE_MEAN)
+    noise = NOISE_MEAN + NOISE_DEVIATION * generator.standard_normal(images.shape, np.float32)
     return to_uint8(to_unit(images) + noise)
 
 

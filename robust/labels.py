@@ -36,12 +36,12 @@ def flip_labels(labels: np.ndarray, classes: int, rate: float, seed: int) -> tup
 
 
 def mislabel_to_files(train: Split, classes: int, rate: float, seed: int, labels_path: Path,
-                      changed_path: Path, record_path: Path, images_path: Path | None = None,
-                      first: int | None = None) -> None:
+                      images_path: Path | None = None, first: int | None = None) -> None:
     """Write training labels with noise, which of them were changed, and the settings; print how many.
 
     Args:
         classes: of the data set.
+        labels_path: <name>.npy or <name>_target.npy; the others are <name>_changed.npy and <name>.json.
         images_path: for the images too, uint8 (n, h, w, 3), of which a block is in memory; None: not needed.
         first: labels of the first that many classes change; None: of all.
 
@@ -49,6 +49,8 @@ def mislabel_to_files(train: Split, classes: int, rate: float, seed: int, labels
         BadInput: there are not as many classes.
     """
     first, n = first or classes, len(train.labels)
+    name = labels_path.stem.removesuffix("_target")
+    changed_path, record_path = map(labels_path.with_name, (f"{name}_changed.npy", f"{name}.json"))
     paths = [path for path in (labels_path, changed_path, images_path) if path]
     if first > classes:
         raise BadInput(f"--classes {first}: the data set has {classes}; name as many or fewer")

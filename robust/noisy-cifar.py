@@ -14,9 +14,7 @@ def main() -> None:
                         "among these; None: of all")
     args = parser.parse_args()
     train, _, classes = read_cifar100(args.data)
-    folder = args.data / "noisy"
-    labels.mislabel_to_files(train, len(classes), args.rate, args.seed, labels_path=folder / "cifar.npy",
-                             changed_path=folder / "cifar_changed.npy", record_path=folder / "cifar.json",
+    labels.mislabel_to_files(train, len(classes), args.rate, args.seed, args.data / "noisy/cifar.npy",
                              first=args.classes)
 
 

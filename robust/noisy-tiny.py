@@ -15,9 +15,8 @@ def main() -> None:
     args = parser.parse_args()
     data_folder, above = options.tiny_folder(args.data)
     (train, _, classes), folder = read_tiny(data_folder), above / "noisy"
-    labels.mislabel_to_files(train, len(classes), args.rate, args.seed,
-                             labels_path=folder / "tiny_target.npy", changed_path=folder / "tiny_changed.npy",
-                             record_path=folder / "tiny.json", images_path=folder / "tiny_img.npy")
+    labels.mislabel_to_files(train, len(classes), args.rate, args.seed, folder / "tiny_target.npy",
+                             images_path=folder / "tiny_img.npy")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
 def serve(server: type[Server], monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     server.content = content
-    monkeypatch.setitem(download.ARCHIVES, name, download.ARCHIVES[name]._replace(md5=md5))
+    monkeypatch.setitem(download.ARCHIVES, name, (download.ARCHIVES[name][0], md5))
 
 
 def tar(**files: bytes) -> bytes:
