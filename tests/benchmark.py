@@ -5,12 +5,10 @@ and both see the same machine. Medians of the rounds, warm-up and compilation ap
 cores.
 """
 import argparse
-import csv
 import importlib.util
 import io
 import multiprocessing as mp
 import os
-import pickle
 import statistics
 import subprocess
 import sys
@@ -52,19 +50,15 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
             generator.integers(0, 100, BATCH, dtype=np.int32))
 
 
-def mindspore_round(task: str) -> Callable[[], None]:
-    from utils.device import set_up
-    set_up("CPU", 0)
-    return mindspore_batch(task, "resnet50", BATCH)
-
-
-def mindspore_batch(task: str, arch: str, batch: int) -> Callable[[], None]:
+def mindspore_round(task: str, arch: str = "resnet50", batch: int = BATCH) -> Callable[[], None]:
     """One call of the result is one batch of 32x32 images, as the scripts compute it."""
     import mindspore as ms
 
     import train
     from models import create_model
     from models.layers import fold_batchnorm
+    from utils.device import set_up
+    set_up("CPU", 0)
     network = create_model(arch, 100, small_images=True)
     images, labels = (ms.Tensor(values[:batch]) for values in images_and_labels())
     if task == "training":
@@ -149,41 +143,19 @@ def resnet50(task: str, rounds: int) -> None:
 
 def network_speed(arch: str, rounds: int) -> None:
     """Print images per second of a network; run in a process of its own."""
-    from utils.device import set_up
-    set_up("CPU", 0)
     speeds = []
     for task in ("training", "extraction"):
-        run = mindspore_batch(task, arch, NETWORK_BATCH)
+        run = mindspore_round(task, arch, NETWORK_BATCH)
         run()
         speeds.append(f"{task} {NETWORK_BATCH / statistics.median(timed(run, rounds)):.1f} img/s")
-    print(f"{arch}, batch {NETWORK_BATCH}: {', '.join(speeds)}")
+    print(f"{arch}, batch {NETWORK_BATCH}: {', '.join(speeds)}", flush=True)
 
 
 def networks(rounds: int) -> None:
-    """Print every network's images per second, and which of its kernels are oneDNN's reference loops."""
+    """Print every network's images per second."""
     from models import NETWORKS
     for arch in NETWORKS:
-        command = [sys.executable, __file__, "--network", arch, "--rounds"]
-        speed = subprocess.run([*command, str(rounds)], check=True, capture_output=True,
-                               text=True).stdout.strip()
-        # Once more for the kernels: to print them takes time.
-        trace = subprocess.run([*command, "1"], check=True, capture_output=True, text=True,
-                               env={**os.environ, "ONEDNN_VERBOSE": "1"}).stdout
-        print(f"{speed}; reference kernels: {', '.join(reference_kernels(trace)) or 'none'}", flush=True)
-
-
-def reference_kernels(trace: str) -> list[str]:
-    """Reference kernels in what oneDNN prints with ONEDNN_VERBOSE=1: kind, implementation, direction.
-
-    Raises:
-        ValueError: it shows no kernels at all.
-    """
-    rows = [line.split(",") for line in trace.splitlines() if ",exec,cpu," in line]
-    if not rows:
-        raise ValueError("ONEDNN_VERBOSE=1 showed no kernels")
-    start = rows[0].index("exec")
-    kinds = {" ".join(row[start + 2:start + 5]) for row in rows}
-    return sorted(kind for kind in kinds if "ref" in kind.split()[1])
+        subprocess.run([sys.executable, __file__, "--network", arch, "--rounds", str(rounds)], check=True)
 
 
 def pipeline(rounds: int) -> None:
@@ -267,28 +239,6 @@ def folder_pipeline(rounds: int) -> None:
         compare("folder input pipeline", PHOTOS * REPEATS, rounds, {
             "here": (folder_round, (Path(folder), workers)),
             "PyTorch's DataLoader": (torch_folder_round, (Path(folder), workers))})
-
-
-def start(_: int) -> None:
-    """Print the seconds from train.py's start to ResNet-50's first step: loading, data, compilation."""
-    with tempfile.TemporaryDirectory() as folder:
-        generator = np.random.default_rng(0)
-        data = Path(folder, "cifar-100-python")
-        data.mkdir()
-        for name, n in (("train", 2 * BATCH), ("test", BATCH)):
-            table = {"data": generator.integers(0, 256, (n, 3072), np.uint8), "fine_labels": [0] * n}
-            (data / name).write_bytes(pickle.dumps(table))
-        (data / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(i) for i in range(100)]}))
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, ROOT / "train.py", "--data", folder, "--epoch", "1",
-                        "--model_dir", folder],
-                       check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - begun
-        row = next(csv.DictReader(open(Path(folder, "CIFAR100/resnet50/log.csv"))))
-    step = BATCH / float(row["images_per_second"])  # of the second of the two steps: the first one compiles
-    before = seconds - float(row["test_seconds"]) - 2 * step
-    print(f"from the start of train.py to the first step of ResNet-50: {before:.1f} s, to its end "
-          f"{before + step:.1f} s", flush=True)
 
 
 def dynamics(rounds: int) -> None:
@@ -495,7 +445,7 @@ def read_plainly(paths: list[Path]) -> None:
 
 
 TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "folder-pipeline": folder_pipeline,
-         "methods": methods, "start": start, "training": partial(resnet50, "training"),
+         "methods": methods, "training": partial(resnet50, "training"),
          "extraction": partial(resnet50, "extraction"), "networks": networks,
          "dynamics": dynamics}  # last: from there on the environment has this project's settings
 
