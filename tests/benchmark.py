@@ -50,15 +50,19 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
             generator.integers(0, 100, BATCH, dtype=np.int32))
 
 
-def mindspore_round(task: str, arch: str = "resnet50", batch: int = BATCH) -> Callable[[], None]:
+def mindspore_round(task: str) -> Callable[[], None]:
+    from utils.device import set_up
+    set_up("CPU", 0)
+    return mindspore_batch(task, "resnet50", BATCH)
+
+
+def mindspore_batch(task: str, arch: str, batch: int) -> Callable[[], None]:
     """One call of the result is one batch of 32x32 images, as the scripts compute it."""
     import mindspore as ms
 
     import train
     from models import create_model
     from models.layers import fold_batchnorm
-    from utils.device import set_up
-    set_up("CPU", 0)
     network = create_model(arch, 100, small_images=True)
     images, labels = (ms.Tensor(values[:batch]) for values in images_and_labels())
     if task == "training":
@@ -143,9 +147,11 @@ def resnet50(task: str, rounds: int) -> None:
 
 def network_speed(arch: str, rounds: int) -> None:
     """Print images per second of a network; run in a process of its own."""
+    from utils.device import set_up
+    set_up("CPU", 0)
     speeds = []
     for task in ("training", "extraction"):
-        run = mindspore_round(task, arch, NETWORK_BATCH)
+        run = mindspore_batch(task, arch, NETWORK_BATCH)
         run()
         speeds.append(f"{task} {NETWORK_BATCH / statistics.median(timed(run, rounds)):.1f} img/s")
     print(f"{arch}, batch {NETWORK_BATCH}: {', '.join(speeds)}", flush=True)
