@@ -3,7 +3,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -174,9 +173,7 @@ def test_those_of_another_folder_than_the_checkpoints_are_refused(select, traine
 def test_those_of_an_unfinished_run_are_its_finished_epochs(cifar: Path, forks: Forks, script,
                                                             tmp_path: Path) -> None:
     """The run is killed in its third epoch."""
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .last.pth.tmp", "number": 2}
-    killed = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, stop=stop).finish()
-    assert killed.returncode == -signal.SIGKILL
+    forks.kill(tmp_path, "os.rename .last.pth.tmp", 2, "train.py", "--data", cifar, *TRAINED)
     result = script("selection.py", tmp_path, "--data", cifar, "--ckpt", RUN / "best.pth", "--rate", 0.2,
                     "--method", "el2n")
     assert result.returncode == 0 and "the run has 2 epochs" in result.stdout, result.stderr

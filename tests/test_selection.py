@@ -298,7 +298,7 @@ def test_in_a_locked_folder_features_are_kept_beside_the_index(select, work: Pat
 
 def test_the_index_folder_is_not_locked_during_the_feature_pass(work: Path, forks: Forks, select) -> None:
     """The process stops itself when it is about to write features; another selection is made meanwhile."""
-    stop = {"places": str(work / "places"), "change": "open .best.features.npy", "signal": signal.SIGSTOP}
+    stop = {"change": "open .best.features.npy", "signal": signal.SIGSTOP}
     waiting = forks.start(work, "selection.py", "--ckpt", RUN / "best.pth", "--rate", 0.2, stop=stop)
     while "T (stopped)" not in Path(f"/proc/{waiting.pid}/status").read_text():
         time.sleep(0.01)
