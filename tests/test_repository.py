@@ -1,4 +1,4 @@
-"""What README and the documents beside it say: their commands, links and tests; and the width of lines."""
+"""What README and the documents beside it say: their commands, links, tests and results."""
 import re
 import shlex
 from collections.abc import Callable
@@ -12,7 +12,6 @@ import train
 from comparison import tables
 from forks import ROOT, Forks
 
-WIDTH = 110
 DOCUMENTS = [ROOT / "README.md", *sorted(path for folder in ("docs", "robust", "tests")
                                          for path in (ROOT / folder).glob("*.md"))]
 PARSERS: dict[str, Callable] = {"train.py": train.parse_options, "selection.py": selection.parse_options,
@@ -104,12 +103,3 @@ def test_the_results_shown_are_those_of_the_runs(column: int, name: str, documen
             pairs = [own[seed] - random[seed] for seed in own.keys() & random.keys()]
             mean, half_width = tables.interval(pairs)
             assert difference == f"{mean:+.2f} ± {half_width:.2f}"
-
-
-def test_lines_are_not_too_long() -> None:
-    folders = (".", "comparison", "datasets", "methods", "models", "robust", "tests", "utils")
-    files = [path for folder in folders for path in (ROOT / folder).iterdir()
-             if path.suffix in (".py", ".sh")]
-    assert {"train.py", "options.py", "predictions.py", "environment.sh"} < {path.name for path in files}
-    assert [f"{path}:{number}" for path in files
-            for number, line in enumerate(path.read_text().splitlines(), 1) if len(line) > WIDTH] == []
