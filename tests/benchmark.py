@@ -10,7 +10,6 @@ import io
 import multiprocessing as mp
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,9 +17,11 @@ import time
 import tracemalloc
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -145,8 +146,14 @@ def resnet50(task: str, rounds: int) -> None:
         "PyTorch channels-last": (torch_round, (task, True))})
 
 
-def network_speed(arch: str, rounds: int) -> None:
-    """Print images per second of a network; run in a process of its own."""
+def in_process(function: Callable, *arguments: object) -> Any:
+    """A function's result, from a process of its own."""
+    with ProcessPoolExecutor(1, mp.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def network_speed(arch: str, rounds: int) -> str:
+    """Images per second of a network; run in a process of its own."""
     from utils.device import set_up
     set_up("CPU", 0)
     speeds = []
@@ -154,14 +161,14 @@ def network_speed(arch: str, rounds: int) -> None:
         run = mindspore_batch(task, arch, NETWORK_BATCH)
         run()
         speeds.append(f"{task} {NETWORK_BATCH / statistics.median(timed(run, rounds)):.1f} img/s")
-    print(f"{arch}, batch {NETWORK_BATCH}: {', '.join(speeds)}", flush=True)
+    return f"{arch}, batch {NETWORK_BATCH}: {', '.join(speeds)}"
 
 
 def networks(rounds: int) -> None:
     """Print every network's images per second."""
     from models import NETWORKS
     for arch in NETWORKS:
-        subprocess.run([sys.executable, __file__, "--network", arch, "--rounds", str(rounds)], check=True)
+        print(in_process(network_speed, arch, rounds), flush=True)
 
 
 def pipeline(rounds: int) -> None:
@@ -348,15 +355,13 @@ def scale(images: int, order: str, folder: Path | None) -> None:
             drop_from_cache(paths)
             [plain] = timed(lambda paths=paths: read_plainly(paths), 1)
             drop_from_cache(paths)
-            command = [sys.executable, __file__, "--choose", name, "--folder", made]
-            seconds, cpu, peak = map(float, subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-3:])
+            seconds, cpu, peak = in_process(choose_alone, name, Path(made))
             print(f"{name}: {seconds:.1f} s, {cpu:.1f} s, {seconds / plain:.1f} x {plain:.1f} s, "
                   f"{peak:.0f} MiB", flush=True)
 
 
-def choose_alone(name: str, folder: Path) -> None:
-    """Print seconds, CPU seconds and the peak of anonymous memory beyond the start, in MiB, of one choice."""
+def choose_alone(name: str, folder: Path) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and the peak of anonymous memory beyond the start, in MiB, of one choice."""
     from methods import METHODS  # noqa: F401  not timed
     arrays = mapped(folder)
     arrays["labels"] = np.array(arrays["labels"])
@@ -371,7 +376,7 @@ def choose_alone(name: str, folder: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
     cpu = time.process_time()
     [seconds] = timed(lambda: choose(name, arrays), 1)
-    print(seconds, time.process_time() - cpu, peak - start)
+    return seconds, time.process_time() - cpu, peak - start
 
 
 def anonymous_memory() -> float:
@@ -466,14 +471,8 @@ def main() -> None:
     parser.add_argument("--order", choices=["class", "mixed"], default="class", help="for scale")
     parser.add_argument("--folder", type=Path, help="where scale and listing make their files; None: the "
                         "system's folder for temporary files")
-    parser.add_argument("--network", help=argparse.SUPPRESS)  # a process of --only networks
-    parser.add_argument("--choose", help=argparse.SUPPRESS)  # a process of --only scale
     args = parser.parse_args()
-    if args.network:
-        network_speed(args.network, args.rounds)
-    elif args.choose:
-        choose_alone(args.choose, args.folder)
-    elif args.only == "scale":
+    if args.only == "scale":
         scale(args.images, args.order, args.folder)
     elif args.only == "listing":
         listing(args.images, args.folder)

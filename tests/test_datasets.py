@@ -135,15 +135,6 @@ def test_evaluation_batches_normalize_in_order_and_fill_up(cifar: Path) -> None:
     assert batches[1][2].tolist() == data.test.labels[32:].tolist() + [-1] * 14
 
 
-def test_an_epoch_has_each_image_once(cifar: Path) -> None:
-    data = open_dataset("CIFAR100", cifar)
-    keep = np.arange(10, 110)
-    epoch = list(training_batches(data, keep, 32, seed=1, epoch=0))
-    assert [len(labels) for _, _, labels in epoch] == [32, 32, 32, 4]
-    index = np.concatenate([batch[0] for batch in epoch])
-    assert sorted(index) == keep.tolist() and index.tolist() != keep.tolist()
-
-
 def test_training_images_are_cropped_and_flipped(cifar: Path) -> None:
     """Each is a crop of the padded image at one of 9 x 9 places, mirrored or not."""
     data = open_dataset("CIFAR100", cifar)

@@ -171,12 +171,6 @@ def test_those_of_other_images_are_refused(select, work: Path) -> None:
     assert "of other images than --data's" in error
 
 
-def test_a_cut_off_that_leaves_too_few_images_is_named(select, work: Path) -> None:
-    check_one_line(select("--method", "ccs", "--hard_cutoff", 0.9),
-                   "--hard_cutoff 0.9: leaves 20 of 200 images, 40 are to be kept")
-    assert not (work / "index").exists()
-
-
 @pytest.mark.parametrize("damage", [
     objects,
     lambda path: os.truncate(path, 3000),
