@@ -29,12 +29,6 @@ TIMES = ("train_seconds", "test_seconds", "images_per_second")
 TINY_WNIDS, TINY_TRAIN, TINY_VAL = ("n00000009", "n00000012", "n00000101"), 16, 4  # images a class
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    for mark in ("fuzz: 100,000 mutated files for each reader", "kills: scripts killed at more moments",
-                 "ranks: more tests of several ranks, some by msrun"):
-        config.addinivalue_line("markers", f"{mark}; some minutes, run.sh leaves them out")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def device() -> None:
     set_up("CPU", 0)
