@@ -67,15 +67,11 @@ def test_a_documented_shell_script_has_its_options(command: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)", document.read_text())
-    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_tests_that_are_named_exist(document: Path) -> None:
-    names = set(re.findall(r"\btest_\w+\.py", document.read_text()))
-    assert {name for name in names if not (ROOT / "tests" / name).exists()} == set()
+def test_links_lead_to_files_and_tests_that_are_named_exist(document: Path) -> None:
+    text = document.read_text()
+    links = [document.parent / link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    tests = [ROOT / "tests" / name for name in re.findall(r"\btest_\w+\.py", text)]
+    assert [path for path in (*links, *tests) if not path.exists()] == []
 
 
 def accuracies(name: str, column: str) -> dict[tuple[str, float], dict[int, float]]:
