@@ -298,3 +298,8 @@ def test_weights_that_do_not_fit_are_refused(arch: str, classes: int, more: dict
     weights = {name: p.asnumpy() for name, p in create_model("resnet20", 7, True).parameters_and_names()}
     with pytest.raises(BadInput, match=message):
         load_weights(create_model(arch, classes, True), {**weights, **more}, "x.pth", arch)
+
+
+def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(BadInput, match="--arch resnet19: unknown; known are efficientnet, "):
+        create_model("resnet19", 10, True)
