@@ -5,14 +5,11 @@ and both see the same machine. Medians of the rounds, warm-up and compilation ap
 cores.
 """
 import argparse
-import csv
 import importlib.util
 import io
 import multiprocessing as mp
 import os
-import pickle
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,9 +17,11 @@ import time
 import tracemalloc
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -147,8 +146,14 @@ def resnet50(task: str, rounds: int) -> None:
         "PyTorch channels-last": (torch_round, (task, True))})
 
 
-def network_speed(arch: str, rounds: int) -> None:
-    """Print images per second of a network; run in a process of its own."""
+def in_process(function: Callable, *arguments: object) -> Any:
+    """A function's result, from a process of its own."""
+    with ProcessPoolExecutor(1, mp.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def network_speed(arch: str, rounds: int) -> str:
+    """Images per second of a network; run in a process of its own."""
     from utils.device import set_up
     set_up("CPU", 0)
     speeds = []
@@ -156,34 +161,14 @@ def network_speed(arch: str, rounds: int) -> None:
         run = mindspore_batch(task, arch, NETWORK_BATCH)
         run()
         speeds.append(f"{task} {NETWORK_BATCH / statistics.median(timed(run, rounds)):.1f} img/s")
-    print(f"{arch}, batch {NETWORK_BATCH}: {', '.join(speeds)}")
+    return f"{arch}, batch {NETWORK_BATCH}: {', '.join(speeds)}"
 
 
 def networks(rounds: int) -> None:
-    """Print every network's images per second, and which of its kernels are oneDNN's reference loops."""
+    """Print every network's images per second."""
     from models import NETWORKS
     for arch in NETWORKS:
-        command = [sys.executable, __file__, "--network", arch, "--rounds"]
-        speed = subprocess.run([*command, str(rounds)], check=True, capture_output=True,
-                               text=True).stdout.strip()
-        # Once more for the kernels: to print them takes time.
-        trace = subprocess.run([*command, "1"], check=True, capture_output=True, text=True,
-                               env={**os.environ, "ONEDNN_VERBOSE": "1"}).stdout
-        print(f"{speed}; reference kernels: {', '.join(reference_kernels(trace)) or 'none'}", flush=True)
-
-
-def reference_kernels(trace: str) -> list[str]:
-    """Reference kernels in what oneDNN prints with ONEDNN_VERBOSE=1: kind, implementation, direction.
-
-    Raises:
-        ValueError: it shows no kernels at all.
-    """
-    rows = [line.split(",") for line in trace.splitlines() if ",exec,cpu," in line]
-    if not rows:
-        raise ValueError("ONEDNN_VERBOSE=1 showed no kernels")
-    start = rows[0].index("exec")
-    kinds = {" ".join(row[start + 2:start + 5]) for row in rows}
-    return sorted(kind for kind in kinds if "ref" in kind.split()[1])
+        print(in_process(network_speed, arch, rounds), flush=True)
 
 
 def pipeline(rounds: int) -> None:
@@ -267,28 +252,6 @@ def folder_pipeline(rounds: int) -> None:
         compare("folder input pipeline", PHOTOS * REPEATS, rounds, {
             "here": (folder_round, (Path(folder), workers)),
             "PyTorch's DataLoader": (torch_folder_round, (Path(folder), workers))})
-
-
-def start(_: int) -> None:
-    """Print the seconds from train.py's start to ResNet-50's first step: loading, data, compilation."""
-    with tempfile.TemporaryDirectory() as folder:
-        generator = np.random.default_rng(0)
-        data = Path(folder, "cifar-100-python")
-        data.mkdir()
-        for name, n in (("train", 2 * BATCH), ("test", BATCH)):
-            table = {"data": generator.integers(0, 256, (n, 3072), np.uint8), "fine_labels": [0] * n}
-            (data / name).write_bytes(pickle.dumps(table))
-        (data / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(i) for i in range(100)]}))
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, ROOT / "train.py", "--data", folder, "--epoch", "1",
-                        "--model_dir", folder],
-                       check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - begun
-        row = next(csv.DictReader(open(Path(folder, "CIFAR100/resnet50/log.csv"))))
-    step = BATCH / float(row["images_per_second"])  # of the second of the two steps: the first one compiles
-    before = seconds - float(row["test_seconds"]) - 2 * step
-    print(f"from the start of train.py to the first step of ResNet-50: {before:.1f} s, to its end "
-          f"{before + step:.1f} s", flush=True)
 
 
 def dynamics(rounds: int) -> None:
@@ -392,15 +355,13 @@ def scale(images: int, order: str, folder: Path | None) -> None:
             drop_from_cache(paths)
             [plain] = timed(lambda paths=paths: read_plainly(paths), 1)
             drop_from_cache(paths)
-            command = [sys.executable, __file__, "--choose", name, "--folder", made]
-            seconds, cpu, peak = map(float, subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-3:])
+            seconds, cpu, peak = in_process(choose_alone, name, Path(made))
             print(f"{name}: {seconds:.1f} s, {cpu:.1f} s, {seconds / plain:.1f} x {plain:.1f} s, "
                   f"{peak:.0f} MiB", flush=True)
 
 
-def choose_alone(name: str, folder: Path) -> None:
-    """Print seconds, CPU seconds and the peak of anonymous memory beyond the start, in MiB, of one choice."""
+def choose_alone(name: str, folder: Path) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and the peak of anonymous memory beyond the start, in MiB, of one choice."""
     from methods import METHODS  # noqa: F401  not timed
     arrays = mapped(folder)
     arrays["labels"] = np.array(arrays["labels"])
@@ -415,7 +376,7 @@ def choose_alone(name: str, folder: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
     cpu = time.process_time()
     [seconds] = timed(lambda: choose(name, arrays), 1)
-    print(seconds, time.process_time() - cpu, peak - start)
+    return seconds, time.process_time() - cpu, peak - start
 
 
 def anonymous_memory() -> float:
@@ -495,7 +456,7 @@ def read_plainly(paths: list[Path]) -> None:
 
 
 TASKS = {"pipeline": pipeline, "tiny-pipeline": tiny_pipeline, "folder-pipeline": folder_pipeline,
-         "methods": methods, "start": start, "training": partial(resnet50, "training"),
+         "methods": methods, "training": partial(resnet50, "training"),
          "extraction": partial(resnet50, "extraction"), "networks": networks,
          "dynamics": dynamics}  # last: from there on the environment has this project's settings
 
@@ -510,14 +471,8 @@ def main() -> None:
     parser.add_argument("--order", choices=["class", "mixed"], default="class", help="for scale")
     parser.add_argument("--folder", type=Path, help="where scale and listing make their files; None: the "
                         "system's folder for temporary files")
-    parser.add_argument("--network", help=argparse.SUPPRESS)  # a process of --only networks
-    parser.add_argument("--choose", help=argparse.SUPPRESS)  # a process of --only scale
     args = parser.parse_args()
-    if args.network:
-        network_speed(args.network, args.rounds)
-    elif args.choose:
-        choose_alone(args.choose, args.folder)
-    elif args.only == "scale":
+    if args.only == "scale":
         scale(args.images, args.order, args.folder)
     elif args.only == "listing":
         listing(args.images, args.folder)

@@ -1,7 +1,9 @@
 """Small data sets in their official layouts, and the scripts run as by a shell."""
 import csv
 import io
+import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -25,12 +27,6 @@ SMALL = ("--arch", NAME, "--batch_size", 100)  # one graph for training and one 
 TRAINED = (*SMALL, "--epoch", 3)  # options of the run `trained`
 TIMES = ("train_seconds", "test_seconds", "images_per_second")
 TINY_WNIDS, TINY_TRAIN, TINY_VAL = ("n00000009", "n00000012", "n00000101"), 16, 4  # images a class
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    for mark in ("fuzz: 100,000 mutated files for each reader", "kills: scripts killed at more moments",
-                 "ranks: more tests of several ranks, some by msrun"):
-        config.addinivalue_line("markers", f"{mark}; some minutes, run.sh leaves them out")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,6 +61,29 @@ def npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
+
+
+class Payload:
+    """Makes a folder when it is unpickled without care."""
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("TRAP",)
+
+
+def objects(path: Path) -> None:
+    """Write a .npy file with a payload."""
+    path.write_bytes(npy(np.array([Payload()], object)))
+
+
+def check_one_line(result: CompletedProcess, *words: str, status: int = 2) -> None:
+    """A script has ended with one line on standard error that has these words."""
+    assert result.returncode == status and result.stderr.count("\n") == 1, result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def names(folder: Path) -> set[str]:
+    """Of all that is in a folder."""
+    return {path.name for path in folder.iterdir()}
 
 
 def write_cifar(root: Path) -> Path:
@@ -131,6 +150,14 @@ def script(forks: Forks) -> Callable[..., CompletedProcess]:
         done = forks.start(folder, name, *options).finish()
         return CompletedProcess(done.request["command"], done.returncode, done.out, done.err)
     return run
+
+
+@pytest.fixture
+def work(cifar: Path, trained: Path, tmp_path: Path) -> Path:
+    """A working folder with data and the run of three epochs."""
+    (tmp_path / "data").symlink_to(cifar)
+    shutil.copytree(trained, tmp_path / "ckpt/CIFAR100" / NAME)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ class Forks(contextlib.ExitStack):
 
         Args:
             limits: the process's limits, by name, such as RLIMIT_FSIZE.
-            stop: arguments of `Stop`.
+            stop: arguments of `Stop` beside the folder.
             options_only: end with status 0 as soon as the options have been parsed.
             environment: further variables.
         """
@@ -92,6 +92,11 @@ class Forks(contextlib.ExitStack):
         return Run(connection, {"command": [str(ROOT / script), *map(str, options)], "folder": str(folder),
                                 "limits": limits or {}, "stop": stop, "options_only": options_only,
                                 "environment": environment or {}})
+
+    def kill(self, folder: Path, change: str, number: int, script: str, *options: object) -> None:
+        """Run a script until it is killed just before a change of a file, as `Stop` describes it."""
+        run = self.start(folder, script, *options, stop={"change": change, "number": number}).finish()
+        assert run.returncode == -signal.SIGKILL, run.err
 
     def start_ranks(self, size: int, folder: Path, script: str, *options: object,
                     of: dict[int, dict[str, Any]] | None = None) -> list[Run]:
@@ -115,35 +120,31 @@ class Forks(contextlib.ExitStack):
 
 
 class Stop:
-    """An audit hook that stops the process just before a change of a file.
+    """An audit hook that stops the process just before a change of a file below a folder.
 
     Args:
-        places: file for the changes below its folder, such as "os.rename .x.tmp" or "open x" for writing, one
-            line for each, written before the change is made.
-        change: the one to stop at; None: none.
+        change: the one to stop at, such as "os.rename .x.tmp" or "open x" for writing.
         number: how often it has been seen before.
         signal: sent to stop the process.
         bytes: instead, let the file that is opened here, and every other, only grow to that many bytes more
             than it has, and end the process then.
     """
 
-    def __init__(self, places: str, change: str | None = None, number: int = 0, signal: int = signal.SIGKILL,
+    def __init__(self, folder: str, change: str, number: int = 0, signal: int = signal.SIGKILL,
                  bytes: int | None = None) -> None:
-        self.folder = os.path.dirname(places)
-        self.places = os.open(places, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self.change, self.left, self.signal, self.bytes = change, number, signal, bytes
+        self.folder, self.change, self.left = folder, change, number
+        self.signal, self.bytes = signal, bytes
 
     def __call__(self, event: str, arguments: tuple) -> None:
         writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if not (writes or event in CHANGES) or not isinstance(arguments[0], (str, Path)):
             return
         path = os.path.abspath(arguments[0])
-        if not path.startswith(self.folder) or os.path.isdir(path):
+        if (not path.startswith(self.folder) or f"{event} {os.path.basename(path)}" != self.change
+                or os.path.isdir(path)):
             return
-        change = f"{event} {os.path.basename(path)}"
-        os.write(self.places, f"{change}\n".encode())
-        self.left -= change == self.change
-        if change != self.change or self.left != -1:
+        self.left -= 1
+        if self.left != -1:
             return
         if self.bytes is None:
             os.kill(os.getpid(), self.signal)
@@ -210,7 +211,7 @@ def execute(command: list[str], folder: str, limits: dict[str, int], stop: dict[
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, name), (value, value))
     if stop:
-        sys.addaudithook(Stop(**stop))
+        sys.addaudithook(Stop(folder, **stop))
     if options_only:
         for parser in (Parser, argparse.ArgumentParser):
             parser.parse_args = lambda *arguments, parse=parser.parse_args: parse(*arguments) and sys.exit(0)

@@ -1,5 +1,4 @@
 """Arrays in files: created, filled by a pass that may be stopped, on a full disk, read without trust."""
-import io
 import os
 import resource
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import names, npy, objects
 from utils import arrays
 from utils.arrays import ResumableArrays, all_finite, create_array, read_array
 from utils.errors import BadInput
@@ -67,10 +67,6 @@ def resumable(folder: Path, key: object = 1, n: int = 6) -> ResumableArrays:
 
 def write(given: ResumableArrays, first: int, last: int) -> None:
     given.write(a=ROWS[first:last], b=FLAGS[first:last])
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def test_arrays_appear_once_they_are_whole(tmp_path: Path) -> None:
@@ -134,34 +130,16 @@ def test_a_full_disk_leaves_nothing_of_a_pass(tmp_path: Path) -> None:
 
 # Read without trust
 
-def make(path: Path, array: np.ndarray) -> bytes:
-    np.save(path, array, allow_pickle=True)
-    return path.read_bytes()
-
-
-class Payload:
-    """Makes a folder when it is unpickled without care."""
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, ("TRAP",)
-
-
-def test_the_payload_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    np.load(io.BytesIO(make(tmp_path / "x.npy", np.array([Payload()], object))), allow_pickle=True)
-    assert (tmp_path / "TRAP").exists()
-
-
 def test_an_array_of_objects_is_refused_and_not_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    make(path, np.array([Payload()], object))
+    objects(path)
     with pytest.raises(BadInput, match="x.npy: not a whole .npy file of numbers; do this"):
         read_array(path, "do this")
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_file_that_is_cut_off_anywhere_is_refused(path: Path) -> None:
-    whole = make(path, ROWS)
+    whole = npy(ROWS)
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         with pytest.raises(BadInput, match="do this"):
@@ -169,7 +147,7 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(path: Path) -> None:
 
 
 def test_a_header_that_asks_for_terabytes_is_refused(path: Path) -> None:
-    content = make(path, ROWS)
+    content = npy(ROWS)
     large = content.replace(b"(6, 2), }" + 12 * b" ", b"(6000000000000, 2), }")
     assert len(large) == len(content) and large != content
     path.write_bytes(large)

@@ -256,8 +256,7 @@ def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path,
     """What is written down is what the runs' own files say."""
     options = ("--data", cifar, "--out", "out", *"--arch resnet6 --image_size 16 --classes 4 --epoch 1 "
                "--base_epoch 2 --batch_size 40 --seeds 1 2 --jobs 2 --device CPU".split())
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .runs.csv.tmp", "number": 3}
-    assert forks.start(tmp_path, "compare.py", *options, stop=stop).finish().returncode == -signal.SIGKILL
+    forks.kill(tmp_path, "os.rename .runs.csv.tmp", 3, "compare.py", *options)
     assert len(rows_of(tmp_path)) == 3
     run = forks.start(tmp_path, "compare.py", *options).finish()
     assert run.returncode == 0, run.err
@@ -379,8 +378,8 @@ def test_killed_and_resumed_is_as_never_stopped(project: Path, start: Callable, 
     assert sorted(expected["runs.csv"].splitlines()) == sorted(two["runs.csv"].splitlines())
     assert {**expected, "runs.csv": b""} == {**two, "runs.csv": b""}
     shutil.rmtree(project / "out")
-    stop = {"places": str(project / "out.places"), "change": change, "number": number}
-    assert start(stop=stop).finish().returncode == -signal.SIGKILL
+    killed = start(stop={"change": change, "number": number}).finish()
+    assert killed.returncode == -signal.SIGKILL, killed.err
     (project / "calls").unlink(missing_ok=True)
     finished = len(rows_of(project))
     run = start().finish()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from conftest import Payload
 from forks import ROOT
 from golden_networks import SMALL, golden, relative
 from models import NETWORKS, convert_torch, create_model
@@ -163,13 +164,8 @@ def test_pytorch_gets_back_the_very_weights(tmp_path: Path, arch: str, small_ima
     network.load_state_dict(again)
 
 
-class Hostile:
-    def __reduce__(self) -> tuple:
-        return os.mkdir, ("hostile",)
-
-
-BAD = {"hostile": pickle.dumps({"conv1.weight": Hostile()}), "empty": b"", "cut": b"PK\x03\x04" + bytes(50),
-       "list": [1, 2], "zip": {"conv1.weight": Hostile()}, "missing": None, "epoch": {"epoch": 3}}
+BAD = {"hostile": pickle.dumps({"conv1.weight": Payload()}), "empty": b"", "cut": b"PK\x03\x04" + bytes(50),
+       "list": [1, 2], "zip": {"conv1.weight": Payload()}, "missing": None, "epoch": {"epoch": 3}}
 SAID = {"zip": "it holds posix.mkdir, which is not allowed", "list": "no state dict", "epoch": "epoch: int",
         "missing": "No such file"}
 
@@ -187,7 +183,7 @@ def test_bad_files_are_named_and_nothing_in_them_is_run(tmp_path: Path, monkeypa
     with pytest.raises((BadInput, FileNotFoundError), match=f"{name}.pth") as error:
         convert_torch.read_torch(path)
     assert "\n" not in str(error.value) and SAID.get(name, "") in str(error.value)
-    assert not (tmp_path / "hostile").exists()
+    assert not (tmp_path / "TRAP").exists()
 
 
 def test_a_checkpoint_of_ours_is_told_from_pytorchs(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,12 +12,11 @@ import numpy as np
 import pytest
 
 import train
-from conftest import TRAIN, TRAINED, random_data
+from conftest import TRAIN, TRAINED, check_one_line, objects, random_data
 from datasets.pipeline import training_batches
 from forks import Forks
 from models.checkpoint import load_checkpoint
-from test_arrays import Payload
-from two_layers import NAME, TwoLayers
+from two_layers import NAME, WithoutDropout
 from utils.errors import BadInput
 from utils.runs import Dynamics
 
@@ -39,18 +37,12 @@ def test_of_an_image_by_hand(probabilities: list[float], label: int, expected: l
     assert np.allclose(numbers[:, 0], expected, atol=1e-4)
 
 
-class WithoutDropout(TwoLayers):
-    """So that what it says of an image can be computed again."""
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier[1](self.features(x))
-
-    def in_numpy(self, images: np.ndarray) -> np.ndarray:
-        """Logits, float64, of normalized images (n, 3, 16, 16)."""
-        (w1, b1), (w2, b2) = ((layer.weight.asnumpy().astype(float), layer.bias.asnumpy())
-                              for layer in (self.hidden[0], self.classifier[1]))
-        pooled = images.reshape(len(images), 3, 4, 4, 4, 4).mean((3, 5)).reshape(len(images), -1)
-        return np.maximum(pooled @ w1.T + b1, 0) @ w2.T + b2
+def in_numpy(network: WithoutDropout, images: np.ndarray) -> np.ndarray:
+    """A network's logits, float64, of normalized images (n, 3, 16, 16)."""
+    (w1, b1), (w2, b2) = ((layer.weight.asnumpy().astype(float), layer.bias.asnumpy())
+                          for layer in (network.hidden[0], network.classifier))
+    pooled = images.reshape(len(images), 3, 4, 4, 4, 4).mean((3, 5)).reshape(len(images), -1)
+    return np.maximum(pooled @ w1.T + b1, 0) @ w2.T + b2
 
 
 def test_of_a_run_whose_network_stays(tmp_path: Path) -> None:
@@ -66,7 +58,7 @@ def test_of_a_run_whose_network_stays(tmp_path: Path) -> None:
     expected = np.empty((2, 3, n))
     for epoch in range(2):
         for ids, images, labels in training_batches(data, np.arange(n), 20, seed, epoch=epoch):
-            for i, logits, label in zip(ids, network.in_numpy(images), labels, strict=True):
+            for i, logits, label in zip(ids, in_numpy(network, images), labels, strict=True):
                 p = np.exp(logits) / np.exp(logits).sum()
                 others = np.delete(p, label)
                 expected[epoch, :, i] = (p[label], p[label] - max(others),
@@ -121,23 +113,16 @@ def test_a_record_of_another_run_is_refused(tmp_path: Path) -> None:
 # Found by selection.py
 
 @pytest.fixture
-def work(trained: Path, tmp_path: Path) -> Path:
-    """A working folder with the run of three epochs."""
-    shutil.copytree(trained, tmp_path / RUN)
-    return tmp_path
-
-
-@pytest.fixture
-def select(cifar: Path, script, work: Path) -> Callable[..., CompletedProcess]:
-    def run(*options: object, ckpt: str = "best.pth") -> CompletedProcess:
-        return script("selection.py", work, "--data", cifar, "--ckpt", RUN / ckpt, "--rate", 0.2, "--method",
+def select(script, work: Path) -> Callable[..., CompletedProcess]:
+    def run(*options: object) -> CompletedProcess:
+        return script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2, "--method",
                       "forgetting", *options)
     return run
 
 
 @pytest.mark.parametrize("ckpt", ["best.pth", "last.pth"])
 def test_they_are_found_beside_the_checkpoint(select, work: Path, ckpt: str) -> None:
-    assert select(ckpt=ckpt).returncode == 0
+    assert select("--ckpt", RUN / ckpt).returncode == 0
     manifest = json.loads((work / "index/CIFAR100-forgetting.json").read_text())
     assert manifest["dynamics"] == str(RUN / "dynamics.npy") and manifest["epochs"] == 3
 
@@ -155,54 +140,35 @@ def test_numpys_other_order_of_the_same_numbers_is_read(select, work: Path) -> N
     assert select().returncode == 0
 
 
-def check_refused(result: CompletedProcess, *words: str) -> None:
-    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
-    for word in words:
-        assert word in result.stderr
-
-
 def test_where_they_are_missing_a_line_names_the_command(select, work: Path) -> None:
     (work / RUN / "dynamics.npy").unlink()
-    check_refused(select(), f"{RUN}/dynamics.npy: missing; train.py writes it for CIFAR100")
+    check_one_line(select(), f"{RUN}/dynamics.npy: missing; train.py writes it for CIFAR100")
 
 
 def test_those_of_another_folder_than_the_checkpoints_are_refused(select, trained: Path) -> None:
-    check_refused(select("--dynamics", trained / "dynamics.npy"), "dynamics.npy: not in the folder of",
-                  "best.pth", "name both of one run")
+    check_one_line(select("--dynamics", trained / "dynamics.npy"), "dynamics.npy: not in the folder of",
+                   "best.pth", "name both of one run")
 
 
 def test_those_of_an_unfinished_run_are_its_finished_epochs(cifar: Path, forks: Forks, script,
                                                             tmp_path: Path) -> None:
     """The run is killed in its third epoch."""
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .last.pth.tmp", "number": 2}
-    killed = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, stop=stop).finish()
-    assert killed.returncode == -signal.SIGKILL
+    forks.kill(tmp_path, "os.rename .last.pth.tmp", 2, "train.py", "--data", cifar, *TRAINED)
     result = script("selection.py", tmp_path, "--data", cifar, "--ckpt", RUN / "best.pth", "--rate", 0.2,
                     "--method", "el2n")
     assert result.returncode == 0 and "the run has 2 epochs" in result.stdout, result.stderr
 
 
-def test_those_of_other_images_are_refused(script, work: Path, cifar: Path) -> None:
+def test_those_of_other_images_are_refused(select, work: Path) -> None:
     """A label has changed since."""
-    shutil.copytree(cifar, work / "data")
-    path = work / "data/cifar-100-python/train"
+    path = shutil.copytree(work / "data", work / "other") / "cifar-100-python/train"
     table = pickle.loads(path.read_bytes())
     table["fine_labels"][-1] = 0
     path.write_bytes(pickle.dumps(table))
-    result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2, "--method", "el2n")
+    result = select("--data", "other")
     warning, error = result.stderr.splitlines()
     assert result.returncode == 2 and "used all the same" in warning
     assert "of other images than --data's" in error
-
-
-def test_a_cut_off_that_leaves_too_few_images_is_named(select, work: Path) -> None:
-    check_refused(select("--method", "ccs", "--hard_cutoff", 0.9),
-                  "--hard_cutoff 0.9: leaves 20 of 200 images, 40 are to be kept")
-    assert not (work / "index").exists()
-
-
-def objects(path: Path) -> None:
-    np.save(path, np.array([Payload()], object), allow_pickle=True)
 
 
 @pytest.mark.parametrize("damage", [
@@ -217,5 +183,5 @@ def objects(path: Path) -> None:
         "damaged args.json"])
 def test_a_hostile_or_damaged_file_is_refused_and_not_run(select, work: Path, damage: Callable) -> None:
     damage(work / RUN / "dynamics.npy")
-    check_refused(select(), "dynamics.npy")
+    check_one_line(select(), "dynamics.npy")
     assert not (work / "TRAP").exists() and not (work / "index").exists()

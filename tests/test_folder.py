@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, PngImagePlugin, features
 
 import train
+from conftest import check_one_line, names
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.folder import read_image, suffixes
 from datasets.pipeline import damaged_images, evaluation_batches, training_batches
@@ -297,12 +298,12 @@ def test_the_three_commands(work: Path) -> None:
     assert f"kept {3 * TRAIN // 2} of {3 * TRAIN} images" in output
     assert f"pets: {3 * TRAIN // 2} of {3 * TRAIN} training images" in output
     run = work / "ckpt/pets" / NAME
-    assert {path.name for path in run.iterdir()} == {
+    assert names(run) == {
         "args.json", "best.pth", "last.pth", "log.csv", "dynamics.npy", "best.features.npy",
         "best.features.json", "best.logits.npy", "coreset-moderate-0.5"}
     args = json.loads((run / "args.json").read_text())
     assert args["lr"] == 0.1 * 10 / 256 and args["name"] == "pets" and args["image_size"] == 16
-    assert {path.name for path in (work / "index").iterdir()} == {
+    assert names(work / "index") == {
         f"pets.{suffix}" for suffix in ("bin", "json", "kept.npy", "scores.npy", "png", "txt")}
     assert json.loads((work / "index/pets.json").read_text())["image_size"] == 16
     assert len(Image.open(work / "index/pets.png").getcolors(10 ** 6)) > 100
@@ -369,8 +370,7 @@ def damaged(folder: Path) -> Path:
 
 def test_damage_is_one_line(damaged: Path, tmp_path: Path, script: Callable) -> None:
     result = script("train.py", tmp_path, *TRAINING)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert re.search("error: images/train/.*JPEG: damaged, or not an image", result.stderr)
+    check_one_line(result, "error: images/train/", "JPEG: damaged, or not an image")
 
 
 def test_a_damaged_image_is_drawn_gray(damaged: Path, tmp_path: Path, script: Callable) -> None:
@@ -439,6 +439,5 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, script: Callable, c
                                options: tuple, message: str) -> None:
     change(folder)
     result = script("train.py", tmp_path, "--dataset", "folder", "--data", "images", *options)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
-    assert message in result.stderr and result.stderr.startswith("train.py: error: ")
+    check_one_line(result, "train.py: error: ", message)
     assert not (tmp_path / "ckpt").exists()

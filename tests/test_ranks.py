@@ -127,7 +127,7 @@ def test_an_attack_by_two_ranks_is_that_by_one(cifar: Path, forks: Forks, traine
 def test_a_killed_run_is_resumed(cifar: Path, forks: Forks, runs: dict[str, Path], tmp_path: Path) -> None:
     """The first rank is killed where it is about to put the second epoch's checkpoint in its place."""
     command = "train.py", "--data", cifar, *OPTIONS
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .last.pth.tmp", "number": 1}
+    stop = {"change": "os.rename .last.pth.tmp", "number": 1}
     first, second = forks.start_ranks(2, tmp_path, *command, of={0: {"stop": stop}})
     assert first.finish().returncode == -signal.SIGKILL
     second.send_signal(signal.SIGKILL)  # as msrun does
@@ -163,7 +163,7 @@ def test_ranks_draw_dropout_masks_of_their_own(cifar: Path, forks: Forks, tmp_pa
     """Stopped after an epoch and resumed, they end with the same bytes."""
     command = "train.py", "--data", cifar, *OPTIONS, "--arch", WITH_DROPOUT
     check(forks.start_ranks(2, tmp_path, *command, "--model_dir", "whole"))
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .last.pth.tmp", "number": 1}
+    stop = {"change": "os.rename .last.pth.tmp", "number": 1}
     first, second = forks.start_ranks(2, tmp_path, *command, "--model_dir", "stopped", of={0: {"stop": stop}})
     first.finish()
     second.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What README and the documents beside it say: their commands, links and tests; and the width of lines."""
+"""What README and the documents beside it say: their commands, links, tests and results."""
 import re
 import shlex
 from collections.abc import Callable
@@ -12,7 +12,6 @@ import train
 from comparison import tables
 from forks import ROOT, Forks
 
-WIDTH = 110
 DOCUMENTS = [ROOT / "README.md", *sorted(path for folder in ("docs", "robust", "tests")
                                          for path in (ROOT / folder).glob("*.md"))]
 PARSERS: dict[str, Callable] = {"train.py": train.parse_options, "selection.py": selection.parse_options,
@@ -68,15 +67,11 @@ def test_a_documented_shell_script_has_its_options(command: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)", document.read_text())
-    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_tests_that_are_named_exist(document: Path) -> None:
-    names = set(re.findall(r"\btest_\w+\.py", document.read_text()))
-    assert {name for name in names if not (ROOT / "tests" / name).exists()} == set()
+def test_links_lead_to_files_and_tests_that_are_named_exist(document: Path) -> None:
+    text = document.read_text()
+    links = [document.parent / link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    tests = [ROOT / "tests" / name for name in re.findall(r"\btest_\w+\.py", text)]
+    assert [path for path in (*links, *tests) if not path.exists()] == []
 
 
 def accuracies(name: str, column: str) -> dict[tuple[str, float], dict[int, float]]:
@@ -104,12 +99,3 @@ def test_the_results_shown_are_those_of_the_runs(column: int, name: str, documen
             pairs = [own[seed] - random[seed] for seed in own.keys() & random.keys()]
             mean, half_width = tables.interval(pairs)
             assert difference == f"{mean:+.2f} ± {half_width:.2f}"
-
-
-def test_lines_are_not_too_long() -> None:
-    folders = (".", "comparison", "datasets", "methods", "models", "robust", "tests", "utils")
-    files = [path for folder in folders for path in (ROOT / folder).iterdir()
-             if path.suffix in (".py", ".sh")]
-    assert {"train.py", "options.py", "predictions.py", "environment.sh"} < {path.name for path in files}
-    assert [f"{path}:{number}" for path in files
-            for number, line in enumerate(path.read_text().splitlines(), 1) if len(line) > WIDTH] == []

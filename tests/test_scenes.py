@@ -5,7 +5,6 @@ import os
 import pickle
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -297,9 +296,7 @@ def test_a_killed_attack_is_resumed_and_gives_the_same_bytes(work: Path, forks: 
     whole = files(work / "data/attack")
     shutil.rmtree(work / "data/attack")
     command = ("robust/attack-cifar.py", *OUTSIDE[2][1:])
-    stop = {"places": str(work / "places"), "change": change, "number": number}
-    killed = forks.start(work, *command, stop=stop).finish()
-    assert killed.returncode == -signal.SIGKILL, killed.err
+    forks.kill(work, change, number, *command)
     resumed = forks.start(work, *command).finish()
     assert resumed.returncode == 0, resumed.err
     assert resumed.out.count(f"resuming after image {images} of {TRAIN}") == (images > 0)
@@ -408,9 +405,7 @@ def test_a_finished_attack_with_other_settings_is_replaced(attack: Callable, tmp
     ("noisy-cifar.py", "os.rename .cifar.npy.tmp", "noisy/cifar.json")])
 def test_a_record_never_describes_files_of_another_run(work: Path, forks: Forks, script: str, change: str,
                                                        record: str) -> None:
-    stop = {"places": str(work / "places"), "change": change}
-    killed = forks.start(work, f"robust/{script}", "--data", "data", "--rate", 0.1, stop=stop).finish()
-    assert killed.returncode == -signal.SIGKILL, killed.err
+    forks.kill(work, change, 0, f"robust/{script}", "--data", "data", "--rate", 0.1)
     assert json.loads((work / "data" / record).read_text()) == {"state": "unfinished"}
     with pytest.raises(BadInput, match=f"{record}: robust/{script} was stopped before its end; run it again"):
         open_dataset("CIFAR100N" if "noisy" in script else "CIFAR100C", work / "data")
@@ -432,9 +427,7 @@ def test_half_a_corruption_is_neither_read_nor_resumed(inside: Path, tmp_path: P
     """Killed where it is about to write an image."""
     folder = copy_of(inside, tmp_path)
     image = [name for name, kind in kinds_of_copy(inside).items() if kind != "clean"][20]
-    stop = {"places": str(tmp_path / "places"), "change": f"open {Path(image).name}"}
-    killed = forks.start(tmp_path, "robust/corrupt-tiny.py", "--data", folder, stop=stop).finish()
-    assert killed.returncode == -signal.SIGKILL, killed.err
+    forks.kill(tmp_path, f"open {Path(image).name}", 0, "robust/corrupt-tiny.py", "--data", folder)
     before = files(folder)
     refuse_corruption(forks, folder, "half corrupted, by a run that was stopped; delete the folder and copy")
     with pytest.raises(BadInput, match="delete the folder, copy tiny-imagenet-200 again with cp -r and run"):

@@ -89,7 +89,7 @@ def test_killed_and_resumed_is_as_never_stopped(cifar: Path, forks: Forks, tmp_p
     run, expected = tmp_path / "killed" / place, tmp_path / "whole" / place
     options += ["--model_dir", "killed", "--resume"]
     for change, number, size in deaths:
-        stop = {"places": str(tmp_path / "places"), "change": change, "number": number, "bytes": size}
+        stop = {"change": change, "number": number, "bytes": size}
         killed = forks.start(tmp_path, "train.py", *options, stop=stop).finish()
         assert killed.returncode == (-signal.SIGKILL if size is None else -signal.SIGXFSZ), (stop, killed.err)
         check_whole(run)
@@ -201,7 +201,7 @@ def test_a_stopped_selection_ends_as_one_that_was_not(cifar: Path, forks: Forks,
     for name in ("whole", "stopped"):
         shutil.copytree(trained, tmp_path / name)
     assert select(forks, tmp_path / "whole", cifar).returncode == 0
-    stop = {"places": str(tmp_path / "stopped/places"), "change": change, "signal": number}
+    stop = {"change": change, "signal": number}
     run = select(forks, tmp_path / "stopped", cifar, stop=stop)
     assert run.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
     if number == signal.SIGINT:
@@ -210,7 +210,6 @@ def test_a_stopped_selection_ends_as_one_that_was_not(cifar: Path, forks: Forks,
     assert run.returncode == 0 and ("resuming after image" in run.out) == resumed, run.err
     for folder in (".", "index"):
         left = contents(tmp_path / "stopped" / folder)
-        left.pop("places", None)
         assert left == contents(tmp_path / "whole" / folder)
     assert "using the features in best.features.npy" in select(forks, tmp_path / "stopped", cifar).out
 
@@ -236,8 +235,7 @@ def test_ctrl_c_is_one_line_and_the_finished_epochs_are_safe(cifar: Path, forks:
 def test_ctrl_c_where_there_is_nothing_to_resume(cifar: Path, forks: Forks, tmp_path: Path, save: bool,
                                                  number: int, line: str) -> None:
     """When an epoch's log is written, before its checkpoints are."""
-    stop = {"places": str(tmp_path / "places"), "change": "os.rename .log.csv.tmp", "number": number,
-            "signal": signal.SIGINT}
+    stop = {"change": "os.rename .log.csv.tmp", "number": number, "signal": signal.SIGINT}
     run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, "--save", save, stop=stop).finish()
     assert (run.returncode, run.err) == (130, f"train.py: stopped; {line}\n")
 
