@@ -1,4 +1,5 @@
 """Batches of (index, image, label) from a split: transformed, normalized while the step before runs."""
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,7 +8,7 @@ import numpy as np
 
 from datasets import AnySplit, DataSet, Transform
 from datasets.transforms import as_array
-from utils.device import random_stream, usable_cores
+from utils.device import random_stream
 from utils.errors import BadInput
 from utils.progress import ProgressBar
 
@@ -97,7 +98,7 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
             and what is random of them. Rows of index PADDING are left zero.
         workers: threads; None: one per core.
     """
-    workers = workers or usable_cores()
+    workers = workers or len(os.sched_getaffinity(0))
     pool = ThreadPoolExecutor(workers)
     pending: deque[tuple[Batch, list[Future[None]]]] = deque()
 

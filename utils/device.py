@@ -10,18 +10,14 @@ from utils.errors import BadInput
 
 DEVICES = ("auto", "CPU", "GPU", "Ascend")
 # With these a CPU trains 50 times faster than as installed. The bundled oneDNN, allowed AVX-512, computes
-# most convolutions in a scalar reference loop, and MindSpore's Python thread waits for a graph in a busy
-# loop.
+# most convolutions in a scalar reference loop, and MindSpore's Python thread waits for a graph busily.
 CPU_SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MS_DEV_HOST_BLOCKING_RUN": "1"}
 
 
 def set_up(device: str, seed: int) -> str:
-    """Choose the device, make the CPU's settings if it is the CPU, seed MindSpore; return the device's name.
+    """Choose the device, one of DEVICES, auto: the best one present; return its name.
 
-    Under msrun, join the other ranks.
-
-    Args:
-        device: one of DEVICES; auto takes the best one present.
+    Makes the CPU's settings if it is the CPU, seeds MindSpore and, under msrun, joins the other ranks.
 
     Raises:
         BadInput: the device is not present, or MS_SIMULATION_LEVEL is set.
@@ -43,11 +39,6 @@ def set_up(device: str, seed: int) -> str:
     ms.set_deterministic(True)
     ms.set_seed(seed)
     return device
-
-
-def usable_cores() -> int:
-    """Cores of the CPU that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def random_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator:

@@ -55,7 +55,7 @@ def bind_cores() -> None:
 
     Otherwise each rank's threads would be as many as there are cores.
     """
-    if os.environ.get("MS_ROLE") != "MS_WORKER" or not hasattr(os, "sched_getaffinity"):
+    if os.environ.get("MS_ROLE") != "MS_WORKER":
         return
     number, count = int(os.environ.get("DEVICE_ID", 0)), int(os.environ["MS_WORKER_NUM"])
     cores = sorted(os.sched_getaffinity(0))
@@ -98,10 +98,7 @@ def broadcast(ask: Callable[[], int]) -> int:
 
 
 def broadcast_running_statistics(network: "ms.nn.Cell") -> None:
-    """Give every rank the first one's running statistics of batch normalization; each has those of its shard.
-
-    So that all test the network that the first one saves.
-    """
+    """Give all ranks the first one's running statistics of batch normalization, so all test what it saves."""
     if size() == 1:
         return
     import mindspore as ms
