@@ -26,10 +26,7 @@ TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10,
 
 @ranks.on_first
 def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | None = None) -> None:
-    """Write a network's parameters in MindSpore's checkpoint format, under any name.
-
-    Args:
-        state: what else the file shall hold, by name, as load_state gives it back.
+    """Write a network's parameters and `state`, by name, as a checkpoint of MindSpore's, under any file name.
 
     Raises:
         BadInput: the file cannot be written.

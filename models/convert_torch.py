@@ -182,7 +182,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         what = f"it holds {refused[1]}, which is not allowed" if refused else "it is damaged or another file"
         raise BadInput(f"{path}: not a PyTorch checkpoint of weights ({what}); save the network's "
                        "state_dict(), or turn one of this project into one with --to-torch") from error
-    content = content if isinstance(content, dict) else {"": content}
+    content = content if isinstance(content, dict) else {"the file": content}
     for key in KEYS:
         content = content[key] if isinstance(content.get(key), dict) else content
     for name, value in content.items():

@@ -29,7 +29,6 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
     stopped is resumed.
 
     Args:
-        save: the index's folder.
         workers: threads that make batches; None: one per core.
     """
     key = {"dataset": data.name, "arch": arch, "checkpoint_sha256": sha256(checkpoint),

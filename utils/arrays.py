@@ -40,11 +40,8 @@ def open_array(path: Path, remedy: str) -> np.memmap:
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """A new .npy file of zeros, memory-mapped for writing.
 
-    Its room on the disk is taken at once: without that a full disk would end the process with SIGBUS when the
-    system writes the pages.
-
-    Raises:
-        BadInput: it cannot be written.
+    Its room on the disk is taken at once, or BadInput raised: without that a full disk would end the process
+    with SIGBUS when the system writes the pages.
     """
     try:
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)

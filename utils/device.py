@@ -44,8 +44,7 @@ def set_up(device: str, seed: int) -> str:
 def random_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
     """A generator for one purpose, so that equal seeds of two purposes do not draw the same numbers.
 
-    Args:
-        numbers: an epoch, a batch or an image, where the purpose has one stream for each.
+    The other numbers are an epoch, a batch or an image, where the purpose has one stream for each.
     """
     return np.random.default_rng([seed, *purpose.encode(), *numbers])
 
