@@ -28,14 +28,11 @@ NETWORKS: dict[str, Callable[[int, bool], nn.Cell]] = {
 
 
 def create_model(arch: str, num_classes: int, small_images: bool) -> nn.Cell:
-    """A new network, its weights drawn with MindSpore's seed.
+    """A new network, its weights drawn with MindSpore's seed; BadInput where there is none of that name.
 
     Args:
         small_images: True for the CIFAR variant, for 32x32 images; False for the ImageNet variant, for 64x64
             ones (Tiny ImageNet). Networks other than ResNets differ at most in the classifier's input.
-
-    Raises:
-        BadInput: no such network.
     """
     if arch not in NETWORKS:
         raise BadInput(f"--arch {arch}: unknown; known are {', '.join(NETWORKS)}")
@@ -54,11 +51,7 @@ def smallest_map(network: nn.Cell, side: int) -> int:
 
 
 def check_image_size(arch: str, side: int) -> None:
-    """Make sure that a network can take images of this side, in pixels.
-
-    Raises:
-        BadInput: its poolings would leave no pixel of them.
-    """
+    """Raise BadInput where a network's poolings would leave no pixel of images of this side, in pixels."""
     if side < SMALLEST.get(arch, 0):
         raise BadInput(f"--arch {arch}: needs images of {SMALLEST[arch]} pixels or more, these have {side}; "
                        "name another --arch or --image_size")

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -25,10 +26,7 @@ TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10,
 
 @ranks.on_first
 def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | None = None) -> None:
-    """Write a network's parameters in MindSpore's checkpoint format, under any name.
-
-    Args:
-        state: what else the file shall hold, by name, as load_state gives it back.
+    """Write a network's parameters and `state`, by name, as a checkpoint of MindSpore's, under any file name.
 
     Raises:
         BadInput: the file cannot be written.
@@ -51,16 +49,12 @@ def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | 
 
 
 def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    """The network's parameters in a checkpoint of MindSpore's format, by name; read-only arrays.
-
-    Raises:
-        BadInput: it is missing, damaged, or in another format.
-    """
+    """The network's parameters in a checkpoint, without the state that load_state returns beside them."""
     return load_state(path)[0]
 
 
 def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """As load_checkpoint, and what else save_checkpoint put into the file.
+    """The network's parameters in a file of save_checkpoint, by name, and its state; read-only arrays.
 
     Not mindspore.load_checkpoint: where a file gives a tensor more bytes than its shape has room for, it
     writes beyond the tensor's memory.
@@ -79,15 +73,12 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
             content = content[:mark]
             if binascii.crc32(content) != crc:
                 raise ValueError("the checksum differs")
-        parts: dict[str, list[bytes]] = {}
-        forms: dict[str, tuple[str, list[int]]] = {}
-        # A large tensor comes in several values of one name.
+        parts: dict[str, list[Any]] = {}
         for value in Checkpoint.FromString(content).value:
-            parts.setdefault(value.tag, []).append(value.tensor.tensor_content)
-            forms[value.tag] = value.tensor.tensor_type.lower(), list(value.tensor.dims)
+            parts.setdefault(value.tag, []).append(value.tensor)
         if not parts:
             raise ValueError("it holds no parameters")
-        values = {name: _tensor(b"".join(parts[name]), *form) for name, form in forms.items()}
+        values = {name: _tensor(tensors) for name, tensors in parts.items()}
     except Exception as error:
         raise BadInput(f"{path}: not a whole MindSpore checkpoint ({one_line(error)}); train it again or "
                        "name another") from error
@@ -96,18 +87,17 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
                      for name, value in values.items() if name not in weights}
 
 
-def _tensor(content: bytes, dtype: str, shape: list[int]) -> np.ndarray:
-    """An array from a checkpoint's fields; MindSpore writes the shape of a scalar as [] or [0]."""
+def _tensor(parts: list[Any]) -> np.ndarray:
+    """An array from a checkpoint's fields: a large one comes in parts; a scalar has the shape [] or [0]."""
+    dtype, shape = parts[-1].tensor_type.lower(), list(parts[-1].dims)
     if not re.fullmatch("bool|u?int(8|16|32|64)|float(16|32|64)", dtype):
         raise ValueError(f"tensors of type {dtype!r} are not allowed")
+    content = b"".join(part.tensor_content for part in parts)
     return np.frombuffer(content, dtype).reshape([] if shape == [0] else shape)
 
 
 def load_weights(network: nn.Cell, weights: dict[str, np.ndarray], path: str, arch: str) -> None:
-    """Put a checkpoint's weights into a network.
-
-    Args:
-        path, arch: named in the error.
+    """Put a checkpoint's weights into a network; errors name `path` and `arch`.
 
     Raises:
         BadInput: they belong to another network or to another number of classes, or are not finite numbers.
@@ -141,14 +131,10 @@ def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bo
 
 
 def save_run(path: Path, network: nn.Cell, state: list[ms.Parameter], finished: int, best: float) -> None:
-    """Write a checkpoint that a run can be resumed from.
+    """Write what a run is resumed from, with the number of finished epochs and the best accuracy, in percent.
 
     Order and transforms of an epoch follow from --seed and its number, so there is no other random state.
-
-    Args:
-        state: what is stored beside the network: the optimizer's parameters and the loss scale's.
-        finished: epochs.
-        best: test accuracy so far, in percent.
+    Beside the network's parameters, `state` has the optimizer's and the loss scale's.
     """
     save_checkpoint(network, path, {
         "epoch": ms.Tensor(finished, ms.int64), "best": ms.Tensor(best, ms.float64),

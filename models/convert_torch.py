@@ -46,36 +46,28 @@ _RESNET: Rules = (*_UNITS, (r"shortcut\.conv\.", "shortcut.0."), (r"shortcut\.bn
 RULES: dict[str, Rules] = {
     "efficientnet": ((r"^blocks\.", "layers."), (r"excite\.reduce\.", "se.se1."),
                      (r"excite\.expand\.", "se.se2."), (r"^classifier\.1\.", "linear."), *_UNITS),
-    "googlenet": ((r"^stem\.conv\.", "pre_layers.0."), (r"^stem\.bn\.", "pre_layers.1."), (r"^blocks\.", ""),
-                  (r"b1\.conv\.", "b1.0."), (r"b1\.bn\.", "b1.1."),
-                  (r"b4\.1\.conv\.", "b4.1."), (r"b4\.1\.bn\.", "b4.2."),
-                  (r"(b[23])\.(\d)\.(conv|bn)\.",
-                   lambda match: f"{match[1]}.{3 * int(match[2]) + (match[3] == 'bn')}."),
+    "googlenet": ((r"^stem\.", "pre_layers."), (r"^blocks\.", ""), (r"b4\.1\.conv\.", "b4.1."),
+                  (r"b4\.1\.bn\.", "b4.2."), (r"(pre_layers|b[1-3])\.(?:(\d)\.)?(conv|bn)\.",
+                   lambda match: f"{match[1]}.{3 * int(match[2] or 0) + (match[3] == 'bn')}."),
                   (r"^classifier\.", "linear."), *_BATCH_NORM),
-    "resnet18": _RESNET,
     "resnet20": ((r"^blocks\.(\d)\.", lambda match: f"layer{int(match[1]) // 3 + 1}.{int(match[1]) % 3}."),
                  *_UNITS),
-    "resnet34": _RESNET,
-    "resnet50": _RESNET,
     "senet18": ((r"(stages.*)conv1\.bn\.", r"\1bn2."), (r"shortcut\.", "shortcut.0."),
                 (r"excite\.reduce\.", "fc1."), (r"excite\.expand\.", "fc2."), *_UNITS),
     "shufflenet": ((r"^head\.(conv|bn)\.", r"\g<1>2."), *_UNITS),
     "vgg16": ((r"^layers\.(\d+)\.(conv|bn)\.", _vgg_layer), *_BATCH_NORM),
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50"), _RESNET),
 }
 _TORCHVISION: Rules = (*_RESNET, (r"shortcut\.", "downsample."), (r"^linear\.", "fc."))
 # The release takes Tiny ImageNet's ResNets from torchvision and keeps them in an attribute `base`.
-IMAGENET_RULES: dict[str, Rules] = {arch: (*_TORCHVISION, (r"^", "base."))
-                                    for arch in ("resnet18", "resnet34", "resnet50")}
+IMAGENET_RULES = dict.fromkeys(("resnet18", "resnet34", "resnet50"), (*_TORCHVISION, (r"^", "base.")))
 # Dropout's random state is no part of a PyTorch network.
 OURS_ONLY = {"efficientnet": ("classifier.0.state",)}
 # The release's first block has an expansion that is never run.
 THEIRS_ONLY = {"efficientnet": {
     "layers.0.conv1.weight": np.zeros((32, 32, 1, 1), np.float32),
-    "layers.0.bn1.weight": np.ones(32, np.float32), "layers.0.bn1.bias": np.zeros(32, np.float32),
-    "layers.0.bn1.running_mean": np.zeros(32, np.float32),
-    "layers.0.bn1.running_var": np.ones(32, np.float32)}}
-
-
+    **{f"layers.0.bn1.{name}": np.full(32, value, np.float32) for name, value in (
+        ("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1))}}}
 COUNTS = "num_batches_tracked", "n_averaged"  # end the names of what is no weight
 # Under these keys a training script saves the state dict beside other things.
 KEYS = "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights"
@@ -85,24 +77,20 @@ class _Ignored:
     """What such other things become: NumPy's scalars, options. Nothing of theirs is run."""
 
     def __init__(self, *_: object) -> None:
-        """Take any arguments."""
+        pass
 
     def __setstate__(self, _: object) -> None:
-        """Take any state."""
+        pass
 
 
-IGNORED = [(_Ignored, f"{module}.{name}") for module, names in (
-    ("numpy", ("dtype", "ndarray")), ("argparse", ("Namespace",)), ("pathlib", ("PosixPath", "WindowsPath")),
-    ("numpy.core.multiarray", ("scalar", "_reconstruct")),
-    ("numpy._core.multiarray", ("scalar", "_reconstruct"))) for name in names]
+IGNORED = [(_Ignored, name) for name in (
+    "argparse.Namespace", "numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct", "pathlib.PosixPath", "pathlib.WindowsPath")]
 
 
 def rules_of(arch: str, small_images: bool) -> Rules:
-    """How a network's names become those of the paper's release.
-
-    Raises:
-        BadInput: the network has no rules.
-    """
+    """How a network's names become those of the paper's release; BadInput where it has no rules."""
     if arch not in RULES:
         raise BadInput(f"--arch {arch}: has no names in PyTorch; add them to RULES in "
                        "models/convert_torch.py")
@@ -194,25 +182,19 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         what = f"it holds {refused[1]}, which is not allowed" if refused else "it is damaged or another file"
         raise BadInput(f"{path}: not a PyTorch checkpoint of weights ({what}); save the network's "
                        "state_dict(), or turn one of this project into one with --to-torch") from error
+    content = content if isinstance(content, dict) else {"the file": content}
     for key in KEYS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    other = content if not isinstance(content, dict) else next(
-        (f"{name}: {type(value).__name__}" for name, value in content.items()
-         if not isinstance(name, str) or not isinstance(value, torch.Tensor)), None)
-    if other is not None:
-        raise BadInput(f"{path}: holds no state dict, alone or under {', '.join(KEYS)} ({other}); save the "
-                       "network's state_dict()")
+        content = content[key] if isinstance(content.get(key), dict) else content
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise BadInput(f"{path}: holds no state dict, alone or under {', '.join(KEYS)} ({name}: "
+                           f"{type(value).__name__}); save the network's state_dict()")
     return {name: value.detach().float().numpy() for name, value in content.items()
             if not name.endswith(COUNTS)}
 
 
 def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> None:
-    """Write a checkpoint's weights in the other format: PyTorch's to this project's; with `back`, vice versa.
-
-    Raises:
-        BadInput: PyTorch is not installed.
-    """
+    """Write PyTorch's checkpoint in this project's format, or with `back` vice versa, which needs PyTorch."""
     if (back or old.suffix != ".safetensors") and importlib.util.find_spec("torch") is None:
         raise BadInput("this command needs PyTorch: pip install torch \"numpy<2\"")
     if not back:

@@ -29,16 +29,13 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
     stopped is resumed.
 
     Args:
-        save: the index's folder.
         workers: threads that make batches; None: one per core.
     """
     key = {"dataset": data.name, "arch": arch, "checkpoint_sha256": sha256(checkpoint),
-           "images_sha256": data.images_sha256, "image_size": data.image_size,
-           "classes": len(data.classes)}
+           "images_sha256": data.images_sha256, "image_size": data.image_size, "classes": len(data.classes)}
     beside, at_index = checkpoint.with_suffix(""), save / data.name
     for stem in (beside, at_index):
-        kept = read_kept(stem, key, len(data.train.labels))
-        if kept:
+        if kept := read_kept(stem, key, len(data.train.labels)):
             print(f"using the features in {kept_path(stem, 'features')}")
             return kept
     network = load_network(arch, checkpoint, len(data.classes), data.source.small_images)
@@ -136,11 +133,8 @@ def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndar
 def read_embeddings(path: Path, n: int | None) -> np.ndarray:
     """Your own features, float32 (n, d), memory-mapped where the file has that type.
 
-    Args:
-        n: rows that they must have; None: any.
-
     Raises:
-        BadInput: they are missing or damaged, or not such an array.
+        BadInput: they are missing or damaged, or not such an array, or have not `n` rows, where it is given.
     """
     remedy = "save a float array (images, features) with numpy.save"
     features = read_array(path, remedy)
@@ -157,11 +151,7 @@ def read_embeddings(path: Path, n: int | None) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Your own labels, whole numbers (n,).
-
-    Raises:
-        BadInput: they are missing or damaged, or not such an array.
-    """
+    """Your own labels, whole numbers (n,); BadInput where the file holds no such array."""
     remedy = "save whole numbers, one label per image, with numpy.save"
     labels = np.array(read_array(path, remedy))
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):

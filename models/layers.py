@@ -12,10 +12,7 @@ RANK_SHIFT = 0x9e3779b9  # 2**32 over the golden ratio: multiples of it lie far 
 class Network(nn.Cell):
     """A network: `features` maps images to (n, d), and a classifier maps these to logits, (n, classes)."""
     classifier: nn.Cell
-
-    def features(self, x: ms.Tensor) -> ms.Tensor:
-        """The input of the last layer, (n, d)."""
-        raise NotImplementedError
+    features: Callable[[ms.Tensor], ms.Tensor]
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         return self.classifier(self.features(x))
@@ -24,24 +21,21 @@ class Network(nn.Cell):
 class ConvBN(nn.Cell):
     """Convolution, batch normalization and, if given, an activation: (n, in, h, w) to (n, out, h', w').
 
-    Weights are initialized as in the paper's release for ResNets: Kaiming normal over fan out for ReLU; scale
-    1, shift 0.
+    The images are padded by kernel // 2 on each side. Weights are initialized as in the paper's release for
+    ResNets: Kaiming normal over fan out for ReLU; scale 1, shift 0.
 
     Args:
-        padding: pixels on each side; None for "same" at stride 1, i.e. kernel // 2.
         groups: number of convolution groups; in_channels for a depthwise convolution. Other ways to compute
             depthwise convolutions on a CPU were measured and are slower: docs/speed.md.
         activation: applied last, e.g. ops.relu.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1,
-                 padding: int | None = None, groups: int = 1, bias: bool = False,
-                 activation: Callable[[ms.Tensor], ms.Tensor] | None = None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1,
+                 bias: bool = False, activation: Callable[[ms.Tensor], ms.Tensor] | None = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, pad_mode="pad",
-                              padding=kernel // 2 if padding is None else padding, group=groups,
-                              has_bias=bias, weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
-                              bias_init="zeros")
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, pad_mode="pad", padding=kernel // 2,
+                              group=groups, has_bias=bias, bias_init="zeros",
+                              weight_init=HeNormal(mode="fan_out", nonlinearity="relu"))
         self.bn = nn.BatchNorm2d(out_channels)
         self.activation = activation
 
@@ -95,10 +89,8 @@ class Dropout(nn.Cell):
 
     MindSpore's own generators keep a state that no checkpoint holds: a run that is stopped and resumed would
     draw other masks than a run that is not. Here the mask is a hash of each value's position in the input and
-    of `state`, to which each training step adds 1. In evaluation the layer is the identity.
-
-    Args:
-        rate: fraction of the values that become 0; the others are scaled by 1 / (1 - rate).
+    of `state`, to which each training step adds 1. In evaluation the layer is the identity. A fraction `rate`
+    of the values becomes 0; the others are scaled by 1 / (1 - rate).
     """
 
     def __init__(self, rate: float) -> None:
@@ -170,10 +162,6 @@ def init_uniform(network: nn.Cell) -> None:
 
 
 def classifier(features: int, num_classes: int, init: Initializer | None = None) -> nn.Dense:
-    """The last linear layer.
-
-    Args:
-        init: for the weights; None: as for the bias, PyTorch's default, uniform within 1 / sqrt(features).
-    """
+    """The last linear layer; drawn as by PyTorch, uniform within 1 / sqrt(features), or weights by `init`."""
     bound = features ** -0.5
     return nn.Dense(features, num_classes, weight_init=init or Uniform(bound), bias_init=Uniform(bound))

@@ -79,11 +79,9 @@ class ResNet(Network):
         stages = []
         for stage, depth in enumerate(depths):
             width = 64 * 2 ** stage
-            blocks = []
-            for i in range(depth):
-                blocks.append(block(channels, width, stride=2 if stage > 0 and i == 0 else 1))
-                channels = width * block.expansion
-            stages.append(nn.SequentialCell(blocks))
+            first = block(channels, width, stride=2 if stage else 1)
+            channels = width * block.expansion
+            stages.append(nn.SequentialCell([first, *(block(channels, width, 1) for _ in range(1, depth))]))
         self.stages = nn.SequentialCell(stages)
         # The paper's init on Tiny ImageNet is Kaiming normal over fan in.
         self.classifier = classifier(channels, num_classes, None if small_images else HeNormal())

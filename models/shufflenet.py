@@ -51,9 +51,7 @@ def interleave(x: ms.Tensor, y: ms.Tensor) -> ms.Tensor:
 class ShuffleNetV2(Network):
     """A stem, three stages of 4, 8 and 4 blocks, and a 1x1 convolution to 1024 channels.
 
-    Args:
-        small_images: True for 32x32 images, of which the convolutions leave 4x4 pixels, averaged to 1x1, and
-            a classifier with 1024 inputs; False for 64x64 ones, averaged to 2x2, and one with 4096.
+    The convolutions leave 4x4 pixels of small images, 32x32, and 8x8 of others, 64x64.
     """
 
     def __init__(self, num_classes: int, small_images: bool) -> None:
@@ -72,5 +70,5 @@ class ShuffleNetV2(Network):
         init_uniform(self)
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
-        """Averages of the last convolution's output, (n, 1024) for small images, (n, 4096) for others."""
+        """The last convolution's output, averaged to 1x1 pixel, (n, 1024), or 2x2 for others, (n, 4096)."""
         return pool(self.head(self.stages(self.stem(x))), self.side)

@@ -13,9 +13,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 class VGG16(Network):
     """Thirteen 3x3 convolutions and a linear layer.
 
-    Args:
-        small_images: True for 32x32 images, of which the convolutions leave 1x1 pixels, and a classifier with
-            512 inputs; False for 64x64 ones, which leave 2x2, and one with 2048. Others are pooled to that.
+    They leave 1x1 pixels of small images, 32x32, and 2x2 of others, 64x64; other sizes are pooled to that.
     """
 
     def __init__(self, num_classes: int, small_images: bool) -> None:

@@ -26,12 +26,9 @@ def read_array(path: Path, remedy: str) -> np.ndarray:
     if not os.path.isfile(path):
         raise BadInput(f"{path}: missing; {remedy}")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, "r")
     except Exception as error:  # a broken header can raise anything
         raise BadInput(f"{path}: not a whole .npy file of numbers; {remedy}") from error
-    if not isinstance(array, np.ndarray):
-        raise BadInput(f"{path}: not a .npy file; {remedy}")
-    return array
 
 
 def open_array(path: Path, remedy: str) -> np.memmap:
@@ -43,19 +40,13 @@ def open_array(path: Path, remedy: str) -> np.memmap:
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """A new .npy file of zeros, memory-mapped for writing.
 
-    Its room on the disk is taken at once: without that a full disk would end the process with SIGBUS when the
-    system writes the pages.
-
-    Raises:
-        BadInput: it cannot be written.
+    Its room on the disk is taken at once, or BadInput raised: without that a full disk would end the process
+    with SIGBUS when the system writes the pages.
     """
     try:
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            os.posix_fallocate(descriptor, 0, os.path.getsize(path))
-        finally:
-            os.close(descriptor)
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
     except OSError as error:
         path.unlink(missing_ok=True)
         raise BadInput(f"{path}: cannot be written: {error.strerror}; make room or name another "
@@ -73,13 +64,8 @@ class ResumableArrays:
     """Arrays of n rows that a long pass fills from front to back; a stopped pass is resumed behind them.
 
     Until `finish` they are hidden files beside their final paths, with a JSON file that holds the key, i.e.
-    all that the rows depend on, and the number of finished rows. The first rank has the files.
-
-    Args:
-        paths: final paths of the arrays, by name.
-
-    Attributes:
-        rows: the number of finished rows, in every rank.
+    all that the rows depend on, and the number of finished rows. The first rank has the files; `rows` is the
+    number of finished rows in every rank.
     """
 
     def __init__(self, paths: dict[str, Path], n: int, key: dict[str, Any]) -> None:

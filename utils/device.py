@@ -10,18 +10,14 @@ from utils.errors import BadInput
 
 DEVICES = ("auto", "CPU", "GPU", "Ascend")
 # With these a CPU trains 50 times faster than as installed. The bundled oneDNN, allowed AVX-512, computes
-# most convolutions in a scalar reference loop, and MindSpore's Python thread waits for a graph in a busy
-# loop.
+# most convolutions in a scalar reference loop, and MindSpore's Python thread waits for a graph busily.
 CPU_SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MS_DEV_HOST_BLOCKING_RUN": "1"}
 
 
 def set_up(device: str, seed: int) -> str:
-    """Choose the device, make the CPU's settings if it is the CPU, seed MindSpore; return the device's name.
+    """Choose the device, one of DEVICES, auto: the best one present; return its name.
 
-    Under msrun, join the other ranks.
-
-    Args:
-        device: one of DEVICES; auto takes the best one present.
+    Makes the CPU's settings if it is the CPU, seeds MindSpore and, under msrun, joins the other ranks.
 
     Raises:
         BadInput: the device is not present, or MS_SIMULATION_LEVEL is set.
@@ -53,8 +49,7 @@ def usable_cores() -> int:
 def random_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
     """A generator for one purpose, so that equal seeds of two purposes do not draw the same numbers.
 
-    Args:
-        numbers: an epoch, a batch or an image, where the purpose has one stream for each.
+    The other numbers are an epoch, a batch or an image, where the purpose has one stream for each.
     """
     return np.random.default_rng([seed, *purpose.encode(), *numbers])
 

@@ -1,7 +1,6 @@
 """Files: replaced in one step, locked, hashed."""
 import contextlib
 import csv
-import errno
 import fcntl
 import hashlib
 import json
@@ -69,7 +68,7 @@ def locked(folder: Path) -> Iterator[None]:
         except FolderUnavailable as error:
             refusal = error
         except OSError as error:  # other errors: the file system has no locks
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            if isinstance(error, (BlockingIOError, PermissionError)):
                 refusal = FolderUnavailable(f"{folder}: another run is writing to this folder; wait until it "
                                             "ends or name another folder")
         if ranks.broadcast(lambda: refusal is not None):
@@ -79,11 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Make a folder for results; remove what was made and is still empty at the end of the block.
-
-    Raises:
-        FolderUnavailable: it cannot be written to.
-    """
+    """Make a folder, or raise FolderUnavailable; at the block's end remove what is new and still empty."""
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)

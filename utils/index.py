@@ -9,23 +9,18 @@ import numpy as np
 
 from utils.arrays import read_array
 from utils.errors import BadInput
-from utils.files import read_json, replacing, sha256, to_json
+from utils.files import read_json, replacing, sha256, write_json
 from utils.pickles import unpickle
 
 NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name
 
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
-    """Write the ids to drop as a pickled int64 array and, with that file's sha256, the manifest beside it.
-
-    Raises:
-        BadInput: they cannot be written.
-    """
+    """Write the ids to drop as a pickled int64 array and, with that file's sha256, the manifest beside it."""
     content = pickle.dumps(drop.astype(np.int64), protocol=4)
     manifest = {**manifest, "index_sha256": hashlib.sha256(content).hexdigest()}
     # The manifest first: a stop between the two leaves a pair that read_index refuses, or no index.
-    with replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(to_json(manifest))
+    write_json(path.with_suffix(".json"), manifest)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -85,11 +80,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def read_manifest(path: Path) -> dict:
-    """A manifest's content, {} where there is none.
-
-    Raises:
-        BadInput: the file is no manifest.
-    """
+    """A manifest's content, {} where there is none; BadInput where the file is no manifest."""
     manifest = read_json(path, "make it again with selection.py")
     if path.exists() and not (isinstance(manifest.get("method"), str)
                               and isinstance(manifest.get("rate"), (int, float))
@@ -103,10 +94,9 @@ def read_manifest(path: Path) -> dict:
 
 
 def coreset_name(index: Path, manifest: dict, kept: int) -> str:
-    """A coreset run's folder.
+    """A coreset run's folder: coreset-<method>-<rate> and what is not the default, such as -center-mean.
 
-    coreset-<method>-<rate>, followed by what is not the default, such as -center-mean or -seed-1;
-    coreset-<file>-<images> for a plain index, which has no manifest.
+    It is coreset-<file>-<images> for a plain index, which has no manifest.
     """
     if not manifest:
         return f"coreset-{index.stem}-{kept}"

@@ -10,12 +10,7 @@ from utils import ranks
 
 
 class ClassAccuracy:
-    """Accuracy for each class in a test.
-
-    Args:
-        labels: (n,), of the test images.
-        classes: how many there are.
-    """
+    """Accuracy for each class in a test, from the labels of its images, (n,), and the number of classes."""
 
     def __init__(self, labels: np.ndarray, classes: int) -> None:
         self.labels, self.classes = labels, classes

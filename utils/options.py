@@ -37,11 +37,9 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].partition("=")[0]
-            known = [option for action in self._actions for option in action.option_strings]
-            near = ([option for option in known if option.startswith(name) and name.startswith("--")]
-                    or difflib.get_close_matches(name, known))
-            self.error(f"{name}: not an option; " +
-                       (f"did you mean {' or '.join(near)}?" if near else "--help lists them"))
+            near = difflib.get_close_matches(name, self._option_string_actions, 1)
+            hint = f"did you mean {near[0]}?" if near else "--help lists them"
+            self.error(f"{name}: not an option; {hint}")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -52,12 +50,8 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Number:
-    """Parses an option's number from `low` to `high`: a whole one, or any one, which may be written as 8/255.
-
-    Args:
-        low: None: any number above 0.
-    """
-    low: float | None
+    """Parses an option's number from `low` to `high`: a whole one, or any, which may be written as 8/255."""
+    low: float | None  # None: any number above 0
     high: float = math.inf
     whole: bool = False
 

@@ -15,16 +15,12 @@ import numpy as np
 from utils.errors import BadInput, one_line
 
 
-class _NotAllowed(Exception):
-    """What a pickle asks for beyond plain arrays."""
-
-
 class _Dtype:
     """What numpy.dtype becomes: numbers and bools only, of which a file sets the byte order alone."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch("b1|[iu][1248]|f[248]", code):
-            raise _NotAllowed(f"arrays of type {code[:9]} are not allowed")
+            raise pickle.UnpicklingError(f"arrays of type {code[:9]} are not allowed")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
@@ -58,7 +54,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:
-            raise _NotAllowed(f"it asks for {module}.{name}, which is not allowed")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
         return self.allowed[module, name]
 
 
@@ -76,10 +72,9 @@ def unpickle(content: bytes, path: Path) -> Any:
         # The C reader makes room for every memo entry up to the highest: a few bytes could ask for 64 GB.
         if any(opcode.name in ("PUT", "LONG_BINPUT") and number > len(content)  # type: ignore[operator]
                for opcode, number, _ in pickletools.genops(content)):
-            raise _NotAllowed("it asks for more memory than it has bytes")
+            raise pickle.UnpicklingError("it asks for more memory than it has bytes")
         value = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a broken pickle can raise anything
-        reason = one_line(error) if isinstance(error, _NotAllowed) else "it is cut off, or no pickle at all"
-        raise BadInput(f"{path}: not a pickle of plain arrays ({reason}); put a whole file in its "
+        raise BadInput(f"{path}: not a pickle of plain arrays ({one_line(error)}); put a whole file in its "
                        "place") from error
     return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else _plain(value)

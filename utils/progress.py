@@ -20,11 +20,10 @@ class ProgressBar(tqdm):
     def __init__(self, title: str, total: int, unit: str, done: int = 0,
                  state: Callable[[], str] | None = None) -> None:
         self.state, self.plain = state, not sys.stderr.isatty()
-        every = {"delay": MINUTE, "mininterval": MINUTE, "maxinterval": MINUTE} if self.plain else {
-            "mininterval": 1}
         # miniters 1: else a thread of tqdm's shows the bar where steps become slower, and asks for its state.
         super().__init__(total=total, initial=done, desc=title, unit=unit, leave=False, miniters=1,
-                         disable=not ranks.is_first(), **every)
+                         delay=MINUTE if self.plain else 0, mininterval=MINUTE if self.plain else 1,
+                         disable=not ranks.is_first())
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar; `msg` is empty where tqdm would erase it."""

@@ -98,10 +98,7 @@ def broadcast(ask: Callable[[], int]) -> int:
 
 
 def broadcast_running_statistics(network: "ms.nn.Cell") -> None:
-    """Give every rank the first one's running statistics of batch normalization; each has those of its shard.
-
-    So that all test the network that the first one saves.
-    """
+    """Give all ranks the first one's running statistics of batch normalization, so all test what it saves."""
     if size() == 1:
         return
     import mindspore as ms

@@ -24,12 +24,7 @@ AGAIN = "start again without --resume"
 
 
 def open_run(folder: Path, options: dict[str, Any], resume: bool) -> bool:
-    """Begin a run in a folder, or find the one to resume; return whether it has finished epochs.
-
-    Args:
-        options: for args.json.
-        resume: whether to resume the run in the folder.
-    """
+    """Begin a run in a folder or, if asked, find the one to resume; return whether it has finished epochs."""
     resumed = bool(ranks.broadcast(lambda: resume and can_resume(folder, options)))
     if not resumed:
         start_folder(folder, options)
@@ -66,9 +61,9 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
     """Move an earlier run's files to a dated folder in the run's folder and write args.json."""
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if {path.name for path in earlier} <= {"args.json", "dynamics.npy"}:
-        earlier = []  # that run was stopped before the end of its first epoch, where log.csv is written
+        # That run was stopped before the end of its first epoch, where log.csv is written.
         (folder / "dynamics.npy").unlink(missing_ok=True)
-    if earlier:
+    else:
         dated = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
         while dated.exists():
             dated = dated.with_name(dated.name + "x")
@@ -91,10 +86,7 @@ def trained_on(args: dict[str, Any]) -> str:
 
 
 def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
-    """The rows of a resumed run's log.csv for the finished epochs.
-
-    Args:
-        tested: whether best.pth has to be there too.
+    """The rows of a resumed run's log.csv for the finished epochs; if `tested`, best.pth has to be there too.
 
     Raises:
         BadInput: it is not a log, or lacks one of these rows; best.pth is missing.
@@ -115,11 +107,7 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
 
 @ranks.on_first
 def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
-    """Print and add to args.json which percentage of the wrong labels the last epoch of training predicted.
-
-    Args:
-        mislabelled: bool (n,), which labels are wrong.
-    """
+    """Print and add to args.json which percentage of wrong labels, bool (n,), the last epoch predicted."""
     margin = open_array(folder / "dynamics.npy", AGAIN)[-1, 1]
     fitted = float(100 * (margin[mislabelled] > 0).mean())
     write_json(folder / "args.json", {**read_args(folder), "fitted_wrong_labels_percent": fitted})
@@ -127,18 +115,14 @@ def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
 
 
 class Dynamics:
-    """The record of training dynamics, dynamics.npy, float16 (epochs, 3, n); NaN for unfinished epochs.
+    """The record of training dynamics, dynamics.npy, float16 (epochs, 3, images); NaN for unfinished epochs.
 
     For each epoch and image, as it was presented (transformed, in training mode): the probability p_y of its
     label, p_y less the highest other probability, and the norm of p - y. The first rank writes an epoch at
     its end, with each image's numbers from the rank that had it.
 
-    Args:
-        images: n.
-        resume: whether the file of a stopped run is there.
-
     Raises:
-        BadInput: that file has another shape.
+        BadInput: the file of the run to resume has another shape.
     """
 
     def __init__(self, path: Path, epochs: int, images: int, resume: bool) -> None:
