@@ -3,7 +3,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,16 +53,13 @@ class Jobs(ThreadPoolExecutor):
 
 
 def split_cores(parts: int) -> list[list[int]]:
-    """The cores that this process may use, in parts of one core or more; [] where no core can be chosen."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
+    """The cores that this process may use, in parts of one core or more."""
     cores = sorted(os.sched_getaffinity(0))
     return [cores[i * len(cores) // parts:(i + 1) * len(cores) // parts] or [cores[i % len(cores)]]
             for i in range(parts)]
 
 
 def end_with_parent() -> None:
-    """In a new process: get SIGKILL when the parent thread ends, on Linux, and leave Ctrl-C to the parent."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """In a new process: get SIGKILL when the parent thread ends, and leave Ctrl-C to the parent."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

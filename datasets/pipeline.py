@@ -1,5 +1,6 @@
 """Batches of (index, image, label) from a split: transformed, normalized while the step before runs."""
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +9,7 @@ import numpy as np
 
 from datasets import AnySplit, DataSet, Source, Transform
 from datasets.transforms import as_array
-from utils.device import random_stream, usable_cores
+from utils.device import random_stream
 from utils.errors import BadInput
 from utils.progress import ProgressBar
 
@@ -97,7 +98,7 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
             and what is random of them. Rows of index PADDING are left zero.
         workers: threads; None: one per core.
     """
-    threads = workers or usable_cores()
+    threads = workers or len(os.sched_getaffinity(0))
     pool = ThreadPoolExecutor(threads)
 
     def begin(index: np.ndarray, label: np.ndarray, random: tuple[np.ndarray, ...]

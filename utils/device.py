@@ -41,11 +41,6 @@ def set_up(device: str, seed: int) -> str:
     return device
 
 
-def usable_cores() -> int:
-    """Cores of the CPU that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def random_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
     """A generator for one purpose, so that equal seeds of two purposes do not draw the same numbers.
 

@@ -55,7 +55,7 @@ def bind_cores() -> None:
 
     Otherwise each rank's threads would be as many as there are cores.
     """
-    if os.environ.get("MS_ROLE") != "MS_WORKER" or not hasattr(os, "sched_getaffinity"):
+    if os.environ.get("MS_ROLE") != "MS_WORKER":
         return
     number, count = int(os.environ.get("DEVICE_ID", 0)), int(os.environ["MS_WORKER_NUM"])
     cores = sorted(os.sched_getaffinity(0))
