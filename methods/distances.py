@@ -2,13 +2,10 @@
 
 Features: finite, float32 (n, d), possibly a memory map.
 """
-from collections.abc import Callable
-
 import numpy as np
 
 from methods.pieces import blocks, members_of_classes
 
-CENTERS: dict[str, Callable[..., np.ndarray]] = {"median": np.median, "mean": np.mean}
 KMEANS_ROUNDS = 100
 TINY = 1e-30  # a length of 0 becomes it
 
@@ -31,7 +28,7 @@ def to_center(labels: np.ndarray, generator: np.random.Generator, *, features: n
         squares = np.zeros(len(members))
         for some in blocks(coordinates):
             block = np.ascontiguousarray(coordinates[some])
-            centers = CENTERS[center](block, axis=1, keepdims=True).astype(block.dtype)
+            centers = getattr(np, center)(block, axis=1, keepdims=True).astype(block.dtype)
             difference = block - centers.astype(float)
             squares += np.einsum("dn,dn->n", difference, difference)
         distances[members] = np.sqrt(squares)

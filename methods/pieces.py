@@ -13,8 +13,7 @@ def blocks(array: np.ndarray, row_bytes: int = 0) -> Iterator[slice]:
         row_bytes: bytes of what is made from a row, if that is more than the row.
     """
     rows = max(1, BLOCK_BYTES // max(row_bytes, array[:1].nbytes))
-    for first in range(0, len(array), rows):
-        yield slice(first, first + rows)
+    return (slice(first, first + rows) for first in range(0, len(array), rows))
 
 
 def members_of_classes(labels: np.ndarray) -> list[np.ndarray]:

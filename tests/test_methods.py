@@ -389,7 +389,9 @@ def picks_by_definition(points: np.ndarray, number: int, unit: bool) -> list[int
 def test_gm_picks_by_its_definition(d: int, length: str) -> None:
     features = seeded().gamma(1, size=(80, d)).astype(np.float32)
     expected = picks_by_definition(features.astype(float), 30, length == "unit")
-    assert sets.match(features, 30, length == "unit").tolist() == expected
+    pool = Pool(np.arange(80), np.arange(80), np.zeros(80), {"features": features}, {"gm_length": length},
+                seeded())
+    assert sets.matching(pool, 30).tolist() == expected
     choice = choose("gm", np.zeros(80, int), 10, seeded(), features=features, gm_length=length)
     assert choice.kept.tolist() == sorted(expected[:10])
 
