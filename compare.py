@@ -3,37 +3,38 @@
     python compare.py --dataset CIFAR100N --methods random moderate aum:keep=middle --rates 0.2 0.3 \
         --seeds 1 2 3 --arch resnet20 --image_size 16 --base_epoch 40 --epoch 150 --batch_size 64 --out out
 
-A method with options of selection.py is NAME:option=value:... and a row of its own under that name.
-Can be interrupted and rerun at any moment: finished runs are skipped. Methods, rates and seeds can be added
-later. Writes runs.csv, table.md, table.csv, plot.png and, for three windows of a score or more, intervals.png
-to --out.
+A method with options of selection.py is NAME:option=value:... and a row of its own under that name. Can be
+interrupted and rerun at any moment: finished runs are skipped. Methods, rates and seeds can be added later.
+Writes runs.csv, table.md, table.csv, plot.png and, for three windows of a score, intervals.png to --out.
 """
 import argparse
 import csv
+import math
 import platform
+import re
 import shlex
 import sys
 import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
+from utils import options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
 import numpy as np
 
 from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
-from comparison.tables import LATER, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
+from comparison.tables import SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
 from datasets import SOURCES, open_dataset
 from methods import METHODS
 from methods.choice import coreset_size, cut
 from models import NETWORKS, check_image_size
 from selection import REPLACE, index_name, not_default, settings_by_name
 from selection import parse_options as parse_selection
-from utils import options
 from utils.device import versions
 from utils.errors import BadInput
 from utils.files import locked, read_json, replacing, sha256, write_csv, write_json
@@ -43,8 +44,8 @@ from utils.runs import read_args
 
 ROOT = Path(__file__).resolve().parent
 COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
-           "last_accuracy", *LATER, "seconds", "cpu", "command", "versions", "index_sha256",
-           "checkpoint_sha256")
+           "last_accuracy", "lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent",
+           "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")
 # Settings that all runs of a folder have in common.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
          "lr", "amp_level")
@@ -95,8 +96,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def variant(text: str) -> str:
     """Parses NAME[:option[=value]]..., a method and options of selection.py; leaves out its defaults."""
     name, *given = text.split(":")
-    words = [word.partition("=")[::2] for word in given]
-    for option in [option for option, _ in words if option not in VARIANT]:
+    for option in sorted({word.partition("=")[0] for word in given} - {*VARIANT}):
         raise argparse.ArgumentTypeError(f"{text}: {option!r} is none of the options {', '.join(VARIANT)}")
     if name not in METHODS:
         raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(METHODS)}")
@@ -106,9 +106,7 @@ def variant(text: str) -> str:
 def selection_options(method: str) -> list[str]:
     """The options of selection.py that one of --methods says."""
     name, *given = method.split(":")
-    pairs = [word.partition("=")[::2] for word in given]
-    words = [(f"--{option}", value or "True") for option, value in pairs]
-    return ["--method", name, *(word for pair in words for word in pair)]
+    return ["--method", name, *(f"--{word}" if "=" in word else f"--{word}=True" for word in given)]
 
 
 def selection_of(method: str) -> argparse.Namespace:
@@ -180,43 +178,39 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
     Raises:
         BadInput: a rate keeps none of them, or a method's cut-off leaves too few for it.
     """
-    for rate in args.rates:
-        if not coreset_size(n, rate):
+    sizes = {rate: coreset_size(n, rate) for rate in args.rates}
+    selections = {method: selection_of(method) for method in args.methods}
+    for rate, size in sizes.items():
+        if not size:
             raise BadInput(f"--rates {rate:g}: keeps none of {n} images; name a larger one")
-        for method in args.methods:
-            cut(np.arange(n), selection_of(method).hard_cutoff, "high", coreset_size(n, rate))
-    common = ["--dataset", args.dataset, "--data", str(args.data)]
-    for name in ("name", "image_size", "classes", "workers"):
-        value = getattr(args, name)
-        common += [f"--{name}", str(value)] if value else []
-    train = ["--batch_size", str(args.batch_size), "--lr", repr(args.lr), "--device", args.device, "--resume"]
-    train += [] if args.amp_level == "O0" else ["--amp_level", args.amp_level]
+        for selection in selections.values():
+            cut(np.arange(n), selection.hard_cutoff, "high", size)
+    shared = ("dataset", "data", "name", "image_size", "classes", "workers", "device")
+    common = [word for name in shared if (value := getattr(args, name)) for word in (f"--{name}", str(value))]
 
-    def steps(images: int) -> int:
-        return -(-images // args.batch_size)
+    def train(seed: int, arch: str, epochs: int, folder: Path, *more: str) -> tuple[str, ...]:
+        return ("train.py", *common, "--seed", str(seed), "--arch", arch, "--epoch", str(epochs),
+                "--batch_size", str(args.batch_size), "--lr", repr(args.lr), "--amp_level", args.amp_level,
+                "--model_dir", str(folder), "--resume", *more)
 
-    runs, data_name = [], args.name or args.dataset
-    indices = {method: index_name(selection_of(method), data_name) for method in args.methods}
+    runs, name = [], args.name or args.dataset
     for seed in args.seeds:
-        base_dir, own = args.out / f"seed-{seed}", ["--seed", str(seed)]
-        base = base_dir / data_name / args.base_arch
-        runs.append(Run(WHOLE, 1.0, seed, "epochs", ((
-            "train.py", *common, "--arch", args.base_arch, *train, *own, "--epoch", str(args.base_epoch),
-            "--model_dir", str(base_dir)),), base))
+        base_dir = args.out / f"seed-{seed}"
+        base = base_dir / name / args.base_arch
+        runs.append(Run(WHOLE, 1.0, seed, "epochs",
+                        (train(seed, args.base_arch, args.base_epoch, base_dir),), base))
         model_dir = base_dir if args.equal == "epochs" else base_dir / "equal-steps"
-        for rate in args.rates:
-            for method in args.methods:
-                save = args.out / "index" / f"seed-{seed}" / f"rate-{rate:g}"
-                index = save / indices[method]
-                select = ("selection.py", *common, *own, "--ckpt", str(base / "best.pth"), "--device",
-                          args.device, *selection_options(method), "--rate", f"{rate:g}", "--save", str(save))
-                epochs = args.epoch
-                if args.equal == "steps":
-                    epochs = round(args.base_epoch * steps(n) / steps(coreset_size(n, rate)))
-                runs.append(Run(method, rate, seed, args.equal, (select, (
-                    "train.py", *common, "--arch", args.arch, *train, *own, "--epoch", str(epochs),
-                    "--model_dir", str(model_dir), "--prune", str(index))), model_dir / data_name / args.arch,
-                                index))
+        for rate, method in product(args.rates, args.methods):
+            save = args.out / "index" / f"seed-{seed}" / f"rate-{rate:g}"
+            index, epochs = save / index_name(selections[method], name), args.epoch
+            if args.equal == "steps":
+                steps, of_coreset = (math.ceil(images / args.batch_size) for images in (n, sizes[rate]))
+                epochs = round(args.base_epoch * steps / of_coreset)
+            select = ("selection.py", *common, "--seed", str(seed), "--ckpt", str(base / "best.pth"),
+                      *selection_options(method), "--rate", f"{rate:g}", "--save", str(save))
+            coreset = train(seed, args.arch, epochs, model_dir, "--prune", str(index))
+            runs.append(Run(method, rate, seed, args.equal, (select, coreset), model_dir / name / args.arch,
+                            index))
     return runs
 
 
@@ -229,8 +223,6 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
     path = args.out / "settings.json"
     settings = {name: getattr(args, name) for name in FIXED}
     earlier = read_json(path, "name another --out")
-    if "arch" in earlier:  # folders begun before --base_arch and --amp_level
-        earlier = {"base_arch": earlier["arch"], "amp_level": "O0", **earlier}
     for name, value in settings.items():
         if earlier and earlier.get(name) != value:
             raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; give that, or name "
@@ -309,9 +301,8 @@ def describe(run: Run) -> Row:
         manifest = read_manifest(run.index.with_suffix(".json"))
         folder /= coreset_name(run.index, manifest, 0)
     described = read_args(folder)
-    with open(folder / "log.csv", newline="") as file:
-        log = list(csv.DictReader(file))
-    steps = len(log) * -(-described["images"] // described["batch_size"])
+    log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
+    steps = len(log) * math.ceil(described["images"] / described["batch_size"])
     seconds = sum(float(row[name] or 0) for row in log for name in ("train_seconds", "test_seconds"))
     return {"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed),
             "images": str(described["images"]), "epochs": str(len(log)), "steps": str(steps),
@@ -330,11 +321,9 @@ def describe(run: Run) -> Row:
 
 def cpu_model() -> str:
     """The CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.+)", path.read_text() if path.exists() else "", re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
+from utils import options, ranks  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
 import numpy as np
 
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.folder import FileSplit
-from methods import METHODS, RULES, WINDOWS, Choice, Method, Rule, Setting, choose, find_rule
+from methods import METHODS, RULES, WINDOWS, Choice, Setting, choose, find_rule
 from methods.choice import coreset_size
 from models import NETWORKS
 from models.checkpoint import find_arch
 from models.evidence import features_and_logits, read_dynamics, read_embeddings, read_labels
-from utils import options, ranks
 from utils.device import random_stream, set_up, versions
 from utils.errors import BadInput
 from utils.files import locked, replacing, sha256, writable, write_array
@@ -69,22 +68,26 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                               help=f"for {', '.join(owners)}: {setting.help} (default: {setting.default})")
     args = parser.parse_args(argv)
     method = METHODS[args.method]
-    for name in ("keep", "hard_cutoff"):
-        if getattr(args, name) is not None and not method.score:
-            parser.error(f"--{name}: --method {args.method} has no score; those that have one: "
-                         f"{', '.join(other for other, row in METHODS.items() if row.score)}")
     for name in REPLACE:
         if getattr(args, name) is None:
             setattr(args, name, getattr(method, name))
+        elif name != "per_class" and not method.score:
+            parser.error(f"--{name}: --method {args.method} has no score; those that have one: "
+                         f"{', '.join(other for other, row in METHODS.items() if row.score)}")
     args.hard_cutoff = float(f"{args.hard_cutoff:g}")  # as names of files have it
+    args.rule = rule = find_rule(args.keep)
+    # Whether --seed matters: for ties of the score, the rounding between classes or the rule's draws.
+    args.draws = method.seeded or args.per_class or rule.draws
+    args.needs = needs = tuple(dict.fromkeys((*method.needs, *rule.needs)))
+    args.defaults = {name: setting.default for name, setting in (method.settings | rule.settings).items()}
+    args.settings = {name: getattr(args, name, default) for name, default in args.defaults.items()}
     for name, (_, owners) in owned.items():
         if name in args and args.method not in owners:
             parser.error(f"--{name}: not a setting of --method {args.method}; it belongs to "
                          f"{', '.join(owners)}")
-        if name in args and name not in known_settings(method, find_rule(args.keep)):
+        if name in args and name not in args.defaults:
             parser.error(f"--{name}: a setting of the rule that --keep {args.keep} replaces; leave one of "
                          "the two out")
-    needs = needs_of(args)
     if args.labels and not args.features:
         parser.error("--labels: belong to --features; name both")
     if args.dynamics and "dynamics" not in needs:
@@ -112,23 +115,13 @@ def rule_name(text: str) -> str:
                                          "from 0 to 1") from None
 
 
-def known_settings(method: Method, rule: Rule) -> dict[str, Setting]:
-    """The settings of a method's score and of a rule."""
-    return method.settings | rule.settings
-
-
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
     """Each setting of a score or a rule and the methods that have it."""
     found: dict[str, tuple[Setting, list[str]]] = {}
     for name, method in METHODS.items():
-        for key, setting in known_settings(method, RULES[method.keep]).items():
+        for key, setting in (method.settings | RULES[method.keep].settings).items():
             found.setdefault(key, (setting, []))[1].append(name)
     return found
-
-
-def needs_of(args: argparse.Namespace) -> tuple[str, ...]:
-    """What the method's score and the rule need."""
-    return tuple(dict.fromkeys((*METHODS[args.method].needs, *find_rule(args.keep).needs)))
 
 
 @dataclass(frozen=True)
@@ -150,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     set_up(args.device, args.seed)
     task = open_task(args)
-    method, n = METHODS[args.method], len(task.labels)
+    n = len(task.labels)
     size = coreset_size(n, args.rate)
     if not size:
         raise BadInput(f"--rate {args.rate:g}: keeps none of {n} images; name a larger one")
@@ -158,17 +151,20 @@ def main(argv: list[str] | None = None) -> None:
     with writable(args.save):  # found out before a long pass
         evidence, sources = read_evidence(args, task)
         ranks.end_others()
-    settings = settings_of(args)
-    choice = choose(method, find_rule(args.keep), task.labels, size, random_stream(args.seed, args.method),
-                    evidence, args.per_class, args.hard_cutoff, **settings)
+    choice = choose(METHODS[args.method], args.rule, task.labels, size, random_stream(args.seed, args.method),
+                    evidence, args.per_class, args.hard_cutoff, **args.settings)
     ids = (task.data.train.ids if task.data else np.arange(n)).astype(np.int64)
     drop = np.delete(ids, choice.kept)
-    names, counts = kept_by_class(task, choice)
+    captions = [str(label) if task.data is None else task.data.classes[label] for label in task.labels]
+    _, first, positions = np.unique(task.labels, return_index=True, return_inverse=True)
+    counts = np.bincount(positions[choice.kept], minlength=len(first))  # by class
     manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, "keep": args.keep,
-                "per_class": args.per_class, "hard_cutoff": args.hard_cutoff, **settings,
-                **({"seed": args.seed} if draws(args) else {}), **task.origin, **sources,
-                "not_default": not_default(args) + seed_name(args), "images": n, "kept": size,
-                "dropped": len(drop), "kept_by_class": counts.tolist(), "versions": versions()}
+                "per_class": args.per_class, "hard_cutoff": args.hard_cutoff, **args.settings,
+                **({"seed": args.seed} if args.draws else {}), **task.origin, **sources,
+                "not_default": not_default(args), "images": n, "kept": size, "dropped": len(drop),
+                "kept_by_class": counts.tolist(), "versions": versions()}
+    if args.draws and args.seed != options.SEED:
+        manifest["not_default"] += [f"seed-{args.seed}"]
     if choice.score is not None:
         kept = choice.score[choice.kept]
         manifest["kept_band"] = [float(kept.min()), float(kept.max())]
@@ -178,10 +174,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{manifest['kept_perturbed_percent']:.1f} % of the coreset are mislabelled or corrupted, "
               f"{manifest['perturbed_percent']:.1f} % of all images")
     with locked(args.save):
-        write_results(index, task, choice, ids[choice.kept], drop, manifest)
-    low, high = counts.argmin(), counts.argmax()
-    print(f"kept {size} of {n} images, {counts[low]} ({names[low]}) to {counts[high]} ({names[high]}) per "
-          f"class; ids to drop in {index}")
+        write_results(index, task, choice, captions, ids[choice.kept], drop, manifest)
+    low, high = (f"{counts[i]} ({captions[first[i]]})" for i in (counts.argmin(), counts.argmax()))
+    print(f"kept {size} of {n} images, {low} to {high} per class; ids to drop in {index}")
     if size == n:
         options.warn(f"nothing is dropped at --rate {args.rate:g}; name the fraction to keep, such as 0.2")
 
@@ -189,15 +184,14 @@ def main(argv: list[str] | None = None) -> None:
 def open_task(args: argparse.Namespace) -> Task:
     """The labels to choose from, of a data set or of your own embeddings."""
     if args.labels:
-        digest = sha256(args.labels)
-        return Task(args.features.stem, read_labels(args.labels), None, {"labels_sha256": digest})
+        origin: dict[str, Any] = {"labels_sha256": sha256(args.labels)}
+        return Task(args.features.stem, read_labels(args.labels), None, origin)
     of_run = read_args(args.ckpt.parent) if args.ckpt else {}
     data = open_dataset(args.dataset, args.data, args.image_size or of_run.get("image_size"),
                         args.classes or of_run.get("classes"), args.name)
     if of_run.get("damaged") and of_run.get("images_sha256") == data.images_sha256:
         data = data.without(of_run["damaged"], ())
-    origin: dict[str, Any] = {"images_sha256": data.images_sha256,
-                              "classes": args.classes or of_run.get("classes")}
+    origin = {"images_sha256": data.images_sha256, "classes": args.classes or of_run.get("classes")}
     if of_run:
         check_run(args, of_run, data)
         origin |= {"arch": of_run.get("arch"), "image_size": data.image_size,
@@ -224,44 +218,32 @@ def check_run(args: argparse.Namespace, of_run: dict[str, Any], data: DataSet) -
 
 def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What score and rule need, by name, and where that comes from, for the manifest."""
-    needs = needs_of(args)
     sources: dict[str, Any] = {}
     evidence: dict[str, np.ndarray] = {}
     if args.features:
         evidence["features"] = read_embeddings(args.features, len(task.labels))
-        if needs:
-            sources = {"features": str(args.features), "features_sha256": sha256(args.features)}
-        return {name: evidence[name] for name in needs}, sources
+        sources = {"features": str(args.features), "features_sha256": sha256(args.features)}
+        return evidence, sources if args.needs else {}
     assert task.data is not None  # --labels come with --features
-    if needs and args.ckpt:
+    if args.needs and args.ckpt:
         sources = {"checkpoint": str(args.ckpt), "checkpoint_sha256": sha256(args.ckpt)}
-    if "dynamics" in needs:
+    if "dynamics" in args.needs:
         path = args.dynamics or args.ckpt.parent / "dynamics.npy"
         evidence["dynamics"] = read_dynamics(path, args.ckpt, task.data)
         sources |= {"dynamics": str(path), "dynamics_sha256": sha256(path),
                     "epochs": len(evidence["dynamics"])}
-    if "features" in needs or "logits" in needs:
+    if "features" in args.needs or "logits" in args.needs:
         arch = find_arch(args.arch, args.ckpt)
         evidence |= features_and_logits(task.data, arch, args.ckpt, args.save, args.workers)
         sources |= {"arch": arch, "image_size": task.data.image_size}
-    return {name: evidence[name] for name in needs}, sources
-
-
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of score and rule, with their defaults where they are not given."""
-    known = known_settings(METHODS[args.method], find_rule(args.keep))
-    return {name: getattr(args, name, setting.default) for name, setting in known.items()}
+    return evidence, sources
 
 
 def not_default(args: argparse.Namespace, equals: str = "-") -> list[str]:
     """What is not the method's default, as names of files have it; with "=" as names of compare.py's rows."""
-    method = METHODS[args.method]
-    pairs = {name: (getattr(args, name), getattr(method, name))
-             for name in REPLACE}
-    known = known_settings(method, find_rule(args.keep))
-    pairs |= {name: (value, known[name].default) for name, value in settings_of(args).items()}
-    return [name if value is True else f"{name}{equals}{value}" for name, (value, default) in pairs.items()
-            if value != default]
+    defaults = {name: getattr(METHODS[args.method], name) for name in REPLACE} | args.defaults
+    return [name if value is True else f"{name}{equals}{value}" for name, default in defaults.items()
+            if (value := getattr(args, name, default)) != default]
 
 
 def index_name(args: argparse.Namespace, dataset: str) -> str:
@@ -270,25 +252,8 @@ def index_name(args: argparse.Namespace, dataset: str) -> str:
     return "-".join([dataset, *method, *not_default(args)]) + ".bin"
 
 
-def draws(args: argparse.Namespace) -> bool:
-    """Whether --seed matters: for ties of the score, the rule's draws or the rounding between classes."""
-    return METHODS[args.method].seeded or args.per_class or find_rule(args.keep).draws
-
-
-def seed_name(args: argparse.Namespace) -> list[str]:
-    """The seed in a coreset run's folder, where it is not the default and matters."""
-    return [f"seed-{args.seed}"] if draws(args) and args.seed != options.SEED else []
-
-
-def kept_by_class(task: Task, choice: Choice) -> tuple[list[str], np.ndarray]:
-    """Names of the classes and how many images of each are kept."""
-    labels, positions = np.unique(task.labels, return_inverse=True)
-    names = [str(label) if task.data is None else task.data.classes[label] for label in labels]
-    return names, np.bincount(positions[choice.kept], minlength=len(labels))
-
-
-def write_results(index: Path, task: Task, choice: Choice, keep: np.ndarray, drop: np.ndarray,
-                  manifest: dict[str, Any]) -> None:
+def write_results(index: Path, task: Task, choice: Choice, captions: list[str], keep: np.ndarray,
+                  drop: np.ndarray, manifest: dict[str, Any]) -> None:
     """Write the scores, the picture, the ids and the names of files kept, then index and manifest."""
     scores = index.with_suffix(".scores.npy")
     if choice.score is None:
@@ -296,8 +261,7 @@ def write_results(index: Path, task: Task, choice: Choice, keep: np.ndarray, dro
     else:
         write_array(scores, choice.score)
     write_array(index.with_suffix(".kept.npy"), keep)
-    data, n = task.data, len(task.labels)
-    captions = [str(label) if data is None else data.classes[label] for label in task.labels]
+    data, n = task.data, len(captions)
     name = " ".join([manifest["method"], *manifest["not_default"]])
     title = f"{task.name}, {name}: {len(choice.kept)} of {n} training images kept (rate {manifest['rate']:g})"
     picture = draw_selection(title, choice.score, METHODS[manifest["method"]].measure, choice.kept, n,

@@ -1,5 +1,4 @@
 """Plots of runs with several methods, rates and seeds."""
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,20 +14,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 880, 480, 70, 280, 50, 60
 INK, GRID, BAND = "#222222", "#dddddd", "#eeeeee"
 
 
-@dataclass(frozen=True)
-class Chart:
-    """Lines of means with bars of one standard deviation.
-
-    Args:
-        lines: by name, points of x, mean and deviation, which is NaN for a single run.
-        ticks: the marks below, x to text.
-        level: a horizontal line's name, mean and deviation; with a band where that is not NaN.
-    """
-    title: str
-    axis: str
-    lines: dict[str, list[tuple[float, float, float]]]
-    ticks: dict[float, str]
-    level: tuple[str, float, float] | None = None
+Lines = dict[str, list[tuple[float, float, float]]]  # by name, points of x, mean and deviation
 
 
 def draw_plot(rows: list[Row], title: str) -> Image.Image:
@@ -44,11 +30,10 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
     methods, rates = names_and_rates(rows)
     lines = {name: [(rate, *mean_and_deviation(cells[name, rate].values())) for rate in rates
                     if (name, rate) in cells] for name in methods}
-    whole = None
-    if (WHOLE, 1.0) in cells:
-        whole = WHOLE, mean_and_deviation(cells[WHOLE, 1.0].values())[0], float("nan")
-    return draw_chart(Chart(f"{title}: test accuracy after the last epoch, %; equal {equal}", "images kept",
-                            lines, {rate: f"{100 * rate:g} %" for rate in rates}, whole))
+    base = cells.get((WHOLE, 1.0))
+    whole = (WHOLE, mean_and_deviation(base.values())[0], float("nan")) if base else None
+    return draw_chart(f"{title}: test accuracy after the last epoch, %; equal {equal}", "images kept", lines,
+                      {rate: f"{100 * rate:g} %" for rate in rates}, whole)
 
 
 def draw_intervals(rows: list[Row], title: str) -> Image.Image | None:
@@ -62,7 +47,7 @@ def draw_intervals(rows: list[Row], title: str) -> Image.Image | None:
     """
     equal, rows = next(iter(by_protocol(rows).items()))
     cells = by_cell(rows, "last_accuracy")
-    found: dict[float, dict[str, list[tuple[float, float, float]]]] = {}
+    found: dict[float, Lines] = {}
     for (name, rate), values in cells.items():
         if window := easy_quantile(name):
             line = found.setdefault(rate, {}).setdefault(window[0], [])
@@ -72,13 +57,12 @@ def draw_intervals(rows: list[Row], title: str) -> Image.Image | None:
     rate = max(lines, key=lambda rate: sum(map(len, lines[rate].values())), default=0.0)
     if not lines.get(rate):
         return None
-    random = None
-    if ("random", rate) in cells:
-        random = ("random", *mean_and_deviation(cells["random", rate].values()))
+    drawn = cells.get(("random", rate))
+    random = ("random", *mean_and_deviation(drawn.values())) if drawn else None
     ticks = {quantile: f"{quantile:g}" for line in lines[rate].values() for quantile, *_ in line}
     heading = f"{title}: test accuracy after the last epoch, %; keep {100 * rate:g} %, equal {equal}"
     axis = "quantile of the score around which images are kept, from the easy end"
-    return draw_chart(Chart(heading, axis, lines[rate], ticks, random))
+    return draw_chart(heading, axis, lines[rate], ticks, random)
 
 
 def easy_quantile(name: str) -> tuple[str, float] | None:
@@ -96,12 +80,17 @@ def easy_quantile(name: str) -> tuple[str, float] | None:
     return ":".join([method, *others]), round(easy, 6)
 
 
-def draw_chart(chart: Chart) -> Image.Image:
-    """The chart as a picture."""
-    xs = sorted(chart.ticks)
-    level = [] if chart.level is None else [chart.level[1]]
-    ends = np.clip([mean + sign * np.nan_to_num(width) for line in chart.lines.values()
-                    for _, mean, width in line for sign in (-1, 1)] + level, 0, 100)
+def draw_chart(title: str, axis: str, lines: Lines, ticks: dict[float, str],
+               level: tuple[str, float, float] | None) -> Image.Image:
+    """Lines of means with bars of one standard deviation, where that is not NaN (a single run).
+
+    Args:
+        ticks: the marks below, x to text.
+        level: a horizontal line's name, mean and deviation; with a band where that is not NaN.
+    """
+    xs = sorted(ticks)
+    ends = np.clip([mean + sign * np.nan_to_num(width) for line in lines.values()
+                    for _, mean, width in line for sign in (-1, 1)] + ([level[1]] if level else []), 0, 100)
     tick = next(size for size in (1, 2, 5, 10, 20) if np.ptp(ends) <= 6 * size)
     low = float(np.floor(ends.min() / tick) * tick)
     high = max(float(np.ceil(ends.max() / tick) * tick), low + tick)
@@ -117,27 +106,27 @@ def draw_chart(chart: Chart) -> Image.Image:
         height = min(max((accuracy - low) / (high - low), 0), 1)  # a wide bar may end outside
         return HEIGHT - BOTTOM - height * (HEIGHT - TOP - BOTTOM)
 
-    if chart.level and not np.isnan(chart.level[2]):
-        _, mean, width = chart.level
+    if level and not np.isnan(level[2]):
+        _, mean, width = level
         pen.rectangle((LEFT, y(mean + width), WIDTH - RIGHT, y(mean - width)), BAND)
-    pen.text((LEFT, 14), chart.title, INK, font)
+    pen.text((LEFT, 14), title, INK, font)
     for accuracy in np.arange(low, high + tick / 2, tick):
         pen.line((LEFT, y(accuracy), WIDTH - RIGHT, y(accuracy)), GRID)
         pen.text((LEFT - 8, y(accuracy)), f"{accuracy:g}", INK, small, anchor="rm")
-    for value, text in chart.ticks.items():
+    for value, text in ticks.items():
         pen.text((x(value), HEIGHT - BOTTOM + 8), text, INK, small, anchor="ma")
-    pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24), chart.axis, INK, small, anchor="ma")
-    if chart.level:
-        name, mean, _ = chart.level
+    pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24), axis, INK, small, anchor="ma")
+    if level:
+        name, mean, _ = level
         pen.line((LEFT, y(mean), WIDTH - RIGHT, y(mean)), INK, 1)
         pen.text((LEFT + 6, y(mean) - 3), f"{name} {mean:.1f}", INK, small, anchor="lb")
     # Beside one another: all lines within a tenth of the distance of marks, or over the width for one mark.
     step = min((x(after) - x(before) for before, after in pairwise(xs)), default=0.0)
-    gap = min(4, 0.2 * step / len(chart.lines)) if step else (WIDTH - LEFT - RIGHT) / (len(chart.lines) + 1)
-    height = min(22, (HEIGHT - TOP - 20) // len(chart.lines))  # of a line of the legend
+    gap = min(4, 0.2 * step / len(lines)) if step else (WIDTH - LEFT - RIGHT) / (len(lines) + 1)
+    height = min(22, (HEIGHT - TOP - 20) // len(lines))  # of a line of the legend
     small_name = ImageFont.load_default(min(13, height))
-    for i, (name, line) in enumerate(chart.lines.items()):
-        color, shift = COLORS[i % len(COLORS)], gap * (i - (len(chart.lines) - 1) / 2)
+    for i, (name, line) in enumerate(lines.items()):
+        color, shift = COLORS[i % len(COLORS)], gap * (i - (len(lines) - 1) / 2)
         points = [(x(value) + shift, y(mean)) for value, mean, _ in line]
         pen.line(points, color, 3)
         for (left, top), (_, mean, width) in zip(points, line, strict=True):

@@ -1,6 +1,7 @@
 """Tables of runs with several methods, rates and seeds."""
 import csv
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,6 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 
          2.045, 2.042)
 PUBLISHED = {"CIFAR100": "CIFAR-100", "tiny": "Tiny-ImageNet", "CIFAR100N": "CIFAR-100, 20 % label noise",
              "CIFAR100C": "CIFAR-100, 20 % corrupted"}
-# Columns of runs.csv that earlier ones lack.
-LATER = ("lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent")
 Row = dict[str, str]  # of runs.csv or table.csv
 Cells = dict[tuple[str, float], dict[int, float]]  # numbers by method and rate, and then by seed
 
@@ -24,12 +23,11 @@ def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a runs.csv; [] where there is none.
 
     Raises:
-        BadInput: it has other columns. Those of LATER may be missing, and are then empty.
+        BadInput: it has other columns.
     """
     if not path.exists():
         return []
     rows: list[Row] = list(csv.DictReader(path.read_bytes().decode("utf8", "replace").splitlines()))
-    rows = [{**dict.fromkeys(LATER, ""), **row} for row in rows]
     if any(row.keys() != set(columns) or None in row.values() for row in rows):
         raise BadInput(f"{path}: not a file of compare.py; name another --out")
     return rows
@@ -46,9 +44,8 @@ def by_cell(rows: Iterable[Row], column: str) -> Cells:
 
 def by_protocol(rows: list[Row]) -> dict[str, list[Row]]:
     """The rows with equal epochs and those with equal steps, if any; both with the whole set's rows."""
-    protocols = sorted({row["equal"] for row in rows if row["method"] != WHOLE} or {"epochs"})
     return {equal: [row for row in rows if row["method"] == WHOLE or row["equal"] == equal]
-            for equal in protocols}
+            for equal in sorted({row["equal"] for row in rows if row["method"] != WHOLE} or {"epochs"})}
 
 
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
@@ -72,11 +69,6 @@ def plus_minus(mean: float, width: float) -> str:
     return f"{mean:.2f}" + ("" if np.isnan(width) else f" ± {width:.2f}")
 
 
-OTHERS = (
-    ("lowest_class_accuracy", "Lowest test accuracy of a class after the last epoch, %\n", True),
-    ("kept_perturbed_percent", "Mislabelled or corrupted images in the coreset, %\n", False))
-
-
 def tables(rows: list[Row], paper: list[list[str]]) -> str:
     """table.md: last epoch's accuracy, best epoch's, differences to random, hours; the published figures.
 
@@ -87,31 +79,28 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
     parts = []
     for equal, some in by_protocol(rows).items():
         parts += [f"## Equal {equal}\n", f"Epochs: {epochs_of(some, True)} of the whole set, "
-                  f"{epochs_of(some, False)} of a coreset\n", *fitted_labels(some),
-                  "Test accuracy after the last epoch, %: mean ± standard deviation (number of runs)\n",
+                  f"{epochs_of(some, False)} of a coreset\n"]
+        if fitted := by_cell(some, "fitted_wrong_labels_percent").get((WHOLE, 1.0)):
+            parts += ["Wrong labels that the training on the whole set has fitted, %: "
+                      f"{plus_minus(*mean_and_deviation(fitted.values()))} ({len(fitted)})\n"]
+        parts += ["Test accuracy after the last epoch, %: mean ± standard deviation (number of runs)\n",
                   accuracy_table(some, "last_accuracy"),
                   "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
                   "noise that is early stopping by an oracle\n", accuracy_table(some, "best_accuracy"),
                   "Last epoch's accuracy less that of random of the same seed: mean and 95 % interval of the "
                   "mean (number of pairs; of two it says little)\n", difference_table(some)]
-        for column, heading, bold in OTHERS:
-            if by_cell(some, column):
-                parts += [heading, accuracy_table(some, column, bold)]
+        if by_cell(some, "lowest_class_accuracy"):
+            parts += ["Lowest test accuracy of a class after the last epoch, %\n",
+                      accuracy_table(some, "lowest_class_accuracy")]
+        if by_cell(some, "kept_perturbed_percent"):
+            parts += ["Mislabelled or corrupted images in the coreset, %\n",
+                      accuracy_table(some, "kept_perturbed_percent", best_in_bold=False)]
     hours = sum(float(row["seconds"]) for row in rows) / 3600
     base = sum(float(row["seconds"]) for row in rows if row["method"] == WHOLE) / 3600
     parts.append(f"{hours:.2f} hours of training and testing, {base:.2f} of them base runs.\n")
     if paper:
         parts += ["## Published, ResNet-50\n", markdown(paper)]
     return "\n".join(parts)
-
-
-def fitted_labels(rows: list[Row]) -> list[str]:
-    """A line on what percentage of the wrong labels base runs have fitted; [] where it is not known."""
-    fitted = by_cell(rows, "fitted_wrong_labels_percent").get((WHOLE, 1.0), {})
-    if not fitted:
-        return []
-    return [f"Wrong labels that the training on the whole set has fitted, %: "
-            f"{plus_minus(*mean_and_deviation(fitted.values()))} ({len(fitted)})\n"]
 
 
 def epochs_of(rows: list[Row], whole: bool) -> str:
@@ -125,11 +114,9 @@ SUMMARY = ("method", "rate", "equal", "runs", "last_mean", "last_deviation", "be
 
 def summary(rows: list[Row]) -> list[Row]:
     """The rows of table.csv: mean and standard deviation for each method, rate and protocol."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["rate"], row["equal"]), []).append(row)
-    found = []
-    for key, group in groups.items():
+    found, key_of = [], itemgetter("method", "rate", "equal")
+    for key in dict.fromkeys(map(key_of, rows)):
+        group = [row for row in rows if key_of(row) == key]
         figures = [f"{figure:.4g}" for name in ("last_accuracy", "best_accuracy")
                    for figure in mean_and_deviation(float(row[name]) for row in group)]
         found.append(dict(zip(SUMMARY, (*key, str(len(group)), *figures), strict=True)))

@@ -7,11 +7,10 @@ from methods import distances, dynamics, predictions
 from methods.choice import Choice, Method, Rule, Setting, choose
 from methods.rules import DUAL, RULES, WINDOWS, find_rule
 
-__all__ = ["METHODS", "RULES", "Choice", "Method", "Rule", "Setting", "WINDOWS", "choose",
-           "find_rule"]
+__all__ = ["METHODS", "RULES", "Choice", "Method", "Rule", "Setting", "WINDOWS", "choose", "find_rule"]
 
 CENTER = {"center": Setting("median", "class center: coordinate-wise median (the release) or mean (the "
-                            "paper's Eq. 1)", tuple(distances.CENTERS))}
+                            "paper's Eq. 1)", ("median", "mean"))}
 NEVER_LEARNED = {"never_learned": Setting("none", "forgetting events of a never learned image: none, or "
                                           "most, as many as there are epochs", ("none", "most"))}
 DISTANCE, EVENTS, MARGIN = "distance to the class center", "forgetting events", "area under the margin"

@@ -127,8 +127,7 @@ def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator:
         labels: (n,), whole numbers; gaps and classes of one image are fine.
         size: how many images to keep, 1 to n.
         evidence: what the score and the rule need, by name.
-        per_class: whether the rule works inside each class, so that the same fraction of each is kept.
-        hard_cutoff: fraction of the images that is dropped first, at the hard end of the score.
+        per_class, hard_cutoff: as in Method; with per_class the same fraction of each class is kept.
         settings: of the score and the rule, where they are not the defaults.
 
     Raises:
@@ -142,8 +141,7 @@ def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator:
         order = ranking(score, generator) if method.seeded else np.argsort(score, kind="stable")
     groups = members_of_classes(labels) if per_class else [np.arange(n)]
     budgets = split_budget([len(members) for members in groups], size, generator)
-    position = np.empty(n, int)
-    position[order] = np.arange(n)
+    position = np.argsort(order)
     values = {name: settings.get(name, setting.default) for name, setting in rule.settings.items()}
     pools = []
     for members, budget in zip(groups, budgets, strict=True):

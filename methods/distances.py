@@ -2,13 +2,10 @@
 
 Features: finite, float32 (n, d), possibly a memory map.
 """
-from collections.abc import Callable
-
 import numpy as np
 
-from methods.pieces import BLOCK_BYTES, blocks, members_of_classes
+from methods.pieces import blocks, members_of_classes
 
-CENTERS: dict[str, Callable[..., np.ndarray]] = {"median": np.median, "mean": np.mean}
 KMEANS_ROUNDS = 100
 TINY = 1e-30  # a length of 0 becomes it
 
@@ -20,11 +17,22 @@ def to_center(labels: np.ndarray, generator: np.random.Generator, *, features: n
     The paper keeps the images nearest the median of all distances; its herding keeps those nearest to the
     centers (Section 3 and its tables). Welling's herding (ICML 2009), which gave that the name, is another
     thing: it picks, one at a time, the image that takes the mean of the picked ones nearest to the center.
+    One class at a time is in memory.
 
     Args:
         center: "median", coordinate by coordinate, as in the authors' release; "mean", the paper's Eq. 1.
     """
-    return distances_to_centers(features, labels, center)
+    distances = np.empty(len(labels))
+    for members in members_of_classes(labels):
+        coordinates = np.asarray(features[members]).T
+        squares = np.zeros(len(members))
+        for some in blocks(coordinates):
+            block = np.ascontiguousarray(coordinates[some])
+            centers = getattr(np, center)(block, axis=1, keepdims=True).astype(block.dtype)
+            difference = block - centers.astype(float)
+            squares += np.einsum("dn,dn->n", difference, difference)
+        distances[members] = np.sqrt(squares)
+    return distances
 
 
 def to_centroid(labels: np.ndarray, generator: np.random.Generator, *, features: np.ndarray) -> np.ndarray:
@@ -32,46 +40,13 @@ def to_centroid(labels: np.ndarray, generator: np.random.Generator, *, features:
 
     Sorscher et al., Beyond neural scaling laws, NeurIPS 2022, whose distance is the cosine's: far images are
     the hard ones. Labels serve only to count the classes. The published figures are for features of a
-    self-supervised network, which --features takes.
+    self-supervised network, which --features takes. Lloyd's k-means from k random images, until no image
+    changes its centroid or for KMEANS_ROUNDS. A centroid without images is put on the image farthest from its
+    own.
     """
+    k = len(np.unique(labels))
     scale = np.concatenate([1 / np.maximum(np.linalg.norm(features[rows].astype(float), axis=1), TINY)
                             for rows in blocks(features)]).astype(features.dtype)[:, None]
-    return distances_to_centroids(features, scale, len(np.unique(labels)), generator)
-
-
-def distances_to_centers(features: np.ndarray, labels: np.ndarray, center: str = "median") -> np.ndarray:
-    """Euclidean distance of each image's feature to its own class's center.
-
-    Args:
-        features: float (n, d).
-        labels: (n,), any numbers; gaps and classes of one image are fine.
-        center: "median", coordinate by coordinate, or "mean".
-
-    Returns:
-        float64 (n,). One class at a time is in memory.
-    """
-    distances = np.empty(len(labels))
-    for members in members_of_classes(labels):
-        rows = np.asarray(features[members])
-        squares = np.zeros(len(rows))
-        width = max(1, BLOCK_BYTES // (rows.itemsize * len(rows)))
-        for first in range(0, rows.shape[1], width):
-            columns = np.ascontiguousarray(rows[:, first:first + width].T)
-            centers = CENTERS[center](columns, axis=1, keepdims=True).astype(rows.dtype)
-            difference = columns - centers.astype(float)
-            squares += np.einsum("dn,dn->n", difference, difference)
-        distances[members] = np.sqrt(squares)
-    return distances
-
-
-def distances_to_centroids(features: np.ndarray, scale: np.ndarray, k: int, generator: np.random.Generator
-                           ) -> np.ndarray:
-    """Distance of each image's feature times its scale, (n, 1), to the nearest of k centroids, float64 (n,).
-
-    Lloyd's k-means from k random images, until no image changes its centroid or for KMEANS_ROUNDS. A centroid
-    without images is put on the image farthest from its own.
-    """
-    n, d = features.shape
 
     def points(rows: slice | np.ndarray) -> np.ndarray:
         return features[rows] * scale[rows]
@@ -80,9 +55,9 @@ def distances_to_centroids(features: np.ndarray, scale: np.ndarray, k: int, gene
         return np.concatenate([np.linalg.norm(points(rows) - centroids[nearest[rows]], axis=1)
                                for rows in blocks(features)])
 
-    centroids = points(np.sort(generator.choice(n, k, replace=False))).astype(float)
-    nearest = np.full(n, -1)
-    sums = np.zeros((k, d))
+    centroids = points(np.sort(generator.choice(len(features), k, replace=False))).astype(float)
+    nearest = np.full(len(features), -1)
+    sums = np.zeros_like(centroids)
     for left in reversed(range(KMEANS_ROUNDS)):
         before = nearest.copy()
         narrow = centroids.astype(features.dtype)
@@ -92,10 +67,9 @@ def distances_to_centroids(features: np.ndarray, scale: np.ndarray, k: int, gene
             nearest[rows] = np.argmin(half_squares - block @ narrow.T, axis=1)
             # Only images that changed: after a few rounds they are few.
             changed = np.flatnonzero(nearest[rows] != before[rows])
-            if len(changed):
-                ids = np.arange(k)[:, None]
-                into, out_of = ids == nearest[rows][changed], ids == before[rows][changed]
-                sums += np.subtract(into, out_of, dtype=features.dtype) @ block[changed]
+            ids = np.arange(k)[:, None]
+            into, out_of = ids == nearest[rows][changed], ids == before[rows][changed]
+            sums += np.subtract(into, out_of, dtype=features.dtype) @ block[changed]
         if not left or (nearest == before).all():
             break
         sizes = np.bincount(nearest, minlength=k)

@@ -5,11 +5,9 @@ probability p_y of its label, the margin (p_y less the highest other probability
 softmax and y the one-hot label. All are finite; the first lies in 0..1, the second in -1..1, the third in
 0..sqrt(2). They come from the one training run, in training mode, so they cost no pass of their own.
 """
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
-
-from methods.pieces import blocks
 
 PROBABILITY, MARGIN, ERROR = range(3)  # rows of an epoch
 WINDOW = 10  # epochs
@@ -28,12 +26,10 @@ def forgetting(labels: np.ndarray, generator: np.random.Generator, *, dynamics: 
     """
     events = np.zeros(len(labels))
     learned, before = np.zeros((2, len(labels)), bool)
-    for epochs in blocks(dynamics):
-        for margin in dynamics[epochs, MARGIN]:
-            correct = margin > 0
-            events += before & ~correct
-            learned |= correct
-            before = correct
+    for correct in (margin > 0 for margin in dynamics[:, MARGIN]):
+        events += before & ~correct
+        learned |= correct
+        before = correct
     return np.where(learned, events, len(dynamics)) if never_learned == "most" else events
 
 
@@ -70,10 +66,7 @@ def dyn_unc(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.
     WINDOW - 1 under the root, which ranks alike.
     """
     [length] = at_most(len(dynamics), "dyn-unc", window=WINDOW)
-    score = np.zeros(len(labels))
-    for _, deviation in over_windows(dynamics[:, PROBABILITY], length):
-        score += deviation
-    return score / (len(dynamics) - length + 1)
+    return mean_over_windows(dynamics[:, PROBABILITY], length, lambda mean, deviation: deviation)
 
 
 def dual(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.ndarray,
@@ -87,31 +80,28 @@ def dual(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.nda
         dual_epochs: T; shorter runs shorten T and J.
     """
     epochs, length = at_most(len(dynamics), "dual", T=dual_epochs, J=WINDOW)
-    score = np.zeros(len(labels))
-    for mean, deviation in over_windows(dynamics[:epochs, PROBABILITY], min(length, epochs)):
-        score += deviation * (1 - mean)
-    return score / (epochs - min(length, epochs) + 1)
+    return mean_over_windows(dynamics[:epochs, PROBABILITY], min(length, epochs),
+                             lambda mean, deviation: deviation * (1 - mean))
 
 
 def mean_over_epochs(dynamics: np.ndarray, row: int) -> np.ndarray:
     """Mean over the epochs of row PROBABILITY, MARGIN or ERROR, float64 (n,)."""
-    # In float64 sums of float16 numbers are exact, whatever their order.
-    total = np.zeros(dynamics.shape[2])
-    for epochs in blocks(dynamics):
-        total += dynamics[epochs, row].sum(axis=0, dtype=float)
-    return total / len(dynamics)
+    return dynamics[:, row].mean(axis=0, dtype=float)
 
 
-def over_windows(probability: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Mean and standard deviation over each `length` consecutive rows, float64 (n,)."""
+def mean_over_windows(probability: np.ndarray, length: int,
+                      score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Mean over all windows of `length` rows of a score of a window's mean and deviation, float64 (n,)."""
     # In float64 sums of float16 numbers are exact: a sum that moves on stays so, a constant has deviation 0.
-    total = probability[:length - 1].sum(axis=0, dtype=float)
-    for first in range(len(probability) - length + 1):
+    total, scores = probability[:length - 1].sum(axis=0, dtype=float), np.zeros(probability.shape[1])
+    windows = range(len(probability) - length + 1)
+    for first in windows:
         window = probability[first:first + length]
         total += window[-1]
         mean = total / length
-        yield mean, np.sqrt(sum((row - mean) ** 2 for row in window) / length)
+        scores += score(mean, np.sqrt(sum((row - mean) ** 2 for row in window) / length))
         total -= window[0]
+    return scores / len(windows)
 
 
 def at_most(epochs: int, method: str, **asked: int) -> list[int]:

@@ -6,15 +6,14 @@ import numpy as np
 BLOCK_BYTES = 8 * 2 ** 20
 
 
-def blocks(*arrays: np.ndarray, row_bytes: int = 0) -> Iterator[slice]:
-    """The rows of arrays of one length, as many at a time as fit into BLOCK_BYTES.
+def blocks(array: np.ndarray, row_bytes: int = 0) -> Iterator[slice]:
+    """The rows of an array, as many at a time as fit into BLOCK_BYTES.
 
     Args:
         row_bytes: bytes of what is made from a row, if that is more than the row.
     """
-    rows = max(1, BLOCK_BYTES // max(row_bytes, *(array[:1].nbytes for array in arrays)))
-    for first in range(0, len(arrays[0]), rows):
-        yield slice(first, first + rows)
+    rows = max(1, BLOCK_BYTES // max(row_bytes, array[:1].nbytes))
+    return (slice(first, first + rows) for first in range(0, len(array), rows))
 
 
 def members_of_classes(labels: np.ndarray) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 
@@ -32,8 +33,7 @@ def window(pool: Pool, size: int, quantile: float) -> np.ndarray:
 
 def uniform(pool: Pool, size: int) -> np.ndarray:
     """Keep `size` images drawn uniformly: the middle of a random order."""
-    order = pool.ids[pool.generator.permutation(len(pool.ids))]
-    return window(replace(pool, order=order), size, quantile=0.5)
+    return window(replace(pool, order=pool.generator.permutation(pool.ids)), size, quantile=0.5)
 
 
 def ends(pool: Pool, size: int) -> np.ndarray:
@@ -93,17 +93,14 @@ def best(select: Callable[..., np.ndarray], labels: np.ndarray, evidence: dict[s
     features, positions = evidence["features"], np.unique(labels, return_inverse=True)[1]
     squares = [np.einsum("nd,nd->", features[rows], features[rows], dtype=float) for rows in blocks(features)]
     scale = np.sqrt(sum(squares) / features.size) or 1.0
-    found: dict[float, np.ndarray] = {}
+    found: dict[bytes, tuple[float, float, np.ndarray]] = {}
     for quantile in QUANTILES:
         kept = select(partial(window, quantile=quantile))
-        # Windows that would stick out at one end are the same one.
-        if not any(np.array_equal(kept, other) for other in found.values()):
-            found[quantile] = kept
-    accuracy = {quantile: ridge_accuracy(features, scale, positions, kept)
-                for quantile, kept in found.items()}
-    quantile = max(found, key=lambda quantile: accuracy[quantile])
-    print(f"best: the window at quantile {quantile:g} labels {100 * accuracy[quantile]:.1f} % of all images")
-    return found[quantile]
+        if kept.tobytes() not in found:  # windows that would stick out at one end are the same one
+            found[kept.tobytes()] = ridge_accuracy(features, scale, positions, kept), quantile, kept
+    accuracy, quantile, kept = max(found.values(), key=itemgetter(0))
+    print(f"best: the window at quantile {quantile:g} labels {100 * accuracy:.1f} % of all images")
+    return kept
 
 
 def ridge_accuracy(features: np.ndarray, scale: float, labels: np.ndarray, kept: np.ndarray) -> float:

@@ -20,18 +20,11 @@ def matching(pool: Pool, size: int) -> np.ndarray:
     are picked by id. With gm_length "unit" features are scaled to length 1, and their geometric median too,
     as in the authors' code (sampling/algos.py 231-265), which takes each class on its own; it starts at a
     random image and keeps as many of each class, which hardly matters. "as-is" is Algorithm 1 to the letter.
+
+    All is computed from inner products of features, the median being a weighted mean of them. They are kept
+    in a matrix unless there are more of them than numbers in the features.
     """
-    unit = pool.settings["gm_length"] == "unit"
-    return pool.ids[match(pool.evidence["features"][pool.ids], size, unit)]
-
-
-def match(points: np.ndarray, size: int, unit: bool) -> np.ndarray:
-    """Rows of `points`, (n, d), that GM Matching picks, in the order of picking, int64 (size,).
-
-    All is computed from inner products of points, the median being a weighted mean of them. They are kept in
-    a matrix unless there are more of them than numbers in `points`.
-    """
-    points = points.astype(float)
+    unit, points = pool.settings["gm_length"] == "unit", pool.evidence["features"][pool.ids].astype(float)
     if unit:
         lengths = np.linalg.norm(points, axis=1, keepdims=True)
         points /= np.where(lengths > 0, lengths, 1)
@@ -53,7 +46,7 @@ def match(points: np.ndarray, size: int, unit: bool) -> np.ndarray:
         picked[i] = pick = int(with_theta.argmax())
         with_theta += with_median - products_with(pick)
         with_theta[pick] = -np.inf
-    return picked
+    return pool.ids[picked]
 
 
 def farthest(pool: Pool, size: int) -> np.ndarray:

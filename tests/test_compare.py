@@ -22,7 +22,7 @@ from forks import ROOT, Forks, Run
 from selection import index_name
 from selection import parse_options as parse_selection
 from utils.errors import BadInput
-from utils.files import sha256, write_csv
+from utils.files import sha256
 
 SMALL = ["--dataset", "toy", "--arch", "resnet20", "--epoch", "2", "--seeds", "1", "2", "--rates", "0.2",
          "0.5"]
@@ -68,13 +68,6 @@ def test_what_a_coreset_holds_and_the_worst_class_have_tables_where_a_run_knows(
     assert "| random | 20.00 ± 1.41 (2) | - |" in text.split("Mislabelled or corrupted images in the core")[1]
     assert "Wrong labels that the training on the whole set has fitted, %: 6.00 (1)\n" in text
     assert "| random | **7.00 ± 0.00** (2) | - |" in text
-
-
-def test_runs_of_earlier_versions_have_nothing_in_later_columns(tmp_path: Path) -> None:
-    old = {name: "1" for name in compare.COLUMNS if name not in tables.LATER}
-    write_csv(tmp_path / "runs.csv", [old], tuple(old))
-    [read] = tables.read_runs(tmp_path / "runs.csv", compare.COLUMNS)
-    assert read == {**old, **dict.fromkeys(tables.LATER, "")}
 
 
 @pytest.mark.parametrize("name, expected", [

@@ -154,7 +154,7 @@ def test_herding_keeps_the_nearest_of_all_classes() -> None:
 @pytest.mark.parametrize("by_class", [False, True])
 def test_distances_to_centers(name: str, center: Callable, block: int, by_class: bool,
                               monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distances, "BLOCK_BYTES", block)
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", block)
     generator = seeded()
     features = generator.normal(size=(61, 9)).astype(np.float32)
     labels = generator.choice([0, 3, 4, 1000], 61)  # gaps, and
@@ -163,7 +163,8 @@ def test_distances_to_centers(name: str, center: Callable, block: int, by_class:
         labels.sort()
     plain = [np.linalg.norm(f.astype(float) - center(features[labels == c], axis=0))
              for f, c in zip(features, labels, strict=True)]
-    assert np.allclose(distances.distances_to_centers(features, labels, name), plain, rtol=1e-6, atol=1e-12)
+    found = distances.to_center(labels, seeded(), features=features, center=name)
+    assert np.allclose(found, plain, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [1, 2 ** 23])
@@ -183,11 +184,11 @@ def test_selfsup_keeps_the_far_ones(block: int, monkeypatch: pytest.MonkeyPatch)
 
 def test_kmeans_uses_centroids_that_lost_their_images() -> None:
     """Most starts lie on the same point twice; three centroids for three points leave no distance."""
-    features = column(*[0] * 10, 100, 101)
-    for seed in range(20):
-        assert distances.distances_to_centroids(features, np.ones_like(features), 3, seeded(seed)).max() == 0
-    features = column(1, 1, 2, 2)
-    assert distances.distances_to_centroids(features, np.ones_like(features), 3, seeded()).max() == 0
+    three, two = np.eye(3, dtype=np.float32)[[0] * 10 + [1, 2]], np.eye(2, dtype=np.float32)[[0, 0, 1, 1]]
+    for features in (three, two):
+        labels = np.arange(len(features)) % 3  # three centroids
+        for seed in range(20):
+            assert distances.to_centroid(labels, seeded(seed), features=features).max() == 0
 
 
 # Predictions
@@ -388,7 +389,9 @@ def picks_by_definition(points: np.ndarray, number: int, unit: bool) -> list[int
 def test_gm_picks_by_its_definition(d: int, length: str) -> None:
     features = seeded().gamma(1, size=(80, d)).astype(np.float32)
     expected = picks_by_definition(features.astype(float), 30, length == "unit")
-    assert sets.match(features, 30, length == "unit").tolist() == expected
+    pool = Pool(np.arange(80), np.arange(80), np.zeros(80), {"features": features}, {"gm_length": length},
+                seeded())
+    assert sets.matching(pool, 30).tolist() == expected
     choice = choose("gm", np.zeros(80, int), 10, seeded(), features=features, gm_length=length)
     assert choice.kept.tolist() == sorted(expected[:10])
 
@@ -514,8 +517,7 @@ ORDERS = {"mixed": LABELS, "by class": np.sort(LABELS), "one class": np.zeros(N,
 @pytest.mark.parametrize("name", ALL_BUT_RANDOM)
 def test_small_blocks_give_the_same(name: str, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run(name, 20, labels=ORDERS[order])
-    for module in (pieces, distances):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", 300)
     small_blocks = run(name, 20, labels=ORDERS[order])
     assert small_blocks.kept.tolist() == plain.kept.tolist()
     if plain.score is not None:
@@ -538,7 +540,7 @@ def test_distances_of_large_features_do_not_overflow() -> None:
     features, labels = column(0, 3, 4, 5, 100) * np.float32(1e25), np.zeros(5, int)
     choice = choose("moderate", labels, 2, seeded(), features=features)
     assert choice.kept.tolist() == [0, 3] and np.allclose(choice.score, np.array([4, 1, 0, 1, 96]) * 1e25)
-    assert np.isfinite(distances.distances_to_centers(features, labels, "mean")).all()
+    assert np.isfinite(distances.to_center(labels, seeded(), features=features, center="mean")).all()
     assert choose("gm", labels, 2, seeded(), features=features + np.float32(1e25)).kept.tolist() == [0, 1]
     assert 4 in choose("kcenter", labels, 2, seeded(), features=features).kept
     far = column(1, 1, 1, 1, -1) * np.float32(1e25)
@@ -550,8 +552,7 @@ def test_distances_of_large_features_do_not_overflow() -> None:
 def test_memory_is_a_part_of_what_it_reads(name: str, by_class: bool,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty classes, blocks of 64 KiB: neither all features nor all dynamics are copied."""
-    for module in (pieces, distances):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 2 ** 16)
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", 2 ** 16)
     n = 4000
     evidence = {"features": np.ones((n, 512), np.float32), "logits": np.ones((n, 200), np.float32),
                 "dynamics": np.ones((200, 3, n), np.float16)}

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-import selection
 from conftest import CLASSES, SMALL, TRAIN, Payload, check_one_line, names, objects
 from datasets import SOURCES, DataSet
 from datasets.images import Split
@@ -377,10 +376,12 @@ def test_embeddings_or_labels_that_do_not_fit_are_refused(script, embeddings: Pa
     assert names(embeddings) == {"mine.npy", "labels.npy"}
 
 
-def test_a_class_without_kept_images_counts_0() -> None:
-    task = selection.Task("x", np.array([3, 3, 8, 8, 8]), None, {})
-    names, counts = selection.kept_by_class(task, selection.Choice(np.array([0, 1])))
-    assert (names, counts.tolist()) == (["3", "8"], [2, 0])
+def test_a_class_without_kept_images_counts_0(script, embeddings: Path) -> None:
+    np.save(embeddings / "mine.npy", np.array([0, 0, 0, 0, 0, 1, 2, 3, 4, 90], np.float32)[:, None])
+    result = script("selection.py", embeddings, "--features", "mine.npy", "--labels", "labels.npy", "--rate",
+                    0.2, "--method", "herding", "--center", "mean")
+    assert "kept 2 of 10 images, 0 (9) to 2 (7) per class" in result.stdout, result.stderr
+    assert read(embeddings / "index/mine-herding-center-mean.bin")[1]["kept_by_class"] == [2, 0]
 
 
 @pytest.fixture
