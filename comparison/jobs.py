@@ -46,6 +46,7 @@ class Jobs(ThreadPoolExecutor):
 
     def stop(self) -> None:
         """End what runs, and start nothing more."""
+        signal.alarm(0)  # run_script's: the ends of the commands are worth waiting for
         self.stopped = True
         self.shutdown(wait=False, cancel_futures=True)
         for process in self.started:

@@ -255,6 +255,15 @@ def test_ctrl_c_in_the_first_seconds(cifar: Path, tmp_path: Path, imported: str,
     assert not [path for path in tmp_path.iterdir() if path.name != "ckpt"]
 
 
+def test_ctrl_c_that_is_swallowed_is_repeated() -> None:
+    """MindSpore does that in some steps of a compilation; the run continued."""
+    code = ("import contextlib, os, time; from utils.options import run_script\n"
+            "def main():\n with contextlib.suppress(KeyboardInterrupt): os.kill(os.getpid(), 2)\n"
+            " time.sleep(60)\nrun_script(main)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (130, "-c: stopped\n")
+
+
 def test_output_that_nobody_reads_any_more_is_no_error() -> None:
     """As with `compare.py --dry_run | head -1`."""
     code = "from utils.options import run_script; run_script(lambda: print('x' * 100000))"

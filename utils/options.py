@@ -19,6 +19,7 @@ from utils.device import DEVICES
 from utils.errors import BadInput
 
 SEED = 42
+AGAIN = 2  # seconds after which a stop that had no effect is repeated
 WAIT = 3  # seconds in which msrun ends this rank where the first one has failed too, and has said so
 
 
@@ -142,10 +143,11 @@ def run_script(main: Callable[[], None]) -> NoReturn:
 
     def stop(*_: object) -> None:  # MindSpore logs at length when it is stopped while it compiles a graph
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        signal.alarm(AGAIN)  # in some steps of that it swallows the exception
         raise KeyboardInterrupt
 
     # MindSpore turns Ctrl-C into a SIGTERM to its own process once it has compiled something.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     ranks.silence_others()
@@ -158,6 +160,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except FloatingPointError as error:
         status, message = 1, f"error: {error}"
     except KeyboardInterrupt as error:
+        signal.alarm(0)
         status, message = 130, "stopped" + (f"; {error}" if str(error) else "")
         os.dup2(stderr, 2)
         for path in Path().glob("rank_*/om/analyze_fail.ir"):  # of the graph
