@@ -10,6 +10,7 @@ import device_check
 from forks import ROOT
 
 
+@pytest.mark.ranks
 def test_all_agrees_on_a_cpu(tmp_path: Path) -> None:
     """Run from another folder; two workers under msrun among the checks."""
     command = [sys.executable, str(ROOT / "tests/device_check.py"), "--device", "CPU", "--arch", "resnet20"]
@@ -33,6 +34,7 @@ def test_what_does_not_agree_is_said_and_the_rest_goes_on(
         capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, check: Callable, said: str) -> None:
     found = [("first", 0.1, check), ("second", 0.1, lambda: (0, 1))]
     monkeypatch.setattr(device_check, "checks", lambda *_: found)
+    monkeypatch.setattr(device_check, "set_up", lambda *_: "CPU")  # which can be called once in a process
     with pytest.raises(SystemExit, match="1"):
         device_check.main(["--device", "CPU"])
     lines = capsys.readouterr().out.splitlines()
