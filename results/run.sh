@@ -42,23 +42,24 @@ middle="aum entropy entropy:keep=middle el2n:keep=middle forgetting:keep=middle 
 # H: other parts of the distance (Figure 3); each class on its own
 parts="moderate:keep=highest moderate:keep=ends moderate:per_class herding:per_class aum:keep=middle:per_class
     dual:per_class ccs:per_class"
-for data in CIFAR100N CIFAR100 CIFAR100C; do
+# I: a better network selects
+better="random moderate aum:keep=middle gm ccs"
+scenes="CIFAR100N CIFAR100 CIFAR100C"
+for data in $scenes; do
     compare $data --methods aum:keep=middle aum:keep=0.7 --seeds 1 2 3 4 5                       # G
 done
 compare CIFAR100C --methods random moderate dual --seeds 4 5                                     # D, E
 compare CIFAR100N --methods selfsup forgetting:never_learned=most --seeds 1 2 3                  # E
 compare CIFAR100 --methods selfsup forgetting:never_learned=most --seeds 1 2 3                   # E
-better="random moderate aum:keep=middle gm ccs"
-scenes="CIFAR100N CIFAR100 CIFAR100C"
 
 for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is asked twice
     for methods in "$intervals" "$by_itself"; do
         for data in $scenes; do compare $data --methods $methods --seeds $seeds; done            # G
     done
     for data in $scenes; do compare $data --methods $middle --seeds $seeds; done                 # F
-    for data in CIFAR100N CIFAR100; do                                # I: a better network selects
+    for data in CIFAR100N CIFAR100; do
         compare $data --out results/$data-resnet20 --base_arch resnet20 --base_epoch 40 \
-            --methods $better --seeds $seeds
+            --methods $better --seeds $seeds                                                     # I
     done
     # R: base runs of 150 epochs fit their wrong labels, as the paper's probably do
     compare CIFAR100N --out results/CIFAR100N-150 --base_epoch 150 --seeds $seeds --methods random \
