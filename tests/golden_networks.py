@@ -74,7 +74,7 @@ def run_forward(arch: str, side: int) -> dict[str, Any]:
 
 
 @functools.cache
-def forward(arch: str, side: int, device: str = "CPU") -> dict[str, Any]:
+def forward(arch: str, side: int, device: str) -> dict[str, Any]:
     """What a seeded network makes of the golden files' images."""
     return in_child(run_forward, arch, side, device=device)
 

@@ -28,13 +28,13 @@ def test_forward_agrees_with_pytorch(arch: str, side: int) -> None:
 @pytest.mark.parametrize("arch", LARGE)
 def test_parameters_are_as_many_as_in_pytorch(arch: str) -> None:
     unused = 32 * 32 + 2 * 32 if arch == "efficientnet" else 0  # of the first block, in the release
-    assert forward(arch, 64)["parameters"] == golden(f"{arch}-64")["parameters"] - unused
+    assert forward(arch, 64, "CPU")["parameters"] == golden(f"{arch}-64")["parameters"] - unused
 
 
 @pytest.mark.parametrize("side", (32, 64))
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_a_network_is_its_classifier_on_its_features_folded_or_not(arch: str, side: int) -> None:
-    found = forward(arch, side)
+    found = forward(arch, side, "CPU")
     assert found["logits"].shape == (4, 100) and found["features"].ndim == 2
     assert relative(found["classified"], found["logits"]) < 1e-5
     assert relative(found["folded"], found["features"]) < 1e-4
