@@ -278,9 +278,11 @@ class LossScale(amp.DynamicLossScaler):
         self.skipped = ms.Parameter(ms.Tensor(0, ms.int32), name="skipped")
 
     def parameters(self) -> list[ms.Parameter]:
+        """What a resumed run needs of it."""
         return [self.scale_value, self.counter, self.skipped]
 
     def describe(self) -> str:
+        """For the line of an epoch."""
         return f"loss scale {float(self.scale_value):g}, {int(self.skipped)} steps skipped so far"
 
 

@@ -12,8 +12,6 @@ COLORS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56
           "#666666", "#A0522D")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 880, 480, 70, 280, 50, 60
 INK, GRID, BAND = "#222222", "#dddddd", "#eeeeee"
-
-
 Lines = dict[str, list[tuple[float, float, float]]]  # by name, points of x, mean and deviation
 
 

@@ -177,7 +177,7 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
         raise BadInput(f"--image_size {side}: images of {name} can have "
                        f"{' or '.join(map(str, source.sizes))} pixels; name one of these or leave it out")
     train, test, names = source.read(path)
-    sha256, record = (train.sha256(), train.record) if isinstance(train, Split) else (train.sha256, {})
+    sha256, record = train.sha256(), train.record if isinstance(train, Split) else {}
     among, asked = record.get("classes"), classes or len(names)
     if among not in (None, asked) and record.get("images_sha256") == sha256:
         raise BadInput(f"--classes {asked}: images or labels of {name} were changed in the first {among} "

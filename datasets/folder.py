@@ -24,7 +24,7 @@ class FileSplit:
     root: Path  # folder of the class folders
     paths: list[bytes]  # n paths below it, each from its class folder on
     labels: np.ndarray  # int32 (n,), ascending
-    sha256: str  # of the paths and file sizes of all classes, in hexadecimal
+    digest: str  # SHA-256 of the paths and file sizes of all classes, in hexadecimal
     subset: np.ndarray | None = None  # as of datasets.images.Split
 
     @property
@@ -41,6 +41,10 @@ class FileSplit:
         keep = np.delete(np.arange(len(self.labels)), rows)
         return replace(self, paths=[self.paths[i] for i in keep], labels=self.labels[keep],
                        subset=self.ids[keep])
+
+    def sha256(self) -> str:
+        """Of the paths and file sizes, in hexadecimal."""
+        return self.digest
 
 
 def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:

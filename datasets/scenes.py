@@ -105,8 +105,7 @@ def with_files(clean: Splits, script: str, record_path: Path, images: Path | Non
         if values is None:
             raise BadInput(f"{labels}: not {n} whole numbers from 0 to {len(classes) - 1}, one label per "
                            f"image; {remedy}")
-        changed = values != train.labels
-        train = Split(train.images, values, train.names, mislabelled=changed if changed.any() else None)
+        train = Split(train.images, values, train.names, mislabelled=values != train.labels)
     return replace(train, record=record), test, classes
 
 

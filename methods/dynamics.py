@@ -26,7 +26,8 @@ def forgetting(labels: np.ndarray, generator: np.random.Generator, *, dynamics: 
     """
     events = np.zeros(len(labels))
     learned, before = np.zeros((2, len(labels)), bool)
-    for correct in (margin > 0 for margin in dynamics[:, MARGIN]):
+    for margin in dynamics[:, MARGIN]:
+        correct = margin > 0
         events += before & ~correct
         learned |= correct
         before = correct

@@ -9,7 +9,6 @@ precision, a selection, an attack and, where there are two devices, both at once
 import argparse
 import csv
 import os
-import pickle
 import platform
 import subprocess
 import sys
@@ -125,7 +124,7 @@ def train_error(folder: Path, device: str, level: str, launcher: str = "python")
 
 def selection_error(folder: Path, device: str) -> float:
     """The share of a coreset that the CPU does not choose by the same checkpoint."""
-    dropped = []
+    kept = []
     for name in ("CPU", device):
         save = folder / f"index-{name}"
         # In a folder of its own, lest the second one read the features that the first one has kept.
@@ -134,8 +133,8 @@ def selection_error(folder: Path, device: str) -> float:
         checkpoint.write_bytes((trained(folder, "CPU", "O0") / "best.pth").read_bytes())
         run("python", "selection.py", "--dataset", "toy", "--arch", "resnet6", "--ckpt", checkpoint,
             "--rate", 0.2, "--device", name, "--save", save)
-        dropped.append(pickle.loads((save / "toy.bin").read_bytes()))
-    return len(np.setdiff1d(*dropped)) / (3000 - len(dropped[0]))
+        kept.append(np.load(save / "toy.kept.npy"))
+    return len(np.setdiff1d(*kept)) / len(kept[0])
 
 
 def attack_error(folder: Path, device: str) -> float:
@@ -146,11 +145,11 @@ def attack_error(folder: Path, device: str) -> float:
 
 
 def attacked(checkpoint: Path) -> np.ndarray:
-    """The first 500 toy images after PGD, uint8 (500, 16, 16, 3)."""
+    """The first four batches of toy images after PGD, uint8 (512, 16, 16, 3)."""
     data = open_dataset("toy", Path())
     network = load_network("resnet6", checkpoint, len(data.classes), True)
     batches = attacked_batches(network, data, data.train, Attack("PGD", "resnet6", checkpoint))
-    return np.concatenate([batch["images"] for _, batch in zip(range(4), batches, strict=False)])[:500]
+    return np.concatenate([batch["images"] for _, batch in zip(range(4), batches, strict=False)])
 
 
 if __name__ == "__main__":

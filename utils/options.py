@@ -160,7 +160,6 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except FloatingPointError as error:
         status, message = 1, f"error: {error}"
     except KeyboardInterrupt as error:
-        signal.alarm(0)
         status, message = 130, "stopped" + (f"; {error}" if str(error) else "")
         os.dup2(stderr, 2)
         for path in Path().glob("rank_*/om/analyze_fail.ir"):  # of the graph
@@ -177,6 +176,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
                               "limits of this machine")
     except MemoryError:
         status, message = 2, "error: out of memory; use a machine with more"
+    finally:  # however it ended after a stop
+        signal.alarm(0)
     if message:
         if not ranks.is_first():
             time.sleep(WAIT)
