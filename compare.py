@@ -29,12 +29,12 @@ import numpy as np
 from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
 from comparison.tables import SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
+from comparison.variants import selection_of, selection_options, variant
 from datasets import SOURCES, open_dataset
 from methods import METHODS
 from methods.choice import coreset_size, cut
 from models import NETWORKS, check_image_size
-from selection import REPLACE, index_name, not_default, settings_by_name
-from selection import parse_options as parse_selection
+from selection import index_name
 from utils.device import versions
 from utils.errors import BadInput
 from utils.files import locked, read_json, replacing, sha256, write_csv, write_json
@@ -49,7 +49,6 @@ COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "trai
 # Settings that all runs of a folder have in common.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
          "lr", "amp_level")
-VARIANT = (*REPLACE, *settings_by_name())
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -91,27 +90,6 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     args.base_arch = args.base_arch or args.arch
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     return args
-
-
-def variant(text: str) -> str:
-    """Parses NAME[:option[=value]]..., a method and options of selection.py; leaves out its defaults."""
-    name, *given = text.split(":")
-    for option in sorted({word.partition("=")[0] for word in given} - {*VARIANT}):
-        raise argparse.ArgumentTypeError(f"{text}: {option!r} is none of the options {', '.join(VARIANT)}")
-    if name not in METHODS:
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(METHODS)}")
-    return ":".join([name, *not_default(selection_of(text), "=")])
-
-
-def selection_options(method: str) -> list[str]:
-    """The options of selection.py that one of --methods says."""
-    name, *given = method.split(":")
-    return ["--method", name, *(f"--{word}" if "=" in word else f"--{word}=True" for word in given)]
-
-
-def selection_of(method: str) -> argparse.Namespace:
-    """The same, parsed."""
-    return parse_selection(["--ckpt", "best.pth", *selection_options(method)])
 
 
 @dataclass(frozen=True)
@@ -298,7 +276,7 @@ def describe(run: Run) -> Row:
     """A finished run's row of runs.csv."""
     folder, manifest = run.folder, {}
     if run.index:
-        manifest = read_manifest(run.index.with_suffix(".json"))
+        manifest = read_manifest(run.index)
         folder /= coreset_name(run.index, manifest, 0)
     described = read_args(folder)
     log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))

@@ -94,6 +94,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.prune:
         drop, manifest = read_index(args.prune, data.name, data.train.ids, data.images_sha256)
         keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
+        if not manifest:
+            print(f"{args.prune}: no manifest; its {len(drop)} images are left out")
         folder /= coreset_name(args.prune, manifest, len(keep))
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
@@ -164,7 +166,7 @@ def follow_manifest(args: argparse.Namespace) -> None:
     Raises:
         BadInput: it was made with another number of classes.
     """
-    manifest = read_manifest(args.prune.with_suffix(".json"))
+    manifest = read_manifest(args.prune)
     if manifest.get("dataset") != (args.name or args.dataset):
         return  # read_index says what is wrong
     for name in ("arch", "image_size", "classes"):

@@ -2,7 +2,7 @@
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from comparison.tables import WHOLE, Row, by_cell, by_protocol, mean_and_deviation, names_and_rates
 from methods import METHODS, WINDOWS
@@ -134,6 +134,32 @@ def draw_chart(title: str, axis: str, lines: Lines, ticks: dict[float, str],
         top = TOP + 10 + height * i
         mark(pen, WIDTH - RIGHT + 18, top, min(6, height // 2 - 1), i)
         pen.text((WIDTH - RIGHT + 32, top), name, INK, small_name, anchor="lm")
+    return sheet
+
+
+def draw_matrix(names: list[str], values: np.ndarray, title: str) -> Image.Image:
+    """A square matrix of correlations, each a number on its color: blue above 0, orange below, NaN white.
+
+    Args:
+        values: (k, k), from -1 to 1, one row and one column per name.
+    """
+    cell, left, top = 48, 230, 60
+    side = cell * len(names)
+    sheet = Image.new("RGB", (max(left + side + 20, WIDTH), top + side + 60), "white")
+    pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(16), ImageFont.load_default(13)
+    pen.text((12, 14), title, INK, font)
+    for row, name in enumerate(names):
+        y = top + cell * row
+        pen.text((left - 8, y + cell / 2), f"{name}  {row + 1}", INK, small, anchor="rm")
+        pen.text((left + cell * (row + 0.5), top + side + 8), str(row + 1), INK, small, anchor="ma")
+        for column, value in enumerate(values[row]):
+            x, share = left + cell * column, np.nan_to_num(abs(value))
+            hue = ImageColor.getrgb(COLORS[2 if value > 0 else 1])
+            color = tuple(round(255 + share * (part - 255)) for part in hue)
+            pen.rectangle((x, y, x + cell - 2, y + cell - 2), color)
+            if not np.isnan(value):
+                pen.text((x + cell / 2, y + cell / 2), f"{value:.2f}", "white" if share > 0.6 else INK, small,
+                         anchor="mm")
     return sheet
 
 

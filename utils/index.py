@@ -1,4 +1,4 @@
-"""index/<data set>.bin, the ids to drop, and index/<data set>.json, its manifest."""
+"""index/<data set>.bin, the ids to drop, and index/<data set>.json, its manifest; lists of ids kept."""
 import contextlib
 import hashlib
 import pickle
@@ -13,6 +13,7 @@ from utils.files import read_json, replacing, sha256, write_json
 from utils.pickles import unpickle
 
 NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name
+LISTS = "manifest.json"  # of a folder of lists that comparison/lists.py wrote
 
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
@@ -28,12 +29,14 @@ def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
 def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) -> tuple[np.ndarray, dict]:
     """The ids to drop, int64, ascending, and the manifest; {} for a plain index of the PyTorch release.
 
+    The ids in a list of comparison/lists.py, which its manifest names, are kept: the others are dropped.
+
     Raises:
         BadInput: it does not fit a data set of that name with images of these ids, ascending, and, by their
             sha256, the very images and labels.
     """
     images = len(ids)
-    drop, manifest = read_ids(path), read_manifest(path.with_suffix(".json"))
+    drop, manifest = read_ids(path), read_manifest(path)
     if manifest.get("dataset") == dataset and manifest.get("images") != images:
         raise BadInput(f"{path}: made for {manifest.get('images')} images of {dataset}, not for {images}; "
                        "make it again with the same --classes and --skip_damaged")
@@ -43,6 +46,8 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
     unique = np.unique(drop)
     if len(unique) < len(drop):
         raise BadInput(f"{path}: {len(drop) - len(unique)} ids are repeated; make it again with selection.py")
+    if manifest.get("holds") == "kept":
+        unique = np.setdiff1d(ids, unique)
     if len(unique) == images:
         raise BadInput(f"{path}: drops all {images} images; make it again with a larger --rate")
     if manifest:
@@ -53,8 +58,8 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
             raise BadInput(f"{path}: made for other images or labels of {dataset} than those in --data; make "
                            "it again with selection.py")
         if manifest.get("index_sha256") != sha256(path):
-            raise BadInput(f"{path}: its manifest {path.stem}.json belongs to another index; make both again "
-                           "with selection.py, or delete the manifest of a plain index")
+            raise BadInput(f"{path}: its manifest {manifest_path(path).name} belongs to another index; make "
+                           "both again with selection.py, or delete the manifest of a plain index")
     return unique.astype(np.int64), manifest
 
 
@@ -79,17 +84,33 @@ def read_ids(path: Path) -> np.ndarray:
     return ids.astype(np.int64) if ids.dtype.kind == "f" else ids
 
 
-def read_manifest(path: Path) -> dict:
-    """A manifest's content, {} where there is none; BadInput where the file is no manifest."""
-    manifest = read_json(path, "make it again with selection.py")
+def manifest_path(index: Path) -> Path:
+    """<index>.json or, where there is none, the manifest of a folder of lists."""
+    own = index.with_suffix(".json")
+    return own if own.exists() else index.with_name(LISTS)
+
+
+def read_manifest(index: Path) -> dict:
+    """The manifest of an index, or a list's part of its folder's; {} where there is none.
+
+    Raises:
+        BadInput: the file is no manifest.
+    """
+    path, remedy = manifest_path(index), "make it again with selection.py"
+    manifest = read_json(path, remedy)
+    if path.name == LISTS:
+        lists = manifest.pop("lists", {})
+        if not isinstance(lists, dict) or index.name not in lists:
+            return {}
+        manifest = manifest | lists[index.name] if isinstance(lists[index.name], dict) else {}
     if path.exists() and not (isinstance(manifest.get("method"), str)
                               and isinstance(manifest.get("rate"), (int, float))
                               and isinstance(manifest.get("not_default", []), list)
                               and isinstance(manifest.get("arch") or "", str)
                               and isinstance(manifest.get("image_size") or 0, int)
                               and isinstance(manifest.get("classes") or 0, int)
-                              and NAME.fullmatch(coreset_name(path, manifest, 0))):
-        raise BadInput(f"{path}: not a manifest; make it again with selection.py")
+                              and NAME.fullmatch(coreset_name(index, manifest, 0))):
+        raise BadInput(f"{path}: not a manifest; {remedy}")
     return manifest
 
 

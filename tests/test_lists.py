@@ -1,0 +1,166 @@
+"""comparison/lists.py: scores and lists from several runs, and training on a list."""
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from comparison.lists import average_ranks
+from conftest import CLASSES, TRAIN, TRAINED, check_one_line, names
+from datasets import open_dataset
+from methods import METHODS
+from two_layers import NAME
+
+RUN = Path("ckpt/CIFAR100", NAME)
+SECOND = Path("second/CIFAR100", NAME)
+RATES = 0.1, 0.3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, cifar: Path, trained: Path, script) -> Path:
+    """A working folder with two runs of different seeds and the lists of both; not to be changed."""
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "data").symlink_to(cifar)
+    shutil.copytree(trained, folder / RUN)
+    assert not script("train.py", folder, *TRAINED, "--seed", 7, "--model_dir", "second").returncode
+    make(script, folder, (RUN, SECOND), *METHODS, "forgetting:never_learned=most", "aum:keep=0.7")
+    return folder
+
+
+def make(script, folder: Path, runs: tuple[Path, ...], *methods: str) -> None:
+    result = script("comparison/lists.py", folder, "--ckpt", *(run / "best.pth" for run in runs), "--methods",
+                    *methods, "--rates", *RATES, "--out", "lists")
+    assert result.returncode == 0 and not result.stderr, result.stderr
+
+
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "lists/manifest.json").read_text())
+
+
+def test_one_run_gives_what_selection_gives(work: Path, script) -> None:
+    methods = {"moderate": (), "gm": (), "dual": (), "el2n": (), "random": (), "ccs": (),
+               "aum-keep-0.7": ("--keep", 0.7)}
+    make(script, work, (RUN,), *("aum:keep=0.7" if "-" in name else name for name in methods))
+    for name, options in methods.items():
+        result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.3, "--method",
+                        name.partition("-")[0], *options)
+        assert result.returncode == 0, result.stderr
+        index = "CIFAR100" if name == "moderate" else f"CIFAR100-{name}"
+        listed = np.load(work / f"lists/{name}-0.3.npy")
+        assert listed.dtype == np.int32 and (listed == np.load(work / f"index/{index}.kept.npy")).all()
+        if METHODS[name.partition("-")[0]].score:
+            scores = np.load(work / f"lists/{name.partition('-')[0]}.scores.npy")
+            assert scores.dtype == np.float32
+            assert np.allclose(scores, np.load(work / f"index/{index}.scores.npy"))
+
+
+def means(folder: Path, row: int) -> list[np.ndarray]:
+    """Of a row of both runs' dynamics over the epochs."""
+    return [np.load(folder / run / "dynamics.npy")[:, row].mean(axis=0, dtype=float) for run in (RUN, SECOND)]
+
+
+def test_scores_are_the_means_and_lists_follow_from_them(folder: Path) -> None:
+    margins = means(folder, 1)
+    scores = np.load(folder / "lists/aum.scores.npy")
+    assert np.allclose(scores, np.mean(margins, axis=0)) and not np.allclose(*margins, atol=1e-3)
+    order = np.argsort(np.mean(margins, axis=0))
+    assert set(np.load(folder / "lists/aum-0.1.npy")) == set(order[:TRAIN // 10])
+    assert set(np.load(folder / "lists/aum-keep-0.7-0.3.npy")) == set(order[110:170])
+
+
+def test_every_file_is_in_the_manifest(folder: Path) -> None:
+    found = manifest(folder)
+    assert names(folder / "lists") == {*found["lists"], *found["scores"], "manifest.json", "correlations.md",
+                                       "correlations.png"}
+    assert len(found["lists"]) == len(RATES) * (len(METHODS) + 2)
+    runs = [(run["seed"], run["arch"], run["epochs"]) for run in found["runs"]]
+    assert runs == [(42, NAME, 3), (7, NAME, 3)]
+    assert found["lists"]["gm-0.3.npy"]["score"] is None
+    for name, entry in found["lists"].items():
+        assert len(np.load(folder / "lists" / name)) == entry["kept"] == TRAIN * entry["rate"]
+
+
+def test_correlations(folder: Path) -> None:
+    """Of a score between the runs, and of two scores' means; aum is low where an image is hard, el2n high."""
+    lines = (folder / "lists/correlations.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    header, table = rows[0], {row[0]: row for row in rows[2:]}
+    assert {"aum, ccs", "moderate, herding", "forgetting, d2", "forgetting-never_learned-most"} <= set(header)
+    errors = means(folder, 2)
+    between = np.corrcoef([by_hand(values) for values in errors])[0, 1]
+    assert table["el2n"][1] == f"{between:.2f} to {between:.2f}"
+    assert table["el2n"][header.index("el2n")] == f"{between:.2f}"
+    margins = np.load(folder / "lists/aum.scores.npy").astype(float)
+    with_aum = np.corrcoef(by_hand(np.mean(errors, axis=0)), by_hand(-margins))[0, 1]
+    assert table["el2n"][header.index("aum, ccs")] == f"{with_aum:.2f}" and with_aum > 0.5
+    with Image.open(folder / "lists/correlations.png") as picture:
+        assert len(picture.convert("RGB").getcolors(10 ** 6)) > len(table)
+
+
+def by_hand(values: np.ndarray) -> np.ndarray:
+    """Ranks, ties sharing their mean, by counting."""
+    return np.array([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values])
+
+
+def test_ties_share_their_mean_rank() -> None:
+    values = np.random.default_rng(0).integers(0, 5, 40)
+    assert (average_ranks(values) == by_hand(values)).all()
+
+
+def test_training_on_a_list_keeps_its_images(folder: Path, work: Path, script) -> None:
+    """In a folder named after the method; network and image size are the user's, not the runs'."""
+    shutil.copytree(folder / "lists", work / "lists")
+    result = script("train.py", work, "--prune", "lists/aum-keep-0.7-0.1.npy", *TRAINED)
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    assert f"20 of {TRAIN} training images" in result.stdout
+    args = json.loads((work / RUN / "coreset-aum-0.1-keep-0.7/args.json").read_text())
+    kept = np.load(work / "lists/aum-keep-0.7-0.1.npy")
+    data = open_dataset("CIFAR100", work / "data")
+    assert args["images"] == len(kept) == 20 and args["index"]["images_sha256"] == data.images_sha256
+
+
+@pytest.mark.parametrize("change, word", [
+    ({}, "another index"),  # the list's content
+    ({"dataset": "CIFAR100N"}, "made for CIFAR100N"), ({"images_sha256": "0"}, "other images"),
+    ({"images": 100}, "made for 100 images"), ({"lists": {"aum-0.1.npy": 3}}, "not a manifest")])
+def test_a_list_of_other_images_is_refused(change: dict, word: str, folder: Path, work: Path, script) -> None:
+    shutil.copytree(folder / "lists", work / "lists")
+    (work / "lists/manifest.json").write_text(json.dumps(manifest(folder) | change))
+    if not change:
+        np.save(work / "lists/aum-0.1.npy", np.arange(20, dtype=np.int32))
+    check_one_line(script("train.py", work, "--prune", "lists/aum-0.1.npy", *TRAINED), "aum-0.1.npy" * (
+        word != "not a manifest"), word)
+    assert not list((work / RUN).glob("coreset*"))
+
+
+def test_scores_are_no_list(folder: Path, work: Path, script) -> None:
+    shutil.copytree(folder / "lists", work / "lists")
+    check_one_line(script("train.py", work, "--prune", "lists/aum.scores.npy", *TRAINED), "aum.scores.npy")
+
+
+def test_a_list_without_its_manifest_is_read_as_ids_to_drop_and_that_is_said(folder: Path, work: Path, script
+                                                                           ) -> None:
+    shutil.copy(folder / "lists/aum-0.1.npy", work)
+    result = script("train.py", work, "--prune", "aum-0.1.npy", *TRAINED)
+    assert result.returncode == 0 and "aum-0.1.npy: no manifest; its 20 images are left out" in result.stdout
+
+
+@pytest.mark.parametrize("options, words", [
+    (("--rates", 0.001), ("--rates 0.001", "none of 200")), (("--methods", "oum"), ("--methods", "oum")),
+    (("--methods", "ccs:hard_cutoff=0.8", "--rates", 0.5), ("--hard_cutoff", "0.8")),
+    (("--ckpt", "ckpt/none/best.pth"), ("ckpt/none/best.pth",))])
+def test_bad_options(options: tuple, words: tuple, work: Path, script) -> None:
+    result = script("comparison/lists.py", work, "--ckpt", RUN / "best.pth", "--out", "lists", *options)
+    check_one_line(result, *words)
+    assert not (work / "lists").exists()
+
+
+def test_runs_on_other_images_are_refused(work: Path, script) -> None:
+    options = "--classes", CLASSES - 1, "--model_dir", "second"
+    assert not script("train.py", work, *TRAINED, *options).returncode
+    runs = RUN / "best.pth", SECOND / "best.pth"
+    result = script("comparison/lists.py", work, "--ckpt", *runs, "--out", "lists")
+    check_one_line(result, str(SECOND / "best.pth"), "other images")
+    assert not (work / "lists").exists()
