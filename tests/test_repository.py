@@ -26,7 +26,7 @@ def commands(document: Path) -> list[str]:
     pieces += re.findall(r"`([^`\n]+)`", re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.M | re.S))
     pieces = [re.sub(r"^msrun( --\S+)+ (?=\S+\.py)", "python ", piece) for piece in pieces]
     return [command for piece in pieces for command in re.split(r"\s*(?:;|&&)\s*", piece.strip())
-            if re.match(r"(python|bash) (-m (models|datasets)\.|\S+\.(py|sh)\b)", command)]
+            if re.match(r"(python|bash) (-m (comparison|datasets|models)\.|\S+\.(py|sh)\b)", command)]
 
 
 COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document)})
