@@ -116,7 +116,8 @@ def check_same_images(runs: list[BaseRun]) -> None:
     """Raise BadInput where a run has other images than the first one."""
     first, *others = runs
     for run in others:
-        if (run.data.images_sha256, run.data.classes) != (first.data.images_sha256, first.data.classes):
+        same_ids = np.array_equal(run.data.train.ids, first.data.train.ids)
+        if not same_ids or run.data.images_sha256 != first.data.images_sha256:
             raise BadInput(f"{run.record['checkpoint']}: of other images than {first.record['checkpoint']}; "
                            "name runs on the same data")
 
@@ -151,24 +152,28 @@ def keep(selection: argparse.Namespace, rate: float, run: BaseRun, scores: dict[
     choice = choose(method, selection.rule, labels, size, random_stream(run.record["seed"], selection.method),
                     run.evidence, selection.per_class, selection.hard_cutoff, **selection.settings)
     changed = not_default(selection)
+    entry = {"method": selection.method, "rate": rate, "not_default": changed, "kept": size,
+             "score": f"{score_name(selection)}.scores.npy" if method.score else None}
     return KeptList("-".join([selection.method, *changed, f"{rate:g}.npy"]),
-                run.data.train.ids[choice.kept].astype(np.int32),
-                {"method": selection.method, "rate": rate, "not_default": changed, "kept": size,
-                 "score": f"{score_name(selection)}.scores.npy" if method.score else None})
+                    run.data.train.ids[choice.kept].astype(np.int32), entry)
 
 
 def write_lists(folder: Path, runs: list[BaseRun], scores: dict[str, Score], lists: list[KeptList]) -> None:
     """Write the mean scores, float32 (n,), the lists and, last, the manifest."""
-    files = {f"{name}.scores.npy": score.mean.astype(np.float32) for name, score in scores.items()}
-    for name, array in (files | {item.name: item.ids for item in lists}).items():
-        write_array(folder / name, array)
+    described, listed = {}, {}
+    for name, score in scores.items():
+        path = folder / f"{name}.scores.npy"
+        write_array(path, score.mean.astype(np.float32))
+        described[path.name] = {"measure": score.method.measure, "hard": score.method.hard,
+                                "sha256": sha256(path)}
+    for item in lists:
+        write_array(folder / item.name, item.ids)
+        listed[item.name] = {**item.entry, "index_sha256": sha256(folder / item.name)}
     data = runs[0].data
     write_json(folder / LISTS, {
         "dataset": data.name, "images": len(data.train.labels), "images_sha256": data.images_sha256,
         "classes": runs[0].record["classes"], "holds": "kept", "runs": [run.record for run in runs],
-        "scores": {name: sha256(folder / name) for name in files},
-        "lists": {item.name: {**item.entry, "index_sha256": sha256(folder / item.name)} for item in lists},
-        "versions": versions()})
+        "scores": described, "lists": listed, "versions": versions()})
 
 
 def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> None:

@@ -78,6 +78,7 @@ def test_every_file_is_in_the_manifest(folder: Path) -> None:
     runs = [(run["seed"], run["arch"], run["epochs"]) for run in found["runs"]]
     assert runs == [(42, NAME, 3), (7, NAME, 3)]
     assert found["lists"]["gm-0.3.npy"]["score"] is None
+    assert [found["scores"][f"{name}.scores.npy"]["hard"] for name in ("aum", "el2n")] == ["low", "high"]
     for name, entry in found["lists"].items():
         assert len(np.load(folder / "lists" / name)) == entry["kept"] == TRAIN * entry["rate"]
 
