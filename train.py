@@ -48,7 +48,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                       "name the damaged ones")
     data.add_argument("--skip_damaged", default=False, type=options.boolean, metavar="True|False",
                       help="do so and train without them, as damaged.txt in the run's folder lists them")
-    data.add_argument("--prune", type=Path, help="index file of ids to leave out; None: train on all images")
+    data.add_argument("--prune", type=Path, help="index file of ids to leave out, or a "
+                      "list of comparison.lists; None: train on all images")
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", choices=NETWORKS, help="network; None: the one that the index of "
                          "--prune was made with, else resnet50")
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         drop, manifest = read_index(args.prune, data.name, data.train.ids, data.images_sha256)
         keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
         if not manifest:
-            print(f"{args.prune}: no manifest; its {len(drop)} images are left out")
+            print(f"{args.prune}: has no manifest; its {len(drop)} images are left out")
         folder /= coreset_name(args.prune, manifest, len(keep))
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",

@@ -1,1 +1,1 @@
-"""What compare.py alone needs: the runs' processes, and the tables and the plot of their results."""
+"""What compare.py needs: runs, tables and plots of their results; and lists over several runs."""

@@ -143,14 +143,16 @@ def draw_matrix(names: list[str], values: np.ndarray, title: str) -> Image.Image
     Args:
         values: (k, k), from -1 to 1, one row and one column per name.
     """
-    cell, left, top = 48, 230, 60
+    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    captions = [f"{name}  {row + 1}" for row, name in enumerate(names)]
+    cell, left, top = 48, 20 + round(max(map(small.getlength, captions))), 60
     side = cell * len(names)
-    sheet = Image.new("RGB", (max(left + side + 20, WIDTH), top + side + 60), "white")
-    pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(16), ImageFont.load_default(13)
+    sheet = Image.new("RGB", (max(left + side + 20, WIDTH), top + side + 40), "white")
+    pen = ImageDraw.Draw(sheet)
     pen.text((12, 14), title, INK, font)
-    for row, name in enumerate(names):
+    for row, caption in enumerate(captions):
         y = top + cell * row
-        pen.text((left - 8, y + cell / 2), f"{name}  {row + 1}", INK, small, anchor="rm")
+        pen.text((left - 8, y + cell / 2), caption, INK, small, anchor="rm")
         pen.text((left + cell * (row + 0.5), top + side + 8), str(row + 1), INK, small, anchor="ma")
         for column, value in enumerate(values[row]):
             x, share = left + cell * column, np.nan_to_num(abs(value))

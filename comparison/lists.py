@@ -2,16 +2,16 @@
 
     python -m comparison.lists --ckpt compared/seed-*/CIFAR100/resnet20/best.pth --out lists
 
-Writes to --out, for each method, <method>.scores.npy and, for each rate, <method>-<rate>.npy, the ids kept;
-manifest.json; correlations.md and .png, how scores agree with one another and from run to run.
-`train.py --prune <method>-<rate>.npy` trains on such a list.
+Writes to --out <method>.scores.npy, the mean over the runs; <method>[-<what is not its default>]-<rate>.npy,
+the ids kept; manifest.json; correlations.md and .png, how scores agree with one another and from run to run.
+`train.py --prune <list>.npy` trains on such a list.
 """
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from utils import options  # first: utils sets what MindSpore reads when it is loaded
+from utils import options, ranks  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
 import numpy as np
@@ -20,13 +20,14 @@ from comparison.charts import draw_matrix
 from comparison.tables import markdown
 from comparison.variants import selection_of, variant
 from datasets import SOURCES, DataSet
+from datasets.folder import FileSplit
 from methods import METHODS, Method, choose
-from methods.choice import coreset_size
-from selection import not_default, open_task, read_evidence
+from methods.choice import coreset_size, cut
+from selection import Task, not_default, open_task, read_evidence
 from selection import parse_options as parse_selection
 from utils.device import random_stream, set_up, versions
 from utils.errors import BadInput
-from utils.files import locked, replacing, sha256, write_array, write_json
+from utils.files import locked, replacing, sha256, writable, write_array, write_json
 from utils.index import LISTS
 from utils.runs import read_args
 
@@ -42,7 +43,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rates", nargs="+", default=[0.1, 0.2, 0.3, 0.5], type=options.rate, metavar="RATE",
                         help="fractions of the images to keep")
     parser.add_argument("--out", required=True, type=Path, help="folder of the lists")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in ("ckpt", "methods", "rates"):
+        setattr(args, name, list(dict.fromkeys(getattr(args, name))))
+    if len({path.resolve().parent for path in args.ckpt}) < len(args.ckpt):
+        parser.error("--ckpt: two checkpoints of one run; name one of each run")
+    return args
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,6 @@ class BaseRun:
         evidence: what methods choose by, by name.
         record: what the run was, for the manifest; with its seed, by which methods draw.
     """
-    data: DataSet
     evidence: dict[str, np.ndarray]
     record: dict[str, Any]
 
@@ -74,7 +79,7 @@ class KeptList:
     """A list of the images kept.
 
     Args:
-        ids: int32, ascending, in the order of the data set's official files.
+        ids: int32, ascending: their numbers in the data set.
         entry: its part of the manifest.
     """
     name: str
@@ -85,41 +90,69 @@ class KeptList:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     set_up(args.device, options.SEED)
-    selections = [selection_of(method) for method in dict.fromkeys(args.methods)]
-    runs = [read_run(checkpoint, selections, args) for checkpoint in dict.fromkeys(args.ckpt)]
-    check_same_images(runs)
-    scores = {score_name(selection): score(selection, runs) for selection in selections
+    selections = [selection_of(method) for method in args.methods]
+    needs = {need for selection in selections for need in selection.needs}
+    with writable(args.out):  # found out before long passes, as are sizes
+        data = open_images(args, args.ckpt[0])[0].data
+        assert data is not None  # there are no --labels
+        sizes = check_sizes(args.rates, selections, len(data.train.labels))
+        runs = [read_run(args, checkpoint, needs, data) for checkpoint in args.ckpt]
+        ranks.end_others()
+    scores = {score_name(selection): score_by(selection, data.train.labels, runs) for selection in selections
               if METHODS[selection.method].score}
-    lists = [keep(selection, rate, runs[0], scores) for selection in selections for rate in args.rates]
+    lists = [keep(selection, rate, size, data, runs[0], scores) for selection in selections
+             for rate, size in sizes.items()]
     with locked(args.out):
-        write_lists(args.out, runs, scores, lists)
+        write_lists(args.out, data, runs, scores, lists)
         if scores:
-            write_correlations(args.out, scores, runs[0].data.name)
+            write_correlations(args.out, scores, data.name)
     print(f"{len(lists)} lists and {len(scores)} scores from {len(runs)} runs in {args.out}")
 
 
-def read_run(checkpoint: Path, selections: list[argparse.Namespace], args: argparse.Namespace) -> BaseRun:
-    """A run's data set and the evidence that these selections need, as selection.py reads them."""
+def open_images(args: argparse.Namespace, checkpoint: Path) -> tuple[Task, argparse.Namespace]:
+    """The images of a run, and the options of selection.py with which they are opened."""
     given = [word for name in ("dataset", "data", "name", "image_size", "classes", "workers")
              if (value := getattr(args, name)) for word in (f"--{name}", str(value))]
-    options_of_run = parse_selection([*given, "--ckpt", str(checkpoint), "--save", str(args.out)])
-    options_of_run.needs = {need for selection in selections for need in selection.needs}
-    task = open_task(options_of_run)
-    assert task.data is not None  # there are no --labels
-    evidence, sources = read_evidence(options_of_run, task)
-    record = {"seed": read_args(checkpoint.parent).get("seed", options.SEED), "checkpoint": str(checkpoint),
-              **task.origin, **sources}
-    return BaseRun(task.data, evidence, record)
+    selection = parse_selection([*given, "--ckpt", str(checkpoint), "--save", str(args.out)])
+    return open_task(selection), selection
 
 
-def check_same_images(runs: list[BaseRun]) -> None:
-    """Raise BadInput where a run has other images than the first one."""
-    first, *others = runs
-    for run in others:
-        same_ids = np.array_equal(run.data.train.ids, first.data.train.ids)
-        if not same_ids or run.data.images_sha256 != first.data.images_sha256:
-            raise BadInput(f"{run.record['checkpoint']}: of other images than {first.record['checkpoint']}; "
-                           "name runs on the same data")
+def check_sizes(rates: list[float], selections: list[argparse.Namespace], n: int) -> dict[float, int]:
+    """The size of a coreset of n images by its rate.
+
+    Raises:
+        BadInput: a rate keeps none of them, or a method's cut-off leaves too few for it.
+    """
+    sizes = {rate: coreset_size(n, rate) for rate in rates}
+    for rate, size in sizes.items():
+        if not size:
+            raise BadInput(f"--rates {rate:g}: keeps none of {n} images; name a larger one")
+        for selection in selections:
+            cut(np.arange(n), selection.hard_cutoff, "high", size)
+    return sizes
+
+
+def read_run(args: argparse.Namespace, checkpoint: Path, needs: set[str], data: DataSet) -> BaseRun:
+    """A run's evidence, as selection.py reads it.
+
+    Raises:
+        BadInput: it has other images than `data`, or is not finished.
+    """
+    task, selection = open_images(args, checkpoint)
+    assert task.data is not None
+    same_ids = np.array_equal(task.data.train.ids, data.train.ids)
+    if not same_ids or task.data.images_sha256 != data.images_sha256:
+        raise BadInput(f"{checkpoint}: trained on other images than {args.ckpt[0]}; name runs on "
+                       "the same data")
+    selection.needs = needs
+    evidence, sources = read_evidence(selection, task)
+    of_run = read_args(checkpoint.parent)
+    planned, finished = of_run.get("epoch"), sources.get("epochs")
+    if finished not in (None, planned):
+        raise BadInput(f"{checkpoint}: its run has finished {finished} of {planned} epochs; resume it first")
+    record = {"seed": of_run.get("seed", options.SEED), "checkpoint": str(checkpoint)}
+    record |= {name: of_run.get(name) for name in ("arch", "epoch", "batch_size", "lr", "amp_level")}
+    return BaseRun(evidence, {**record, **task.origin, **sources})
 
 
 def score_name(selection: argparse.Namespace) -> str:
@@ -129,38 +162,42 @@ def score_name(selection: argparse.Namespace) -> str:
                                          if selection.settings[name] != settings[name].default)])
 
 
-def score(selection: argparse.Namespace, runs: list[BaseRun]) -> Score:
+def score_by(selection: argparse.Namespace, labels: np.ndarray, runs: list[BaseRun]) -> Score:
     """A method's score by each run."""
     method = METHODS[selection.method]
     assert method.score is not None
     return Score(method, np.array([
-        method.score(run.data.train.labels, random_stream(run.record["seed"], selection.method),
+        method.score(labels, random_stream(run.record["seed"], selection.method),
                      **{need: run.evidence[need] for need in method.needs},
                      **{name: selection.settings[name] for name in method.settings}) for run in runs]))
 
 
-def keep(selection: argparse.Namespace, rate: float, run: BaseRun, scores: dict[str, Score]
-         ) -> KeptList:
+def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, run: BaseRun,
+         scores: dict[str, Score]) -> KeptList:
     """Apply a method's rule to the mean of its scores; what else the rule needs is of one run."""
-    method, labels = METHODS[selection.method], run.data.train.labels
-    if method.score:
-        mean = scores[score_name(selection)].mean
+    method, of_score = METHODS[selection.method], scores.get(score_name(selection))
+    if of_score:
+        mean = of_score.mean
         method = replace(method, score=lambda labels, generator: mean, needs=(), settings={})
-    size = coreset_size(len(labels), rate)
-    if not size:
-        raise BadInput(f"--rates {rate:g}: keeps none of {len(labels)} images; name a larger one")
-    choice = choose(method, selection.rule, labels, size, random_stream(run.record["seed"], selection.method),
-                    run.evidence, selection.per_class, selection.hard_cutoff, **selection.settings)
+    choice = choose(method, selection.rule, data.train.labels, size,
+                    random_stream(run.record["seed"], selection.method), run.evidence, selection.per_class,
+                    selection.hard_cutoff, **selection.settings)
     changed = not_default(selection)
     entry = {"method": selection.method, "rate": rate, "not_default": changed, "kept": size,
-             "score": f"{score_name(selection)}.scores.npy" if method.score else None}
+             "score": f"{score_name(selection)}.scores.npy" if of_score else None}
     return KeptList("-".join([selection.method, *changed, f"{rate:g}.npy"]),
-                    run.data.train.ids[choice.kept].astype(np.int32), entry)
+                    data.train.ids[choice.kept].astype(np.int32), entry)
 
 
-def write_lists(folder: Path, runs: list[BaseRun], scores: dict[str, Score], lists: list[KeptList]) -> None:
-    """Write the mean scores, float32 (n,), the lists and, last, the manifest."""
-    described, listed = {}, {}
+def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[str, Score],
+                lists: list[KeptList]) -> None:
+    """Write the mean scores, float32 (n,), the lists and, last, the manifest.
+
+    For a part of the data set, ids.npy, int32 (n,), has the images' numbers in it; for a folder of images,
+    paths.txt has their files.
+    """
+    (folder / LISTS).unlink(missing_ok=True)  # a list that no manifest names is refused
+    described, listed, ids = {}, {}, data.train.ids
     for name, score in scores.items():
         path = folder / f"{name}.scores.npy"
         write_array(path, score.mean.astype(np.float32))
@@ -169,9 +206,13 @@ def write_lists(folder: Path, runs: list[BaseRun], scores: dict[str, Score], lis
     for item in lists:
         write_array(folder / item.name, item.ids)
         listed[item.name] = {**item.entry, "index_sha256": sha256(folder / item.name)}
-    data = runs[0].data
+    if not np.array_equal(ids, np.arange(len(ids))):
+        write_array(folder / "ids.npy", ids.astype(np.int32))
+    if isinstance(data.train, FileSplit):
+        with replacing(folder / "paths.txt") as temporary:
+            temporary.write_bytes(b"".join(b"train/%b\n" % path for path in data.train.paths))
     write_json(folder / LISTS, {
-        "dataset": data.name, "images": len(data.train.labels), "images_sha256": data.images_sha256,
+        "dataset": data.name, "images": len(ids), "images_sha256": data.images_sha256,
         "classes": runs[0].record["classes"], "holds": "kept", "runs": [run.record for run in runs],
         "scores": described, "lists": listed, "versions": versions()})
 
@@ -180,24 +221,23 @@ def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> No
     """Write a table and a picture of Spearman's rank correlations, every score turned so that hard is high.
 
     Methods with the same score share a row. Off the diagonal are the correlations of the means over the runs,
-    on it the mean of those of one score in each two runs, nan for a single run.
+    on it the mean of those of one score in each two runs, nan for a single run or a score that is constant.
     """
-    names_of: dict[bytes, list[str]] = {}  # by the ranks
-    ranks_of: dict[bytes, np.ndarray] = {}  # by runs, and last those of the mean
+    found: dict[bytes, tuple[list[str], np.ndarray]] = {}  # names, and ranks in each run and of the mean
     for name, score in scores.items():
         sign = -1 if score.method.hard == "low" else 1
-        ranks = np.array([average_ranks(sign * values) for values in (*score.of_runs, score.mean)])
-        ranks_of[ranks.tobytes()] = ranks
-        names_of.setdefault(ranks.tobytes(), []).append(name)
-    names, k = [", ".join(alike) for alike in names_of.values()], len(names_of)
-    matrix = np.corrcoef([ranks[-1] for ranks in ranks_of.values()]).reshape(k, k)
-    spread = [np.corrcoef(ranks[:-1])[np.triu_indices(len(ranks) - 1, 1)] if len(ranks) > 2 else np.empty(0)
-              for ranks in ranks_of.values()]
-    matrix[np.diag_indices(k)] = [of_pairs.mean() if of_pairs.size else np.nan for of_pairs in spread]
+        of_images = np.array([average_ranks(sign * values) for values in (*score.of_runs, score.mean)])
+        found.setdefault(of_images.tobytes(), ([], of_images))[0].append(name)
+    names, k = [", ".join(alike) for alike, _ in found.values()], len(found)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a constant score
+        matrix = np.corrcoef([of_images[-1] for _, of_images in found.values()]).reshape(k, k)
+        spread = [np.corrcoef(of_images[:-1]).reshape(len(of_images) - 1, -1)[
+            np.triu_indices(len(of_images) - 1, 1)] for _, of_images in found.values()]
+    matrix[np.diag_indices(k)] = [pairs.mean() if pairs.size else np.nan for pairs in spread]
     table = [["score", "between runs", *names],
-             *([name, f"{of_pairs.min():.2f} to {of_pairs.max():.2f}" if of_pairs.size else "-",
+             *([name, f"{pairs.min():.2f} to {pairs.max():.2f}" if pairs.size else "-",
                 *(f"{value:.2f}" for value in row)]
-               for name, of_pairs, row in zip(names, spread, matrix, strict=True))]
+               for name, pairs, row in zip(names, spread, matrix, strict=True))]
     with replacing(folder / "correlations.md") as temporary:
         temporary.write_text(markdown(table))
     with replacing(folder / "correlations.png") as temporary:

@@ -73,7 +73,7 @@ def beta(pool: Pool, size: int) -> np.ndarray:
     mu = mean[np.argsort(score, kind="stable")[-HIGHEST:]].mean()
     b = 15 * (1 - mu) * (1 - (1 - size / len(score)) ** pool.settings["dual_power"])
     weight = np.full(len(score), -np.inf)  # logarithms: the density spans hundreds of powers of ten
-    drawn = score > 0
+    drawn = (score > 0) & (mean > 0) & (mean < 1)  # the mean of several runs' scores may be above 0 elsewhere
     weight[drawn] = np.log(score[drawn]) + (15 - b) * np.log(mean[drawn]) + (b - 1) * np.log1p(-mean[drawn])
     if (missing := size - drawn.sum()) > 0:
         print(f"dual: of the {size} images kept {missing} have weight 0 and are drawn uniformly")

@@ -9,6 +9,8 @@ source utils/environment.sh
 environment requirements.txt
 # Their records are written last. Data of other settings are refused by compare.py.
 [ -e data/noisy/cifar.json ] || "$PYTHON" robust/noisy-cifar.py --classes 20
+mkdir -p data/all && ln -sfn ../cifar-100-python data/all/cifar-100-python  # wrong labels in all 100 classes
+[ -e data/all/noisy/cifar.json ] || "$PYTHON" robust/noisy-cifar.py --data data/all
 [ -e data/cifar-100-corrupt/corrupt.json ] || "$PYTHON" robust/corrupt-cifar.py --rate 0.04
 
 first="random moderate herding ccs"
@@ -18,6 +20,17 @@ again="gm dual forgetting"
 compare() {  # a data set, then what differs; of an option given twice the last one counts
     "$PYTHON" compare.py --dataset "$1" --out "results/$1" --classes 20 --arch resnet6 --image_size 16 \
         --batch_size 64 --base_epoch 30 --epoch 100 --device CPU --jobs 2 --rates 0.2 --paper "${@:2}"
+}
+
+all_classes() {  # the same of all 100 classes
+    "$PYTHON" compare.py --dataset "$1" --data data/all --out "results/$1-all" --base_arch resnet20 \
+        --base_epoch 40 --arch resnet6 --image_size 16 --batch_size 64 --epoch 100 --device CPU --jobs 2 \
+        --rates 0.2 --paper "${@:2}"
+}
+
+lists() {  # what in results/ has the base runs, their network, the lists' folder, then what differs
+    "$PYTHON" -m comparison.lists --dataset "${1%-all}" --data data/all --out "$3" "${@:4}" \
+        --ckpt results/"$1"/seed-*/"${1%-all}/$2"/best.pth
 }
 
 compare CIFAR100N --methods $first --seeds 1 2 3 4 5                                             # A
@@ -45,6 +58,8 @@ parts="moderate:keep=highest moderate:keep=ends moderate:per_class herding:per_c
 # I: a better network selects
 better="random moderate aum:keep=middle gm ccs"
 scenes="CIFAR100N CIFAR100 CIFAR100C"
+medians="random moderate aum:keep=middle"
+scores="moderate herding selfsup forgetting d2 el2n aum ccs dual dyn-unc grand entropy least-confidence"
 for data in $scenes; do
     compare $data --methods aum:keep=middle aum:keep=0.7 --seeds 1 2 3 4 5                       # G
 done
@@ -71,4 +86,13 @@ for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is
         --batch_size 64 --epoch 30 --device CPU --model_dir results/attack
     [ -e data/attack/cifar.json ] || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network
     compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle ccs --seeds $seeds
+    for methods in "$medians" "aum:keep=0.7 gm ccs dual"; do
+        for data in CIFAR100N CIFAR100; do all_classes $data --methods $methods --seeds $seeds; done
+    done
 done
+for data in CIFAR100N CIFAR100; do
+    all_classes $data --rates 0.4 --methods $medians --seeds 1 2 3
+    lists $data resnet6 results/$data/lists --data data --methods $scores --rates 0.2
+done
+lists CIFAR100-all resnet20 results/lists/CIFAR100 --methods $scores random gm kcenter \
+    aum:keep=middle aum:keep=0.7

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
+from comparison.charts import COLORS
 from comparison.lists import average_ranks
-from conftest import CLASSES, TRAIN, TRAINED, check_one_line, names
+from conftest import CLASSES, SMALL, TRAIN, TRAINED, check_one_line, names
 from datasets import open_dataset
 from methods import METHODS
 from two_layers import NAME
@@ -40,12 +41,15 @@ def manifest(folder: Path) -> dict:
 
 
 def test_one_run_gives_what_selection_gives(work: Path, script) -> None:
+    """With the run's seed, which draws random's and ccs's images."""
     methods = {"moderate": (), "gm": (), "dual": (), "el2n": (), "random": (), "ccs": (),
                "aum-keep-0.7": ("--keep", 0.7)}
+    args = work / RUN / "args.json"
+    args.write_text(json.dumps({**json.loads(args.read_text()), "seed": 7}))
     make(script, work, (RUN,), *("aum:keep=0.7" if "-" in name else name for name in methods))
     for name, options in methods.items():
         result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.3, "--method",
-                        name.partition("-")[0], *options)
+                        name.partition("-")[0], "--seed", 7, *options)
         assert result.returncode == 0, result.stderr
         index = "CIFAR100" if name == "moderate" else f"CIFAR100-{name}"
         listed = np.load(work / f"lists/{name}-0.3.npy")
@@ -68,6 +72,20 @@ def test_scores_are_the_means_and_lists_follow_from_them(folder: Path) -> None:
     order = np.argsort(np.mean(margins, axis=0))
     assert set(np.load(folder / "lists/aum-0.1.npy")) == set(order[:TRAIN // 10])
     assert set(np.load(folder / "lists/aum-keep-0.7-0.3.npy")) == set(order[110:170])
+
+
+def test_scores_of_features_are_means_too_and_rules_use_those_of_the_first_run(folder: Path, script) -> None:
+    found = {}
+    for run, seed in ((RUN, 42), (SECOND, 7)):
+        for method in ("moderate", "gm"):
+            result = script("selection.py", folder, "--ckpt", run / "best.pth", "--rate", 0.3, "--method",
+                            method, "--seed", seed, "--save", f"index-{seed}")
+            assert result.returncode == 0, result.stderr
+        index = folder / f"index-{seed}"
+        found[seed] = np.load(index / "CIFAR100.scores.npy"), np.load(index / "CIFAR100-gm.kept.npy")
+    assert np.allclose(np.load(folder / "lists/moderate.scores.npy"), (found[42][0] + found[7][0]) / 2)
+    assert (np.load(folder / "lists/gm-0.3.npy") == found[42][1]).all()
+    assert (found[42][1] != found[7][1]).any()
 
 
 def test_every_file_is_in_the_manifest(folder: Path) -> None:
@@ -97,7 +115,9 @@ def test_correlations(folder: Path) -> None:
     with_aum = np.corrcoef(by_hand(np.mean(errors, axis=0)), by_hand(-margins))[0, 1]
     assert table["el2n"][header.index("aum, ccs")] == f"{with_aum:.2f}" and with_aum > 0.5
     with Image.open(folder / "lists/correlations.png") as picture:
-        assert len(picture.convert("RGB").getcolors(10 ** 6)) > len(table)
+        colors = {color for _, color in picture.convert("RGB").getcolors(10 ** 6)}
+    blue = np.array(ImageColor.getrgb(COLORS[2]))
+    assert tuple(np.round(255 + abs(between) * (blue - 255)).astype(int)) in colors
 
 
 def by_hand(values: np.ndarray) -> np.ndarray:
@@ -116,7 +136,7 @@ def test_training_on_a_list_keeps_its_images(folder: Path, work: Path, script) -
     result = script("train.py", work, "--prune", "lists/aum-keep-0.7-0.1.npy", *TRAINED)
     assert result.returncode == 0 and not result.stderr, result.stderr
     assert f"20 of {TRAIN} training images" in result.stdout
-    args = json.loads((work / RUN / "coreset-aum-0.1-keep-0.7/args.json").read_text())
+    args = json.loads((work / RUN / "coreset-aum-0.1-keep-0.7-list/args.json").read_text())
     kept = np.load(work / "lists/aum-keep-0.7-0.1.npy")
     data = open_dataset("CIFAR100", work / "data")
     assert args["images"] == len(kept) == 20 and args["index"]["images_sha256"] == data.images_sha256
@@ -141,21 +161,51 @@ def test_scores_are_no_list(folder: Path, work: Path, script) -> None:
     check_one_line(script("train.py", work, "--prune", "lists/aum.scores.npy", *TRAINED), "aum.scores.npy")
 
 
-def test_a_list_without_its_manifest_is_read_as_ids_to_drop_and_that_is_said(folder: Path, work: Path, script
-                                                                           ) -> None:
+def test_a_list_that_no_manifest_names_is_refused(folder: Path, work: Path, script) -> None:
+    """Its ids would be those to drop: it was copied, renamed, or the writing of the lists was stopped."""
     shutil.copy(folder / "lists/aum-0.1.npy", work)
-    result = script("train.py", work, "--prune", "aum-0.1.npy", *TRAINED)
-    assert result.returncode == 0 and "aum-0.1.npy: no manifest; its 20 images are left out" in result.stdout
+    for content in (None, "{}", "[", '{"lists": 3}'):
+        if content:
+            (work / "manifest.json").write_text(content)
+        check_one_line(script("train.py", work, "--prune", "aum-0.1.npy", *TRAINED), "aum-0.1.npy", "int32",
+                       "manifest.json")
+    assert not list((work / RUN).glob("coreset*"))
+
+
+def test_a_plain_list_of_ids_to_drop_is_one_of_ids_to_drop_and_that_is_said(work: Path, script) -> None:
+    np.save(work / "drop.npy", np.arange(20))
+    result = script("train.py", work, "--prune", "drop.npy", *SMALL, "--epoch", 1)
+    assert result.returncode == 0 and "drop.npy: has no manifest; its 20 images are left out" in result.stdout
+
+
+def test_a_part_of_the_classes(work: Path, script) -> None:
+    """Its rows are those of ids.npy, and a list of it trains on that part."""
+    assert not script("train.py", work, *TRAINED, "--classes", 3, "--model_dir", "second").returncode
+    make(script, work, (SECOND,), "aum")
+    ids, kept = np.load(work / "lists/ids.npy"), np.load(work / "lists/aum-0.1.npy")
+    assert (ids == np.flatnonzero(np.arange(TRAIN) % CLASSES < 3)).all() and len(kept) == 12
+    margins = np.load(work / SECOND / "dynamics.npy")[:, 1].mean(axis=0, dtype=float)
+    assert set(kept) == set(ids[np.argsort(margins)[:12]])
+    result = script("train.py", work, "--prune", "lists/aum-0.1.npy", *TRAINED)
+    assert result.returncode == 0 and "12 of 120 training images" in result.stdout
 
 
 @pytest.mark.parametrize("options, words", [
     (("--rates", 0.001), ("--rates 0.001", "none of 200")), (("--methods", "oum"), ("--methods", "oum")),
     (("--methods", "ccs:hard_cutoff=0.8", "--rates", 0.5), ("--hard_cutoff", "0.8")),
-    (("--ckpt", "ckpt/none/best.pth"), ("ckpt/none/best.pth",))])
+    (("--ckpt", "ckpt/none/best.pth"), ("ckpt/none/best.pth",)),
+    (("--ckpt", RUN / "best.pth", RUN / "last.pth"), ("--ckpt", "two checkpoints of one run"))])
 def test_bad_options(options: tuple, words: tuple, work: Path, script) -> None:
     result = script("comparison/lists.py", work, "--ckpt", RUN / "best.pth", "--out", "lists", *options)
     check_one_line(result, *words)
     assert not (work / "lists").exists()
+
+
+def test_an_unfinished_run_is_refused(work: Path, script) -> None:
+    args = work / RUN / "args.json"
+    args.write_text(json.dumps({**json.loads(args.read_text()), "epoch": 4}))
+    result = script("comparison/lists.py", work, "--ckpt", RUN / "best.pth", "--out", "lists")
+    check_one_line(result, str(RUN / "best.pth"), "3 of 4 epochs")
 
 
 def test_runs_on_other_images_are_refused(work: Path, script) -> None:

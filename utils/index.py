@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.arrays import read_array
 from utils.errors import BadInput
-from utils.files import read_json, replacing, sha256, write_json
+from utils.files import read_json, read_json_or_nothing, replacing, sha256, write_json
 from utils.pickles import unpickle
 
 NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name
@@ -36,17 +36,22 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
             sha256, the very images and labels.
     """
     images = len(ids)
-    drop, manifest = read_ids(path), read_manifest(path)
+    listed, manifest = read_ids(path), read_manifest(path)
+    kept = manifest.get("holds") == "kept"
+    if path.suffix == ".npy" and listed.dtype == np.int32 and not kept:
+        raise BadInput(f"{path}: its int32 ids may be images to keep, but no {LISTS} beside it says so; "
+                       "put that file there, or save ids to drop as int64")
     if manifest.get("dataset") == dataset and manifest.get("images") != images:
         raise BadInput(f"{path}: made for {manifest.get('images')} images of {dataset}, not for {images}; "
                        "make it again with the same --classes and --skip_damaged")
-    if not np.isin(drop, ids).all():
-        raise BadInput(f"{path}: ids reach from {drop.min()} to {drop.max()}, {dataset} has {images} from "
-                       f"{ids[0]} to {ids[-1]}; make an index for this data set, with the same --classes")
-    unique = np.unique(drop)
-    if len(unique) < len(drop):
-        raise BadInput(f"{path}: {len(drop) - len(unique)} ids are repeated; make it again with selection.py")
-    if manifest.get("holds") == "kept":
+    if not np.isin(listed, ids).all():
+        raise BadInput(f"{path}: ids reach from {listed.min()} to {listed.max()}, {dataset} has {images} "
+                       f"from {ids[0]} to {ids[-1]}; make an index for this data set, with the same "
+                       "--classes")
+    unique = np.unique(listed)
+    if len(unique) < len(listed):
+        raise BadInput(f"{path}: {len(listed) - len(unique)} ids are repeated; make it again")
+    if kept:
         unique = np.setdiff1d(ids, unique)
     if len(unique) == images:
         raise BadInput(f"{path}: drops all {images} images; make it again with a larger --rate")
@@ -56,7 +61,7 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
                            "for this data set")
         if manifest.get("images_sha256", images_sha256) != images_sha256:
             raise BadInput(f"{path}: made for other images or labels of {dataset} than those in --data; make "
-                           "it again with selection.py")
+                           "it again")
         if manifest.get("index_sha256") != sha256(path):
             raise BadInput(f"{path}: its manifest {manifest_path(path).name} belongs to another index; make "
                            "both again with selection.py, or delete the manifest of a plain index")
@@ -64,7 +69,7 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """The ids that a file lists: whole numbers in a pickled or saved array, or in a pickled list.
+    """The ids that a file holds: whole numbers in a pickled or saved array, or in a pickled list.
 
     Raises:
         BadInput: it is another one of the files beside an index, or holds something else.
@@ -96,10 +101,12 @@ def read_manifest(index: Path) -> dict:
     Raises:
         BadInput: the file is no manifest.
     """
-    path, remedy = manifest_path(index), "make it again with selection.py"
-    manifest = read_json(path, remedy)
-    if path.name == LISTS:
-        lists = manifest.pop("lists", {})
+    path, own = manifest_path(index), index.with_suffix(".json")
+    if path == own:
+        manifest = read_json(path, "make it again with selection.py")
+    else:
+        manifest = read_json_or_nothing(path)
+        lists = manifest.pop("lists", None)
         if not isinstance(lists, dict) or index.name not in lists:
             return {}
         manifest = manifest | lists[index.name] if isinstance(lists[index.name], dict) else {}
@@ -110,16 +117,17 @@ def read_manifest(index: Path) -> dict:
                               and isinstance(manifest.get("image_size") or 0, int)
                               and isinstance(manifest.get("classes") or 0, int)
                               and NAME.fullmatch(coreset_name(index, manifest, 0))):
-        raise BadInput(f"{path}: not a manifest; {remedy}")
+        raise BadInput(f"{path}: not a manifest; make it again with selection.py")
     return manifest
 
 
 def coreset_name(index: Path, manifest: dict, kept: int) -> str:
     """A coreset run's folder: coreset-<method>-<rate> and what is not the default, such as -center-mean.
 
-    It is coreset-<file>-<images> for a plain index, which has no manifest.
+    A list of comparison/lists.py adds -list; for a plain index, which has no manifest, it is
+    coreset-<file>-<images>.
     """
     if not manifest:
         return f"coreset-{index.stem}-{kept}"
-    return "-".join(["coreset", manifest["method"], f"{manifest['rate']:g}",
-                     *map(str, manifest.get("not_default", []))])
+    changed = [*manifest.get("not_default", []), *(["list"] if manifest.get("holds") == "kept" else [])]
+    return "-".join(["coreset", manifest["method"], f"{manifest['rate']:g}", *map(str, changed)])
