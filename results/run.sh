@@ -24,7 +24,7 @@ compare() {  # a data set, then what differs; of an option given twice the last 
 
 all_classes() {  # the same of all 100 classes
     "$PYTHON" compare.py --dataset "$1" --data data/all --out "results/$1-all" --base_arch resnet20 \
-        --base_epoch 40 --arch resnet6 --image_size 16 --batch_size 64 --epoch 100 --device CPU --jobs 2 \
+        --base_epoch 40 --arch resnet6-wide --image_size 16 --batch_size 64 --epoch 100 --device CPU --jobs 2 \
         --rates 0.2 --paper "${@:2}"
 }
 
