@@ -106,7 +106,8 @@ def main(argv: list[str] | None = None) -> None:
         write_lists(args.out, data, runs, scores, lists)
         if scores:
             write_correlations(args.out, scores, data.name)
-    print(f"{len(lists)} lists and {len(scores)} scores from {len(runs)} runs in {args.out}")
+    print(f"{len(lists)} lists and {len(scores)} scores from {len(runs)} "
+          f"run{'s' * (len(runs) > 1)} in {args.out}")
 
 
 def open_images(args: argparse.Namespace, checkpoint: Path) -> tuple[Task, argparse.Namespace]:
@@ -236,7 +237,7 @@ def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> No
     matrix[np.diag_indices(k)] = [pairs.mean() if pairs.size else np.nan for pairs in spread]
     table = [["score", "between runs", *names],
              *([name, f"{pairs.min():.2f} to {pairs.max():.2f}" if pairs.size else "-",
-                *(f"{value:.2f}" for value in row)]
+                *("-" if np.isnan(value) else f"{value:.2f}" for value in row)]
                for name, pairs, row in zip(names, spread, matrix, strict=True))]
     with replacing(folder / "correlations.md") as temporary:
         temporary.write_text(markdown(table))

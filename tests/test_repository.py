@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import compare
@@ -11,8 +12,10 @@ import selection
 import train
 from comparison import tables
 from forks import ROOT, Forks
+from utils.files import read_json, sha256
 
-DOCUMENTS = [ROOT / "README.md", *sorted(path for folder in ("docs", "robust", "tests")
+LISTS = ROOT / "results/lists/CIFAR100"
+DOCUMENTS = [ROOT / "README.md", *sorted(path for folder in ("docs", "robust", "tests", LISTS)
                                          for path in (ROOT / folder).glob("*.md"))]
 PARSERS: dict[str, Callable] = {"train.py": train.parse_options, "selection.py": selection.parse_options,
                                 "compare.py": compare.parse_options}
@@ -99,3 +102,18 @@ def test_the_results_shown_are_those_of_the_runs(column: int, name: str, documen
             pairs = [own[seed] - random[seed] for seed in own.keys() & random.keys()]
             mean, half_width = tables.interval(pairs)
             assert difference == f"{mean:+.2f} ± {half_width:.2f}"
+
+
+def test_the_lists_are_those_of_their_manifest_and_of_the_runs() -> None:
+    """AUM's scores and the interval of it follow from the dynamics that lie beside the runs' checkpoints."""
+    found = read_json(LISTS / "manifest.json", "")
+    hashes = {name: entry["index_sha256"] for name, entry in found["lists"].items()}
+    hashes |= {name: entry["sha256"] for name, entry in found["scores"].items()}
+    assert {name: sha256(LISTS / name) for name in hashes} == hashes
+    assert {path.name for path in LISTS.glob("*.npy")} == {*hashes}
+    scores, runs = np.load(LISTS / "aum.scores.npy"), found["runs"]
+    if len(runs) == 1:
+        margins = np.load(ROOT / runs[0]["dynamics"])[:, 1].mean(axis=0, dtype=float)
+        assert (scores == margins.astype(np.float32)).all()
+    ranks = np.argsort(np.argsort(scores, kind="stable"))[np.load(LISTS / "aum-keep-0.7-0.2.npy")]
+    assert np.ptp(ranks) < 10_010 and abs(ranks.mean() - 0.7 * 50_000) < 5
