@@ -269,7 +269,6 @@ def test_help_and_option_errors_take_little_longer_than_importing_mindspore(tmp_
         end = os.times()
         return end.children_user + end.children_system - start.children_user - start.children_system
 
+    imports = min(seconds("-c", "import mindspore") for _ in range(2))
     for command in (["train.py", "--help"], ["selection.py", "--rate", "2", "--ckpt", "x"]):
-        ours, imports = (min(seconds(*words) for _ in range(2))
-                         for words in ([ROOT / command[0], *command[1:]], ["-c", "import mindspore"]))
-        assert ours < 1.5 * imports, command
+        assert min(seconds(ROOT / command[0], *command[1:]) for _ in range(2)) < 1.5 * imports, command

@@ -248,14 +248,14 @@ def test_a_file_that_is_not_compares_is_refused(tmp_path: Path) -> None:
 def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path, tmp_path: Path) -> None:
     """What is written down is what the runs' own files say."""
     options = ("--data", cifar, "--out", "out", *"--arch resnet6 --image_size 16 --classes 4 --epoch 1 "
-               "--base_epoch 2 --batch_size 40 --seeds 1 2 --jobs 2 --device CPU".split())
-    forks.kill(tmp_path, "os.rename .runs.csv.tmp", 3, "compare.py", *options)
-    assert len(rows_of(tmp_path)) == 3
+               "--base_epoch 2 --batch_size 40 --seeds 1 --jobs 2 --device CPU".split())
+    forks.kill(tmp_path, "os.rename .runs.csv.tmp", 1, "compare.py", *options)
+    assert len(rows_of(tmp_path)) == 1
     run = forks.start(tmp_path, "compare.py", *options).finish()
     assert run.returncode == 0, run.err
     rows = rows_of(tmp_path)
     assert sorted((row["seed"], row["method"], row["rate"]) for row in rows) == [
-        (seed, *cell) for seed in "12" for cell in (("moderate", "0.2"), ("random", "0.2"), (WHOLE, "1"))]
+        ("1", "moderate", "0.2"), ("1", "random", "0.2"), ("1", WHOLE, "1")]
     for row in rows:
         folder, index, images = tmp_path / f"out/seed-{row['seed']}/CIFAR100/resnet6", "", 160
         if row["method"] != WHOLE:

@@ -124,6 +124,7 @@ def test_an_attack_by_two_ranks_is_that_by_one(cifar: Path, forks: Forks, traine
     assert contents(tmp_path / "two/attack") == contents(tmp_path / "one/attack")
 
 
+@pytest.mark.ranks
 def test_a_killed_run_is_resumed(cifar: Path, forks: Forks, runs: dict[str, Path], tmp_path: Path) -> None:
     """The first rank is killed where it is about to put the second epoch's checkpoint in its place."""
     command = "train.py", "--data", cifar, *OPTIONS

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from conftest import CLASSES, SMALL, TEST, TRAIN, TRAINED, check_one_line, contents, log, names
-from forks import ROOT
+from forks import ROOT, Forks
 from models.checkpoint import load_checkpoint
 from two_layers import NAME
 from utils.runs import COLUMNS
 
-BASE = Path("ckpt/CIFAR100/resnet20")
-OPTIONS = ("--dataset", "CIFAR100", "--data", "data", "--arch", "resnet20", "--epoch", "2", "--batch_size",
+BASE = Path("ckpt/CIFAR100/resnet6")
+OPTIONS = ("--dataset", "CIFAR100", "--data", "data", "--arch", "resnet6", "--epoch", "2", "--batch_size",
            "100")
 COMMANDS = (("train.py", *OPTIONS),
             ("selection.py", "--dataset", "CIFAR100", "--ckpt", f"{BASE}/best.pth", "--rate", "0.2"),
@@ -54,7 +54,7 @@ def test_the_log_has_a_row_per_epoch_and_args_json_the_options(work: Path) -> No
     assert tuple(rows[0]) == COLUMNS
     assert [row["epoch"] for row in rows] == ["1", "2"] and [row["lr"] for row in rows] == ["0.1", "0.02"]
     args = json.loads((work / BASE / "args.json").read_text())
-    assert args["arch"] == "resnet20" and args["seed"] == 42
+    assert args["arch"] == "resnet6" and args["seed"] == 42
     assert args["versions"]["mindspore"] == ms.__version__
 
 
@@ -80,7 +80,7 @@ def test_the_index_drops_what_is_not_in_the_middle_and_has_manifest_and_picture(
     assert (np.sort(scores)[80:120] == np.sort(kept)).all()
     manifest = json.loads((work / "index/CIFAR100.json").read_text())
     expected = {"dataset": "CIFAR100", "method": "moderate", "rate": 0.2, "center": "median", "images": TRAIN,
-                "kept": 40, "dropped": 160, "arch": "resnet20", "image_size": 32,
+                "kept": 40, "dropped": 160, "arch": "resnet6", "image_size": 32,
                 "checkpoint": f"{BASE}/best.pth"}
     assert {name: manifest[name] for name in expected} == expected
     picture = Image.open(work / "index/CIFAR100.png")
@@ -202,33 +202,37 @@ def test_an_environment_of_another_python_is_left_alone(set_up: Callable, tmp_pa
 
 # The demo
 
-def test_the_demo_ends_with_its_table(tmp_path: Path) -> None:
-    """demo.sh as it is, but for fewer epochs and a small network in the place of resnet6."""
+def test_the_demo_ends_with_its_table(forks: Forks, tmp_path: Path) -> None:
+    """demo.sh as it is, but for fewer epochs, a small network, and scripts that run as forks."""
     (tmp_path / "utils").mkdir()
     (tmp_path / "utils/environment.sh").write_text(f"environment() {{ PYTHON={tmp_path}/python; }}\n")
     (tmp_path / "python").write_text(f"""#!{sys.executable}
-import runpy, sys
-sys.argv.pop(0)
-if sys.argv[0] == "-":
+import json, os, socket, sys
+script, *options = sys.argv[1:]
+if script == "-":
+    sys.argv.pop(0)
     exec(sys.stdin.read())
-else:
-    sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-    import utils
-    from models import NETWORKS
-    from two_layers import TwoLayers
-    NETWORKS["resnet6"] = TwoLayers
-    runpy.run_path({str(ROOT)!r} + "/" + sys.argv[0], run_name="__main__")
+    sys.exit()
+connection = socket.socket(socket.AF_UNIX)
+connection.connect({forks.address!r})
+request = dict(command=["{ROOT}/" + script, *options], folder=os.getcwd(), limits={{}}, stop=None,
+               options_only=False, environment={{}})
+connection.sendall(json.dumps(request).encode() + b"\\n")
+status, out, err = json.loads(connection.makefile().readlines()[1])
+sys.stdout.write(out)
+sys.exit(err or status)
 """)
     (tmp_path / "python").chmod(0o755)
     demo = (ROOT / "demo.sh").read_text()
     for before, after in (("--epoch 20", "--epoch 3"), ("--epoch 120", "--epoch 8"), ("_freq 40", "_freq 4"),
-                          ("_freq 10", "_freq 3"), ("--batch_size 32", "--batch_size 50")):
+                          ("_freq 10", "_freq 3"), ("--batch_size 32", "--batch_size 50"),
+                          ("--arch resnet6", f"--arch {NAME}"), ("toy/resnet6", f"toy/{NAME}")):
         assert before in demo
         demo = demo.replace(before, after)
     (tmp_path / "demo.sh").write_text(demo)
     result = subprocess.run(["bash", "demo.sh", "1"], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    run = tmp_path / "demo/ckpt/toy/resnet6"
+    run = tmp_path / "demo/ckpt/toy" / NAME
     for name, counts in (("whole set", "3000 19.8 3 180"), ("random", "600 18.2 8 96"),
                          ("moderate", "600 [0-9.]+ 8 96"), ("dual", "600 [0-9.]+ 8 96")):
         rows = log(run if name == "whole set" else next(run.glob(f"coreset-{name}-0.2*")))
