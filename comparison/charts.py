@@ -160,7 +160,7 @@ def draw_matrix(names: list[str], values: np.ndarray, title: str) -> Image.Image
             color = tuple(round(255 + share * (part - 255)) for part in hue)
             pen.rectangle((x, y, x + cell - 2, y + cell - 2), color)
             if not np.isnan(value):
-                pen.text((x + cell / 2, y + cell / 2), f"{value:.2f}", "white" if share > 0.6 else INK, small,
+                pen.text((x + cell / 2, y + cell / 2), f"{value:.2f}", "white" if value > 0.6 else INK, small,
                          anchor="mm")
     return sheet
 
