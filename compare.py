@@ -24,15 +24,13 @@ from pathlib import Path
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
-import numpy as np
 
 from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
 from comparison.tables import SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
-from comparison.variants import selection_of, selection_options, variant
+from comparison.variants import coreset_sizes, data_options, selection_of, selection_options, variant
 from datasets import SOURCES, open_dataset
 from methods import METHODS
-from methods.choice import coreset_size, cut
 from models import NETWORKS, check_image_size
 from selection import index_name
 from utils.device import versions
@@ -156,15 +154,8 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
     Raises:
         BadInput: a rate keeps none of them, or a method's cut-off leaves too few for it.
     """
-    sizes = {rate: coreset_size(n, rate) for rate in args.rates}
     selections = {method: selection_of(method) for method in args.methods}
-    for rate, size in sizes.items():
-        if not size:
-            raise BadInput(f"--rates {rate:g}: keeps none of {n} images; name a larger one")
-        for selection in selections.values():
-            cut(np.arange(n), selection.hard_cutoff, "high", size)
-    shared = ("dataset", "data", "name", "image_size", "classes", "workers", "device")
-    common = [word for name in shared if (value := getattr(args, name)) for word in (f"--{name}", str(value))]
+    sizes, common = coreset_sizes(args.rates, selections.values(), n), data_options(args)
 
     def train(seed: int, arch: str, epochs: int, folder: Path, *more: str) -> tuple[str, ...]:
         return ("train.py", *common, "--seed", str(seed), "--arch", arch, "--epoch", str(epochs),

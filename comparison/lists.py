@@ -18,11 +18,10 @@ import numpy as np
 
 from comparison.charts import draw_matrix
 from comparison.tables import markdown
-from comparison.variants import selection_of, variant
+from comparison.variants import coreset_sizes, data_options, selection_of, variant
 from datasets import SOURCES, DataSet
 from datasets.folder import FileSplit
 from methods import METHODS, Method, choose
-from methods.choice import coreset_size, cut
 from selection import Task, not_default, open_task, read_evidence
 from selection import parse_options as parse_selection
 from utils.device import random_stream, set_up, versions
@@ -93,13 +92,14 @@ def main(argv: list[str] | None = None) -> None:
     selections = [selection_of(method) for method in args.methods]
     needs = {need for selection in selections for need in selection.needs}
     with writable(args.out):  # found out before long passes, as are sizes
-        data = open_images(args, args.ckpt[0])[0].data
-        assert data is not None  # there are no --labels
-        sizes = check_sizes(args.rates, selections, len(data.train.labels))
-        runs = [read_run(args, checkpoint, needs, data) for checkpoint in args.ckpt]
+        first = open_run(args, args.ckpt[0])
+        data = first.data
+        sizes = coreset_sizes(args.rates, selections, len(data.train.labels))
+        runs = [read_run(first, needs, first)]
+        runs += [read_run(open_run(args, checkpoint), needs, first) for checkpoint in args.ckpt[1:]]
         ranks.end_others()
-    scores = {score_name(selection): score_by(selection, data.train.labels, runs) for selection in selections
-              if METHODS[selection.method].score}
+    scored = {score_name(selection): selection for selection in selections if METHODS[selection.method].score}
+    scores = {name: score_by(selection, data.train.labels, runs) for name, selection in scored.items()}
     lists = [keep(selection, rate, size, data, runs[0], scores) for selection in selections
              for rate, size in sizes.items()]
     with locked(args.out):
@@ -110,50 +110,42 @@ def main(argv: list[str] | None = None) -> None:
           f"run{'s' * (len(runs) > 1)} in {args.out}")
 
 
-def open_images(args: argparse.Namespace, checkpoint: Path) -> tuple[Task, argparse.Namespace]:
-    """The images of a run, and the options of selection.py with which they are opened."""
-    given = [word for name in ("dataset", "data", "name", "image_size", "classes", "workers")
-             if (value := getattr(args, name)) for word in (f"--{name}", str(value))]
-    selection = parse_selection([*given, "--ckpt", str(checkpoint), "--save", str(args.out)])
-    return open_task(selection), selection
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run whose images are opened, and the options of selection.py that name it."""
+    selection: argparse.Namespace
+    task: Task
+    data: DataSet
 
 
-def check_sizes(rates: list[float], selections: list[argparse.Namespace], n: int) -> dict[float, int]:
-    """The size of a coreset of n images by its rate.
-
-    Raises:
-        BadInput: a rate keeps none of them, or a method's cut-off leaves too few for it.
-    """
-    sizes = {rate: coreset_size(n, rate) for rate in rates}
-    for rate, size in sizes.items():
-        if not size:
-            raise BadInput(f"--rates {rate:g}: keeps none of {n} images; name a larger one")
-        for selection in selections:
-            cut(np.arange(n), selection.hard_cutoff, "high", size)
-    return sizes
+def open_run(args: argparse.Namespace, checkpoint: Path) -> OpenedRun:
+    """Open a run's images as selection.py does."""
+    selection = parse_selection([*data_options(args), "--ckpt", str(checkpoint), "--save", str(args.out)])
+    task = open_task(selection)
+    assert task.data is not None  # there are no --labels
+    return OpenedRun(selection, task, task.data)
 
 
-def read_run(args: argparse.Namespace, checkpoint: Path, needs: set[str], data: DataSet) -> BaseRun:
+def read_run(run: OpenedRun, needs: set[str], first: OpenedRun) -> BaseRun:
     """A run's evidence, as selection.py reads it.
 
     Raises:
-        BadInput: it has other images than `data`, or is not finished.
+        BadInput: it has other images than the first run, or is not finished.
     """
-    task, selection = open_images(args, checkpoint)
-    assert task.data is not None
-    same_ids = np.array_equal(task.data.train.ids, data.train.ids)
-    if not same_ids or task.data.images_sha256 != data.images_sha256:
-        raise BadInput(f"{checkpoint}: trained on other images than {args.ckpt[0]}; name runs on "
+    checkpoint = run.selection.ckpt
+    same_ids = np.array_equal(run.data.train.ids, first.data.train.ids)
+    if not same_ids or run.data.images_sha256 != first.data.images_sha256:
+        raise BadInput(f"{checkpoint}: trained on other images than {first.selection.ckpt}; name runs on "
                        "the same data")
-    selection.needs = needs
-    evidence, sources = read_evidence(selection, task)
+    run.selection.needs = needs
+    evidence, sources = read_evidence(run.selection, run.task)
     of_run = read_args(checkpoint.parent)
     planned, finished = of_run.get("epoch"), sources.get("epochs")
     if finished not in (None, planned):
         raise BadInput(f"{checkpoint}: its run has finished {finished} of {planned} epochs; resume it first")
     record = {"seed": of_run.get("seed", options.SEED), "checkpoint": str(checkpoint)}
     record |= {name: of_run.get(name) for name in ("arch", "epoch", "batch_size", "lr", "amp_level")}
-    return BaseRun(evidence, {**record, **task.origin, **sources})
+    return BaseRun(evidence, {**record, **run.task.origin, **sources})
 
 
 def score_name(selection: argparse.Namespace) -> str:
@@ -184,7 +176,8 @@ def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, r
                     random_stream(run.record["seed"], selection.method), run.evidence, selection.per_class,
                     selection.hard_cutoff, **selection.settings)
     changed = not_default(selection)
-    entry = {"method": selection.method, "rate": rate, "not_default": changed, "kept": size,
+    # "list" keeps the folder of a run on it apart from that of a selection of one's own.
+    entry = {"method": selection.method, "rate": rate, "not_default": [*changed, "list"], "kept": size,
              "score": f"{score_name(selection)}.scores.npy" if of_score else None}
     return KeptList("-".join([selection.method, *changed, f"{rate:g}.npy"]),
                     data.train.ids[choice.kept].astype(np.int32), entry)

@@ -1,9 +1,15 @@
-"""A method with options of selection.py as one word, such as aum:keep=middle."""
+"""What compare.py and lists.py both take: data, rates, and methods with options, such as aum:keep=middle."""
 import argparse
+from collections.abc import Iterable
+
+import numpy as np
 
 from methods import METHODS
+from methods.choice import coreset_size, cut
 from selection import REPLACE, not_default, parse_options, settings_by_name
+from utils.errors import BadInput
 
+DATA = "dataset", "data", "name", "image_size", "classes", "workers", "device"
 VARIANT = (*REPLACE, *settings_by_name())
 
 
@@ -26,3 +32,23 @@ def selection_options(method: str) -> list[str]:
 def selection_of(method: str) -> argparse.Namespace:
     """The same, parsed."""
     return parse_options(["--ckpt", "best.pth", *selection_options(method)])
+
+
+def data_options(args: argparse.Namespace) -> list[str]:
+    """The options of data and device that were given, for train.py and selection.py."""
+    return [word for name in DATA if (value := getattr(args, name)) for word in (f"--{name}", str(value))]
+
+
+def coreset_sizes(rates: list[float], selections: Iterable[argparse.Namespace], n: int) -> dict[float, int]:
+    """The size of a coreset of n images by its rate.
+
+    Raises:
+        BadInput: a rate keeps none of them, or a method's cut-off leaves too few for it.
+    """
+    sizes = {rate: coreset_size(n, rate) for rate in rates}
+    for rate, size in sizes.items():
+        if not size:
+            raise BadInput(f"--rates {rate:g}: keeps none of {n} images; name a larger one")
+        for selection in selections:
+            cut(np.arange(n), selection.hard_cutoff, "high", size)
+    return sizes

@@ -17,15 +17,16 @@ first="random moderate herding ccs"
 others="el2n grand dyn-unc"
 again="gm dual forgetting"
 
+common="--image_size 16 --batch_size 64 --epoch 100 --device CPU --jobs 2 --rates 0.2 --paper"
+
 compare() {  # a data set, then what differs; of an option given twice the last one counts
-    "$PYTHON" compare.py --dataset "$1" --out "results/$1" --classes 20 --arch resnet6 --image_size 16 \
-        --batch_size 64 --base_epoch 30 --epoch 100 --device CPU --jobs 2 --rates 0.2 --paper "${@:2}"
+    "$PYTHON" compare.py --dataset "$1" --out "results/$1" --classes 20 --arch resnet6 --base_epoch 30 \
+        $common "${@:2}"
 }
 
 all_classes() {  # the same of all 100 classes
     "$PYTHON" compare.py --dataset "$1" --data data/all --out "results/$1-all" --base_arch resnet20 \
-        --base_epoch 40 --arch resnet6-wide --image_size 16 --batch_size 64 --epoch 100 --device CPU --jobs 2 \
-        --rates 0.2 --paper "${@:2}"
+        --base_epoch 40 --arch resnet6-wide $common "${@:2}"
 }
 
 lists() {  # what in results/ has the base runs, their network, the lists' folder, then what differs

@@ -21,7 +21,7 @@ RATES = 0.1, 0.3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, cifar: Path, trained: Path, script) -> Path:
-    """A working folder with two runs of different seeds and the lists of both; not to be changed."""
+    """A working folder with two runs of different seeds and the lists of both, not to be changed."""
     folder = tmp_path_factory.mktemp("lists")
     (folder / "data").symlink_to(cifar)
     shutil.copytree(trained, folder / RUN)

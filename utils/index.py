@@ -124,10 +124,9 @@ def read_manifest(index: Path) -> dict:
 def coreset_name(index: Path, manifest: dict, kept: int) -> str:
     """A coreset run's folder: coreset-<method>-<rate> and what is not the default, such as -center-mean.
 
-    A list of comparison/lists.py adds -list; for a plain index, which has no manifest, it is
-    coreset-<file>-<images>.
+    It is coreset-<file>-<images> for a plain index, which has no manifest.
     """
     if not manifest:
         return f"coreset-{index.stem}-{kept}"
-    changed = [*manifest.get("not_default", []), *(["list"] if manifest.get("holds") == "kept" else [])]
-    return "-".join(["coreset", manifest["method"], f"{manifest['rate']:g}", *map(str, changed)])
+    return "-".join(["coreset", manifest["method"], f"{manifest['rate']:g}",
+                     *map(str, manifest.get("not_default", []))])
