@@ -19,7 +19,8 @@ from two_layers import TwoLayers
 from utils.errors import BadInput
 from weights import make_batch
 
-LONG = "googlenet", "resnet34"  # to compile a step of; resnet18 has the blocks of resnet34
+# To compile a step of; resnet18 has the blocks of resnet34.
+LONG = "googlenet", "resnet34", "efficientnet", "shufflenet"
 
 
 @pytest.mark.parametrize("arch, side", FORMS)
