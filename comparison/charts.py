@@ -115,13 +115,11 @@ def draw_chart(title: str, axis: str, lines: Lines, ticks: dict[float, str],
         pen.text((x(value), HEIGHT - BOTTOM + 8), text, INK, small, anchor="ma")
     pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24), axis, INK, small, anchor="ma")
     if level:
-        name, mean, _ = level
-        pen.line((LEFT, y(mean), WIDTH - RIGHT, y(mean)), INK, 1)
-        pen.text((LEFT + 6, y(mean) - 3), f"{name} {mean:.1f}", INK, small, anchor="lb")
+        pen.line((LEFT, y(level[1]), WIDTH - RIGHT, y(level[1])), INK, 1)
     # Beside one another: all lines within a tenth of the distance of marks, or over the width for one mark.
     step = min((x(after) - x(before) for before, after in pairwise(xs)), default=0.0)
     gap = min(4, 0.2 * step / len(lines)) if step else (WIDTH - LEFT - RIGHT) / (len(lines) + 1)
-    height = min(22, (HEIGHT - TOP - 20) // len(lines))  # of a line of the legend
+    height = min(22, (HEIGHT - TOP - 20) // (len(lines) + 1))  # of a line of the legend
     small_name = ImageFont.load_default(min(13, height))
     for i, (name, line) in enumerate(lines.items()):
         color, shift = COLORS[i % len(COLORS)], gap * (i - (len(lines) - 1) / 2)
@@ -134,6 +132,10 @@ def draw_chart(title: str, axis: str, lines: Lines, ticks: dict[float, str],
         top = TOP + 10 + height * i
         mark(pen, WIDTH - RIGHT + 18, top, min(6, height // 2 - 1), i)
         pen.text((WIDTH - RIGHT + 32, top), name, INK, small_name, anchor="lm")
+    if level:
+        top = TOP + 10 + height * len(lines)
+        pen.line((WIDTH - RIGHT + 10, top, WIDTH - RIGHT + 26, top), INK, 1)
+        pen.text((WIDTH - RIGHT + 32, top), f"{level[0]} {level[1]:.1f}", INK, small_name, anchor="lm")
     return sheet
 
 
