@@ -77,12 +77,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     output.add_argument("--out", required=True, type=Path, help="folder of the results")
     output.add_argument("--jobs", default=1, type=options.positive, help="number of runs at a time, each "
                         "with its part of the CPU's cores")
-    output.add_argument("--devices", nargs="+", default=[], metavar="CARD",
+    output.add_argument("--devices", nargs="+", default=[], type=options.Number(0, whole=True), metavar="N",
                         help="numbers of GPUs or NPUs, each for one run at a time, instead of --jobs")
     output.add_argument("--dry_run", action="store_true", help="only print the commands")
     output.add_argument("--paper", action="store_true", help="add the published figures to table.md")
     args = parser.parse_args(argv)
-    for name in ("methods", "rates", "seeds"):
+    for name in ("methods", "rates", "seeds", "devices"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     args.base_epoch = args.base_epoch or args.epoch
     args.base_arch = args.base_arch or args.arch
@@ -118,10 +118,11 @@ class Run:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
-    check_image_size(args.base_arch, data.image_size)
     check_image_size(args.arch, data.image_size)
+    check_image_size(args.base_arch, data.image_size, "--base_arch")
     runs, settings = plan(args, len(data.train.labels)), check_settings(args, data.images_sha256)
-    title = (f"# {data.name}: {len(data.train.labels)} images of {len(data.classes)} classes, "
+    name = data.name
+    title = (f"# {name}: {len(data.train.labels)} images of {len(data.classes)} classes, "
              f"{data.image_size}x{data.image_size} pixels\n\nBase runs: {args.base_arch}, {args.base_epoch} "
              f"epochs. Coreset runs: {args.arch}, {args.epoch} epochs. Batches of {args.batch_size}.\n\n")
     del data  # the runs need the memory
@@ -138,9 +139,10 @@ def main(argv: list[str] | None = None) -> None:
             temporary.write_text(title + tables(rows, paper))
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
         if any(row["method"] != WHOLE for row in rows):
-            for name, draw in (("plot.png", draw_plot), ("intervals.png", draw_intervals)):
-                if picture := draw(rows, args.dataset):
-                    with replacing(args.out / name) as temporary:
+            for file, picture in (("plot.png", draw_plot(rows, name)),
+                                  ("intervals.png", draw_intervals({name: rows}))):
+                if picture:
+                    with replacing(args.out / file) as temporary:
                         picture.save(temporary, format="PNG")
     print((args.out / "table.md").read_text())
     for run, why in failures.items():
@@ -192,6 +194,9 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
     path = args.out / "settings.json"
     settings = {name: getattr(args, name) for name in FIXED}
     earlier = read_json(path, "name another --out")
+    if not earlier and (args.out / "runs.csv").exists():
+        raise BadInput(f"{path}: missing, so the settings of the runs in runs.csv are not known; put it "
+                       "back, or name another --out")
     for name, value in settings.items():
         if earlier and earlier.get(name) != value:
             raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; give that, or name "
@@ -212,7 +217,7 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     rows = read_runs(path, COLUMNS)
     done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
     left = [run for run in runs if run.key not in done]
-    jobs, lock = Jobs(args.jobs, args.devices), threading.Lock()
+    jobs, lock = Jobs(args.jobs, list(map(str, args.devices))), threading.Lock()
     # As many base runs as there are threads, then their coresets, so that no thread waits for a base run.
     left.sort(key=lambda run: (args.seeds.index(run.seed) // jobs.threads, run.index is not None))
     futures: dict[Run, Future[None]] = {}
@@ -270,6 +275,7 @@ def describe(run: Run) -> Row:
         manifest = read_manifest(run.index)
         folder /= coreset_name(run.index, manifest, 0)
     described = read_args(folder)
+    device = described.get("device", "CPU")
     log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
     steps = len(log) * math.ceil(described["images"] / described["batch_size"])
     seconds = sum(float(row[name] or 0) for row in log for name in ("train_seconds", "test_seconds"))
@@ -281,7 +287,8 @@ def describe(run: Run) -> Row:
             "lowest_class_accuracy": log[-1].get("test_lowest_class_acc", ""),
             "kept_perturbed_percent": str(manifest.get("kept_perturbed_percent", "")),
             "fitted_wrong_labels_percent": str(described.get("fitted_wrong_labels_percent", "")),
-            "seconds": f"{seconds:.1f}", "cpu": cpu_model(),
+            "seconds": f"{seconds:.1f}",
+            "cpu": cpu_model() if device == "CPU" else device,
             "command": " && ".join(shlex.join(["python", *command]) for command in run.commands),
             "versions": " ".join(f"{name} {version}" for name, version in versions().items()),
             "index_sha256": sha256(run.index) if run.index else "",

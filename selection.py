@@ -21,7 +21,7 @@ from datasets.folder import FileSplit
 from methods import METHODS, RULES, WINDOWS, Choice, Setting, choose, find_rule
 from methods.choice import coreset_size
 from models import NETWORKS
-from models.checkpoint import find_arch
+from models.checkpoint import find_arch, finished_epochs
 from models.evidence import features_and_logits, read_dynamics, read_embeddings, read_labels
 from utils.device import random_stream, set_up, versions
 from utils.errors import BadInput
@@ -90,6 +90,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                          "the two out")
     if args.labels and not args.features:
         parser.error("--labels: belong to --features; name both")
+    for name in ("classes", "image_size", "arch"):
+        if args.labels and getattr(args, name):
+            parser.error(f"--{name}: says nothing of --features with --labels; leave it out")
     if args.dynamics and "dynamics" not in needs:
         parser.error(f"--dynamics: --method {args.method} does not need them; leave it out")
     if args.features and set(needs) - {"features"}:
@@ -143,6 +146,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     set_up(args.device, args.seed)
     task = open_task(args)
+    if args.ckpt:
+        warn_if_unfinished(args.ckpt)
     n = len(task.labels)
     size = coreset_size(n, args.rate)
     if not size:
@@ -186,14 +191,20 @@ def open_task(args: argparse.Namespace) -> Task:
     if args.labels:
         origin: dict[str, Any] = {"labels_sha256": sha256(args.labels)}
         return Task(args.features.stem, read_labels(args.labels), None, origin)
+    if args.ckpt and not args.ckpt.is_file():
+        raise BadInput(f"--ckpt {args.ckpt}: no such file; name the best.pth that train.py wrote")
     of_run = read_args(args.ckpt.parent) if args.ckpt else {}
     data = open_dataset(args.dataset, args.data, args.image_size or of_run.get("image_size"),
                         args.classes or of_run.get("classes"), args.name)
-    if of_run.get("damaged") and of_run.get("images_sha256") == data.images_sha256:
-        data = data.without(of_run["damaged"], ())
-    origin = {"images_sha256": data.images_sha256, "classes": args.classes or of_run.get("classes")}
+    origin = {"images_sha256": data.images_sha256, "classes": args.classes or of_run.get("classes"),
+              "arch": args.arch, "image_size": args.image_size}
+    if args.ckpt and not of_run:
+        print(f"{args.ckpt}: no args.json beside it; taken as trained on {len(data.classes)} classes with "
+              f"{data.image_size}x{data.image_size} pixels")
     if of_run:
         check_run(args, of_run, data)
+        if of_run.get("damaged") and of_run.get("images_sha256") == data.images_sha256:
+            data = data.without(of_run["damaged"], ())
         origin |= {"arch": of_run.get("arch"), "image_size": data.image_size,
                    "trained_on": trained_on(of_run)}
     return Task(data.name, data.train.labels, data, origin)
@@ -207,13 +218,21 @@ def check_run(args: argparse.Namespace, of_run: dict[str, Any], data: DataSet) -
     """
     for name in ("arch", "image_size", "classes"):
         given = getattr(args, name)
-        trained = of_run.get(name) or (SOURCES[args.dataset].side if name == "image_size" else given)
+        trained = of_run.get(name) or {"arch": given, "image_size": SOURCES[args.dataset].side,
+                                       "classes": given if data.train.subset is None else "all"}[name]
         if given not in (None, trained):
             raise BadInput(f"--{name} {given}: {args.ckpt} was trained with {trained}, args.json beside it "
                            "says; leave the option out")
     if of_run.get("prune") or of_run.get("images_sha256", data.images_sha256) != data.images_sha256:
         options.warn(f"{args.ckpt}: trained on {trained_on(of_run)}, not on all of the {data.name} in "
                      "--data; used all the same")
+
+
+def warn_if_unfinished(checkpoint: Path) -> None:
+    """Warn where the checkpoint's run was stopped before its last epoch."""
+    finished, planned = finished_epochs(checkpoint.parent), read_args(checkpoint.parent).get("epoch")
+    if planned and finished not in (None, planned):
+        options.warn(f"{checkpoint}: its run has finished {finished} of {planned} epochs; used all the same")
 
 
 def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -260,7 +279,8 @@ def write_results(index: Path, task: Task, choice: Choice, captions: list[str], 
         scores.unlink(missing_ok=True)
     else:
         write_array(scores, choice.score)
-    write_array(index.with_suffix(".kept.npy"), keep)
+    # int32: were it named to --prune under another name, read_index would not take it for ids to drop.
+    write_array(index.with_suffix(".kept.npy"), keep.astype(np.int32))
     data, n = task.data, len(captions)
     name = " ".join([manifest["method"], *manifest["not_default"]])
     title = f"{task.name}, {name}: {len(choice.kept)} of {n} training images kept (rate {manifest['rate']:g})"

@@ -108,10 +108,9 @@ def main(argv: list[str] | None = None) -> None:
                  "kept_sha256": hashlib.sha256(keep.astype("<i8").data).hexdigest(), "index": manifest,
                  "versions": versions()}
     with locked(folder):
-        if any(damaged):
-            lines = [f"{what}\n" for half in damaged for what in half.values()]
-            (folder / "damaged.txt").write_text("".join(lines), errors="surrogateescape")
         resume = runs.open_run(folder, described, args.resume)
+        if any(damaged):
+            runs.write_damaged(folder, [what for half in damaged for what in half.values()])
         try:
             dynamics = args.dynamics and not args.prune
             best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
@@ -158,6 +157,9 @@ def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[in
     if any(damaged) and not skip:
         raise BadInput(f"{sum(map(len, damaged))} images are damaged; put whole files in their place, or "
                        "train without them by --skip_damaged True")
+    for split, half, name in zip((data.train, data.test), damaged, ("training", "test"), strict=True):
+        if len(half) == len(split.labels):
+            raise BadInput(f"all {len(half)} {name} images are damaged; put whole files in their place")
     return damaged
 
 

@@ -34,33 +34,41 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
                       {rate: f"{100 * rate:g} %" for rate in rates}, whole)
 
 
-def draw_intervals(rows: list[Row], title: str) -> Image.Image | None:
+def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
     """Last epoch's accuracy by the quantile of a score around which images are kept, the easy end first.
 
-    One line per method that has three or more quantiles at the rate with the most of them; random's mean as a
-    line with a band of one standard deviation. It shows the protocol that `draw_plot` shows.
+    One line per comparison and method that has three or more quantiles at the rate with the most of them; for
+    a single comparison random's mean too, with a band of one standard deviation. It shows the protocol that
+    `draw_plot` shows.
+
+    Args:
+        compared: rows of runs.csv by the comparison's name.
 
     Returns:
         None: no method has three quantiles.
     """
-    equal, rows = next(iter(by_protocol(rows).items()))
-    cells = by_cell(rows, "last_accuracy")
     found: dict[float, Lines] = {}
-    for (name, rate), values in cells.items():
-        if window := easy_quantile(name):
-            line = found.setdefault(rate, {}).setdefault(window[0], [])
-            line.append((window[1], *mean_and_deviation(values.values())))
+    for title, rows in compared.items():
+        equal, rows = next(iter(by_protocol(rows).items()))
+        cells = by_cell(rows, "last_accuracy")
+        for (name, rate), values in cells.items():
+            if window := easy_quantile(name):
+                label = window[0] if len(compared) == 1 else f"{window[0]}, {title}"
+                line = found.setdefault(rate, {}).setdefault(label, [])
+                line.append((window[1], *mean_and_deviation(values.values())))
     lines = {rate: {name: sorted(line) for name, line in of_rate.items() if len(line) >= 3}
              for rate, of_rate in found.items()}
     rate = max(lines, key=lambda rate: sum(map(len, lines[rate].values())), default=0.0)
     if not lines.get(rate):
         return None
-    drawn = cells.get(("random", rate))
-    random = ("random", *mean_and_deviation(drawn.values())) if drawn else None
+    random = cells.get(("random", rate)) if len(compared) == 1 else None
+    level = ("random", *mean_and_deviation(random.values())) if random else None
     ticks = {quantile: f"{quantile:g}" for line in lines[rate].values() for quantile, *_ in line}
-    heading = f"{title}: test accuracy after the last epoch, %; keep {100 * rate:g} %, equal {equal}"
+    heading = f"test accuracy after the last epoch, %; keep {100 * rate:g} %, equal {equal}"
     axis = "quantile of the score around which images are kept, from the easy end"
-    return draw_chart(heading, axis, lines[rate], ticks, random)
+    if len(compared) == 1:
+        heading = f"{title}: {heading}"
+    return draw_chart(heading, axis, lines[rate], ticks, level)
 
 
 def easy_quantile(name: str) -> tuple[str, float] | None:

@@ -22,11 +22,12 @@ from comparison.variants import coreset_sizes, data_options, selection_of, varia
 from datasets import SOURCES, DataSet
 from datasets.folder import FileSplit
 from methods import METHODS, Method, choose
+from models.checkpoint import finished_epochs
 from selection import Task, not_default, open_task, read_evidence
 from selection import parse_options as parse_selection
 from utils.device import random_stream, set_up, versions
 from utils.errors import BadInput
-from utils.files import locked, replacing, sha256, writable, write_array, write_json
+from utils.files import locked, read_json, replacing, sha256, writable, write_array, write_json
 from utils.index import LISTS
 from utils.runs import read_args
 
@@ -91,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     set_up(args.device, options.SEED)
     selections = [selection_of(method) for method in args.methods]
     needs = {need for selection in selections for need in selection.needs}
+    check_folder(args.out, {list_name(selection, rate) for selection in selections for rate in args.rates})
     with writable(args.out):  # found out before long passes, as are sizes
         first = open_run(args, args.ckpt[0])
         data = first.data
@@ -106,8 +108,24 @@ def main(argv: list[str] | None = None) -> None:
         write_lists(args.out, data, runs, scores, lists)
         if scores:
             write_correlations(args.out, scores, data.name)
-    print(f"{len(lists)} lists and {len(scores)} scores from {len(runs)} "
-          f"run{'s' * (len(runs) > 1)} in {args.out}")
+    print(f"{args.out}: lists {len(lists)}, scores {len(scores)}, runs {len(runs)}")
+
+
+def check_folder(folder: Path, names: set[str]) -> None:
+    """Make sure that no list in a folder loses its manifest: all of them are to be written again.
+
+    Raises:
+        BadInput: some are not among `names`.
+    """
+    others = read_json(folder / LISTS, "name another --out").get("lists", {}).keys() - names
+    if others:
+        raise BadInput(f"--out {folder}: holds lists that this command does not write again, such as "
+                       f"{min(others)}; name another folder, or delete that one")
+
+
+def list_name(selection: argparse.Namespace, rate: float) -> str:
+    """A list's file: <method>[-<what is not its default>...]-<rate>.npy."""
+    return "-".join([selection.method, *not_default(selection), f"{rate:g}.npy"])
 
 
 @dataclass(frozen=True)
@@ -132,15 +150,16 @@ def read_run(run: OpenedRun, needs: set[str], first: OpenedRun) -> BaseRun:
     Raises:
         BadInput: it has other images than the first run, or is not finished.
     """
-    checkpoint = run.selection.ckpt
+    checkpoint, of_run = run.selection.ckpt, read_args(run.selection.ckpt.parent)
+    if of_run.get("prune"):
+        raise BadInput(f"{checkpoint}: trained on a coreset; name runs on the whole data set")
     same_ids = np.array_equal(run.data.train.ids, first.data.train.ids)
     if not same_ids or run.data.images_sha256 != first.data.images_sha256:
         raise BadInput(f"{checkpoint}: trained on other images than {first.selection.ckpt}; name runs on "
                        "the same data")
     run.selection.needs = needs
     evidence, sources = read_evidence(run.selection, run.task)
-    of_run = read_args(checkpoint.parent)
-    planned, finished = of_run.get("epoch"), sources.get("epochs")
+    planned, finished = of_run.get("epoch"), finished_epochs(checkpoint.parent)
     if finished not in (None, planned):
         raise BadInput(f"{checkpoint}: its run has finished {finished} of {planned} epochs; resume it first")
     record = {"seed": of_run.get("seed", options.SEED), "checkpoint": str(checkpoint)}
@@ -175,12 +194,11 @@ def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, r
     choice = choose(method, selection.rule, data.train.labels, size,
                     random_stream(run.record["seed"], selection.method), run.evidence, selection.per_class,
                     selection.hard_cutoff, **selection.settings)
-    changed = not_default(selection)
     # "list" keeps the folder of a run on it apart from that of a selection of one's own.
-    entry = {"method": selection.method, "rate": rate, "not_default": [*changed, "list"], "kept": size,
+    entry = {"method": selection.method, "rate": rate, "not_default": [*not_default(selection), "list"],
+             "kept": size,
              "score": f"{score_name(selection)}.scores.npy" if of_score else None}
-    return KeptList("-".join([selection.method, *changed, f"{rate:g}.npy"]),
-                    data.train.ids[choice.kept].astype(np.int32), entry)
+    return KeptList(list_name(selection, rate), data.train.ids[choice.kept].astype(np.int32), entry)
 
 
 def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[str, Score],
@@ -190,7 +208,8 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
     For a part of the data set, ids.npy, int32 (n,), has the images' numbers in it; for a folder of images,
     paths.txt has their files.
     """
-    (folder / LISTS).unlink(missing_ok=True)  # a list that no manifest names is refused
+    for name in (LISTS, "ids.npy", "paths.txt", "correlations.md", "correlations.png"):
+        (folder / name).unlink(missing_ok=True)  # without a manifest, lists are refused
     described, listed, ids = {}, {}, data.train.ids
     for name, score in scores.items():
         path = folder / f"{name}.scores.npy"

@@ -9,6 +9,7 @@ import numpy as np
 from utils.errors import BadInput
 
 WHOLE = "whole set"
+NUMBERS = "rate", "seed", "best_accuracy", "last_accuracy", "epochs", "seconds"  # in each row of runs.csv
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
          2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
@@ -23,13 +24,22 @@ def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a runs.csv; [] where there is none.
 
     Raises:
-        BadInput: it has other columns.
+        BadInput: it has other columns, or no numbers where they belong.
     """
     if not path.exists():
         return []
-    rows: list[Row] = list(csv.DictReader(path.read_bytes().decode("utf8", "replace").splitlines()))
-    if any(row.keys() != set(columns) or None in row.values() for row in rows):
+    reader = csv.DictReader(path.read_bytes().decode("utf8", "replace").splitlines())
+    rows: list[Row] = list(reader)
+    if set(reader.fieldnames or ()) != set(columns) or any(
+            row.keys() != set(columns) or None in row.values() for row in rows):
         raise BadInput(f"{path}: not a file of compare.py; name another --out")
+    for line, row in enumerate(rows, 2):
+        for name in NUMBERS:
+            try:
+                float(row[name])
+            except ValueError:
+                raise BadInput(f"{path}, line {line}: {name} is {row[name]!r}, no number; correct it or "
+                               "delete the line, and the run is made again") from None
     return rows
 
 

@@ -18,6 +18,9 @@ def variant(text: str) -> str:
     name, *given = text.split(":")
     for option in sorted({word.partition("=")[0] for word in given} - {*VARIANT}):
         raise argparse.ArgumentTypeError(f"{text}: {option!r} is none of the options {', '.join(VARIANT)}")
+    options = [word.partition("=")[0] for word in given]
+    if len(set(options)) < len(options):
+        raise argparse.ArgumentTypeError(f"{text}: names an option twice")
     if name not in METHODS:
         raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(METHODS)}")
     return ":".join([name, *not_default(selection_of(text), "=")])
@@ -50,5 +53,8 @@ def coreset_sizes(rates: list[float], selections: Iterable[argparse.Namespace], 
         if not size:
             raise BadInput(f"--rates {rate:g}: keeps none of {n} images; name a larger one")
         for selection in selections:
-            cut(np.arange(n), selection.hard_cutoff, "high", size)
+            try:
+                cut(np.arange(n), selection.hard_cutoff, "high", size)
+            except BadInput as error:
+                raise BadInput(f"--methods {selection.method} at --rates {rate:g}: {error}") from None
     return sizes

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     url, md5 = ARCHIVES[args.dataset]
     name = os.path.basename(url)
     target = args.data / name.partition(".")[0]
-    if target.exists():
+    if target.exists() and any(target.iterdir()):
         print(f"{target}: is there already")
         return
     with locked(args.data):

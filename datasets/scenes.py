@@ -54,8 +54,8 @@ def read_tinyc(folder: Path) -> Splits:
     if note.get("state") != FINISHED:
         raise BadInput(f"{path}: does not say that the corruption is {FINISHED}; {COPY_AGAIN}")
     train, test, classes = read_tiny(folder)
-    kinds = {os.path.basename(name): kind for name, kind in note.get("kinds", {}).items()}
-    changed = [kinds.get(os.path.basename(name), CLEAN) != CLEAN for name in train.names]
+    kinds = note.get("kinds", {})  # by path from `folder`
+    changed = [kinds.get(os.path.relpath(name, folder), CLEAN) != CLEAN for name in train.names]
     return replace(train, corrupted=np.array(changed)), test, classes
 
 

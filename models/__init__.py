@@ -51,8 +51,8 @@ def smallest_map(network: nn.Cell, side: int) -> int:
     return min(pixels)
 
 
-def check_image_size(arch: str, side: int) -> None:
+def check_image_size(arch: str, side: int, option: str = "--arch") -> None:
     """Raise BadInput where a network's poolings would leave no pixel of images of this side, in pixels."""
     if side < SMALLEST.get(arch, 0):
-        raise BadInput(f"--arch {arch}: needs images of {SMALLEST[arch]} pixels or more, these have {side}; "
-                       "name another --arch or --image_size")
+        raise BadInput(f"{option} {arch}: needs images of {SMALLEST[arch]} pixels or more, these have "
+                       f"{side}; name another {option} or --image_size")

@@ -87,6 +87,12 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
                      for name, value in values.items() if name not in weights}
 
 
+def finished_epochs(folder: Path) -> int | None:
+    """The number of epochs that last.pth in a run's folder calls finished; None: it is missing."""
+    path = folder / "last.pth"
+    return int(load_state(path)[1].get("epoch", 0)) if path.exists() else None
+
+
 def _tensor(parts: list[Any]) -> np.ndarray:
     """An array from a checkpoint's fields: a large one comes in parts; a scalar has the shape [] or [0]."""
     dtype, shape = parts[-1].tensor_type.lower(), list(parts[-1].dims)

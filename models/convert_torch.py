@@ -22,6 +22,7 @@ from utils import options
 from utils.device import set_up
 from utils.errors import BadInput, one_line
 from utils.files import replacing
+from utils.runs import read_args
 
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
@@ -214,6 +215,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
     parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set that it was trained "
                         "on: this tells the network's variant; the number of classes is the file's own")
+    parser.add_argument("--image_size", type=options.positive, help="side of its images in pixels, which "
+                        "tells the variant for a folder; None: as args.json beside OLD.pth says, else the "
+                        "data set's own")
     parser.add_argument("--to-torch", action="store_true", help="from this project's format to PyTorch's")
     args = parser.parse_args(argv)
     if args.new.exists() and args.old.exists() and args.new.samefile(args.old):
@@ -224,7 +228,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     set_up("CPU", 0)
-    convert(args.old, args.new, args.arch, SOURCES[args.dataset].small_images, args.to_torch)
+    source = SOURCES[args.dataset]
+    side = args.image_size or read_args(args.old.parent).get("image_size") or source.side
+    convert(args.old, args.new, args.arch, source.of_side(side).small_images, args.to_torch)
     print(f"{args.arch} for {args.dataset}, written to {args.new}")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets import DataSet
 from datasets.pipeline import evaluation_batches
-from models.checkpoint import load_network, load_state
+from models.checkpoint import finished_epochs, load_network
 from utils import ranks
 from utils.arrays import ResumableArrays, all_finite, read_array
 from utils.errors import BadInput, FolderUnavailable
@@ -122,9 +122,9 @@ def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndar
         raise BadInput(f"{path}: not in the folder of {checkpoint}, so of another run; name both of one run")
     if read_args(path.parent).get("images_sha256") != data.images_sha256:
         raise BadInput(f"{path}: args.json beside it is missing or of other images than --data's; {command}")
-    last = path.with_name("last.pth")
-    if last.exists():
-        dynamics = dynamics[:int(load_state(last)[1].get("epoch", 0))]
+    dynamics = dynamics[:finished_epochs(path.parent)]
+    if not len(dynamics):
+        raise BadInput(f"{path.with_name('last.pth')}: names no finished epoch; {command}")
     if not all_finite(dynamics):
         raise BadInput(f"{path}: holds numbers that are not finite; {command}")
     return dynamics

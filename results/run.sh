@@ -6,12 +6,13 @@ trap 'exit 130' INT  # compare.py ends by itself after Ctrl-C, and the next one 
 unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source utils/environment.sh
-environment requirements.txt
-# Their records are written last. Data of other settings are refused by compare.py.
-[ -e data/noisy/cifar.json ] || "$PYTHON" robust/noisy-cifar.py --classes 20
+environment requirements.txt || exit
+# A finished record has the SHA-256 of the images. Data of other settings are refused by compare.py.
+finished() { grep -qs images_sha256 "$1"; }
+finished data/noisy/cifar.json || "$PYTHON" robust/noisy-cifar.py --classes 20
 mkdir -p data/all && ln -sfn ../cifar-100-python data/all/cifar-100-python  # wrong labels in all 100 classes
-[ -e data/all/noisy/cifar.json ] || "$PYTHON" robust/noisy-cifar.py --data data/all
-[ -e data/cifar-100-corrupt/corrupt.json ] || "$PYTHON" robust/corrupt-cifar.py --rate 0.04
+finished data/all/noisy/cifar.json || "$PYTHON" robust/noisy-cifar.py --data data/all
+finished data/cifar-100-corrupt/corrupt.json || "$PYTHON" robust/corrupt-cifar.py --rate 0.04
 
 first="random moderate herding ccs"
 others="el2n grand dyn-unc"
@@ -85,7 +86,7 @@ for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is
     network=results/attack/CIFAR100/resnet6/best.pth
     [ -e $network ] || "$PYTHON" train.py --dataset CIFAR100 --data data --classes 20 --arch resnet6 \
         --batch_size 64 --epoch 30 --device CPU --model_dir results/attack
-    [ -e data/attack/cifar.json ] || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network
+    finished data/attack/cifar.json || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network
     compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle ccs --seeds $seeds
     for methods in "$medians" "aum:keep=0.7 gm ccs dual"; do
         for data in CIFAR100N CIFAR100; do all_classes $data --methods $methods --seeds $seeds; done

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 import compare
-from comparison import charts, tables
+from comparison import charts, intervals, tables
 from comparison.jobs import Jobs, split_cores
 from comparison.tables import WHOLE
 from conftest import log
@@ -22,7 +22,7 @@ from forks import ROOT, Forks, Run
 from selection import index_name
 from selection import parse_options as parse_selection
 from utils.errors import BadInput
-from utils.files import sha256
+from utils.files import sha256, write_csv
 
 SMALL = ["--dataset", "toy", "--arch", "resnet20", "--epoch", "2", "--seeds", "1", "2", "--rates", "0.2",
          "0.5"]
@@ -84,12 +84,36 @@ def test_intervals_show_accuracy_by_quantile_of_methods_with_three() -> None:
     rows = [row("random", 0.2, seed, 30 + seed) for seed in (1, 2)]
     rows += [row(name, 0.2, 1, last) for name, last in (
         ("aum:keep=0.9", 60), ("aum:keep=middle", 40), ("el2n", 9))]
-    assert charts.draw_intervals(rows, "toy") is None
-    pixels = np.asarray(charts.draw_intervals([*rows, row("aum", 0.2, 1, 20)], "toy"))
+    assert charts.draw_intervals({"toy": rows}) is None
+    rows += [row("aum", 0.2, 1, 20)]
+    pixels = np.asarray(charts.draw_intervals({"toy": rows}))
     line = np.argwhere((pixels == [int(charts.COLORS[0][i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2))
     line = line[line[:, 1] < charts.WIDTH - charts.RIGHT]
     left, right = line[line[:, 1].argmin()], line[line[:, 1].argmax()]
     assert left[0] < right[0] - 100 and (pixels == [0xee] * 3).all(axis=2).any()
+    # Of two comparisons each has its color, and there is no band of random.
+    two = np.asarray(charts.draw_intervals({"toy": rows, "other": [*rows, row("aum:keep=0.3", 0.2, 1, 25)]}))
+    first, second = ((two == list(ImageColor.getrgb(charts.COLORS[i]))).all(axis=2) for i in (0, 1))
+    assert first.sum() > 500 < second.sum() and (two == [0xee] * 3).all(axis=2).sum() < 500
+
+
+def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        rows = [{**dict.fromkeys(compare.COLUMNS, ""), **row(f"{method}:keep={keep}", 0.2, 1, last)}
+                for method in ("aum", "moderate") for keep, last in ((0.1, 20), (0.5, 40), (0.9, 60))]
+        write_csv(tmp_path / name / "runs.csv", rows, compare.COLUMNS)
+    folders = [str(tmp_path / "one"), str(tmp_path / "two")]
+    intervals.main([*folders, "--methods", "aum", "--out", str(tmp_path / "picture.png")])
+    with Image.open(tmp_path / "picture.png") as picture:
+        colors = {color for _, color in picture.getcolors(10 ** 6)}
+    assert {ImageColor.getrgb(color) for color in charts.COLORS[:3]} & colors == {
+        ImageColor.getrgb(color) for color in charts.COLORS[:2]}  # not moderate's
+    for options, words in ((["--methods", "gm"], "no method has runs at three quantiles"),
+                           ([str(tmp_path / "three")], "three/runs.csv: missing")):
+        with pytest.raises(BadInput, match=words):
+            intervals.main([*folders, *options, "--out", str(tmp_path / "none.png")])
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_equal_steps_and_equal_epochs_are_tables_of_their_own() -> None:
@@ -239,10 +263,28 @@ def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
         compare.check_settings(compare.parse_options(options), "b")
 
 
-def test_a_file_that_is_not_compares_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(BadInput, match="runs.csv: not a file of compare.py"):
+@pytest.mark.parametrize("name, value, message", [
+    (None, "a,b\n1,2\n", "runs.csv: not a file of compare.py"), (None, "a\n", "not a file of compare.py"),
+    ("rate", "0,2", "runs.csv, line 2: rate is '0,2', no number"), ("seed", "", "line 2: seed is ''")])
+def test_a_file_that_is_not_compares_is_refused(tmp_path: Path, name: str | None, value: str, message: str
+                                                ) -> None:
+    (tmp_path / "runs.csv").write_text(value)
+    if name:
+        whole = {**dict.fromkeys(compare.COLUMNS, ""), **ROWS[0], name: value}
+        write_csv(tmp_path / "runs.csv", [whole], compare.COLUMNS)
+    with pytest.raises(BadInput, match=message):
         tables.read_runs(tmp_path / "runs.csv", compare.COLUMNS)
+
+
+def test_runs_of_unknown_settings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("a")
+    with pytest.raises(BadInput, match="settings.json: missing, so the settings of the runs"):
+        compare.check_settings(compare.parse_options([*SMALL, "--out", str(tmp_path)]), "a")
+
+
+def test_a_cut_off_that_leaves_too_few_names_its_method() -> None:
+    with pytest.raises(BadInput, match="--methods ccs at --rates 0.9: --hard_cutoff 0.2: leaves 2400"):
+        plan("--methods", "ccs", "--rates", "0.9")
 
 
 def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path, tmp_path: Path) -> None:
@@ -403,7 +445,7 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(project: Path, start: 
     run = start("--dry_run").finish()
     assert run.returncode == 0 and not (project / "out").exists()
     for options, message in ((("--methods", "aum:hard_cutoff=0.9"), "--hard_cutoff 0.9: leaves 300 of 3000"),
-                             (("--base_arch", "vgg16"), "--arch vgg16: needs images of 32 pixels or more")):
+                             (("--base_arch", "vgg16"), "--base_arch vgg16: needs images of 32 pixels")):
         refused = start("--dry_run", *options).finish()
         assert refused.returncode == 2 and message in refused.err
     assert run.out.count("\n") == RUNS + 8 and run.out.startswith("python train.py --dataset toy")

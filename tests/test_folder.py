@@ -1,5 +1,6 @@
 """Your own images on disk: listing, transforms, the commands, damaged files."""
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -416,6 +417,34 @@ def test_damaged_images_are_skipped_and_ids_stay(damaged: Path, tmp_path: Path, 
     assert listed == set(range(36)) - {1, 17}
     result = script("train.py", tmp_path, *TRAINING, "--skip_damaged", True, "--prune", "index/folder.bin")
     assert result.returncode == 0, result.stderr
+    # Of the classes left by --classes there would be fewer images than the run's positions of damaged ones.
+    result = script("selection.py", tmp_path, *data, "--ckpt", run / "best.pth", "--classes", 2)
+    check_one_line(result, "--classes 2: ", "was trained with all")
+    repaired, broken = damaged / "train/ant/ant_1.JPEG", damaged / "train/ant/ant_2.JPEG"  # sizes stay
+    whole = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(whole, "JPEG")
+    repaired.write_bytes(whole.getvalue().ljust(repaired.stat().st_size, b"\0"))
+    broken.write_bytes(bytes(broken.stat().st_size))
+    result = script("train.py", tmp_path, *TRAINING, "--skip_damaged", True, "--resume")
+    assert result.returncode == 2 and "--resume: damaged is " in result.stderr
+
+
+def test_a_run_without_damage_leaves_no_damaged_txt(damaged: Path, tmp_path: Path, script: Callable) -> None:
+    """That of the run before moves with it."""
+    assert script("train.py", tmp_path, *TRAINING, "--skip_damaged", True).returncode == 0
+    for name in DAMAGED:
+        (damaged / name).unlink()
+    assert script("train.py", tmp_path, *TRAINING).returncode == 0
+    (earlier,) = (tmp_path / "ckpt/folder" / NAME).glob("earlier-*")
+    assert (earlier / "damaged.txt").exists() and not (earlier.parent / "damaged.txt").exists()
+
+
+def test_nothing_but_damage_is_refused(folder: Path, tmp_path: Path, script: Callable) -> None:
+    for path in (folder / "val").glob("*/*"):
+        path.write_bytes(b"")
+    result = script("train.py", tmp_path, *TRAINING, "--skip_damaged", True)
+    assert result.returncode == 2 and "test images are damaged; put whole files" in result.stderr
+    assert not (tmp_path / "ckpt").exists()
 
 
 BAD = [

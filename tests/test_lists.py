@@ -201,11 +201,32 @@ def test_bad_options(options: tuple, words: tuple, work: Path, script) -> None:
     assert not (work / "lists").exists()
 
 
-def test_an_unfinished_run_is_refused(work: Path, script) -> None:
+@pytest.mark.parametrize("method", ["aum", "moderate"])
+def test_an_unfinished_run_is_refused(work: Path, script, method: str) -> None:
     args = work / RUN / "args.json"
     args.write_text(json.dumps({**json.loads(args.read_text()), "epoch": 4}))
-    result = script("comparison/lists.py", work, "--ckpt", RUN / "best.pth", "--out", "lists")
+    options = "--ckpt", RUN / "best.pth", "--methods", method, "--out", "lists"
+    result = script("comparison/lists.py", work, *options)
     check_one_line(result, str(RUN / "best.pth"), "3 of 4 epochs")
+
+
+def test_a_run_on_a_coreset_is_refused(work: Path, script) -> None:
+    args = work / RUN / "args.json"
+    args.write_text(json.dumps({**json.loads(args.read_text()), "prune": "index.bin", "images": 40}))
+    result = script("comparison/lists.py", work, "--ckpt", RUN / "best.pth", "--methods", "moderate", "--out",
+                    "lists")
+    assert result.returncode == 2 and "trained on a coreset; name runs on the whole" in result.stderr
+
+
+def test_lists_that_would_lose_their_manifest_are_not_left_behind(work: Path, script) -> None:
+    """Another command may write more lists into their folder, but not fewer."""
+    make(script, work, (RUN,), "random")
+    before = {path.name: path.read_bytes() for path in (work / "lists").iterdir()}
+    options = "--ckpt", RUN / "best.pth", "--methods", "aum", "--out", "lists", "--rates", *RATES
+    result = script("comparison/lists.py", work, *options)
+    check_one_line(result, "--out lists: holds lists", "random-0.1.npy")
+    assert {path.name: path.read_bytes() for path in (work / "lists").iterdir()} == before
+    make(script, work, (RUN,), "random", "aum")
 
 
 def test_runs_on_other_images_are_refused(work: Path, script) -> None:

@@ -104,6 +104,21 @@ def test_the_results_shown_are_those_of_the_runs(column: int, name: str, documen
             assert difference == f"{mean:+.2f} ± {half_width:.2f}"
 
 
+@pytest.mark.parametrize("column, score", [(1, "aum"), (4, "moderate")])
+def test_the_intervals_shown_are_those_of_the_runs(column: int, score: str) -> None:
+    section = (ROOT / "docs/results.md").read_text().partition("| quantile from the easy end |")[2]
+    lines = section.partition("\n\n")[0].splitlines()[2:]
+    assert len(lines) == 7
+    for cells in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines):
+        easy = float(cells[0])
+        name = f"{score}:keep={1 - easy if score == 'aum' else easy:g}"
+        name = {"aum:keep=0.5": "aum:keep=middle", "moderate:keep=0.5": "moderate"}.get(name, name)
+        for shown, data in zip(cells[column:column + 3], ("CIFAR100N", "CIFAR100", "CIFAR100C"), strict=True):
+            own = accuracies(data, "last_accuracy").get((name, 0.2), {})
+            mean = tables.plus_minus(*tables.mean_and_deviation(own.values())) if own else ""
+            assert shown == (f"{mean} ({len(own)})" if own else "")
+
+
 def test_the_lists_are_those_of_their_manifest_and_of_the_runs() -> None:
     """AUM's scores and the interval of it follow from the dynamics that lie beside the runs' checkpoints."""
     found = read_json(LISTS / "manifest.json", "")

@@ -230,6 +230,8 @@ sys.exit(err or status)
         assert before in demo
         demo = demo.replace(before, after)
     (tmp_path / "demo.sh").write_text(demo)
+    result = subprocess.run(["bash", "demo.sh", "x"], cwd=tmp_path, capture_output=True, text=True)
+    check_one_line(result, "demo.sh: error: seed x")
     result = subprocess.run(["bash", "demo.sh", "1"], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     run = tmp_path / "demo/ckpt/toy" / NAME

@@ -89,7 +89,9 @@ def test_a_method_after_three_epochs(select, work: Path, method: str) -> None:
     index = work / f"index/CIFAR100{'' if method == 'moderate' else f'-{method}'}.bin"
     drop, manifest = read(index)
     assert drop.dtype == np.int64 and len(set(drop)) == len(drop) == 160
-    assert sorted([*drop, *np.load(index.with_suffix(".kept.npy"))]) == list(range(200))
+    kept = np.load(index.with_suffix(".kept.npy"))
+    assert sorted([*drop, *kept]) == list(range(200))
+    assert kept.dtype == np.int32  # so that --prune never takes it for ids to drop
     counts = np.bincount(np.delete(LABELS, drop), minlength=CLASSES)
     assert manifest["kept_by_class"] == counts.tolist()
     assert re.search(f"kept 40 of 200 images, {min(counts)} .* to {max(counts)} .* per class; ids to drop "
@@ -123,6 +125,13 @@ def test_scores_are_of_all_images_in_their_order(select, work: Path) -> None:
     kept = np.delete(scores, drop)
     assert scores.shape == (TRAIN,) and kept.max() <= scores[drop].min()
     assert manifest["kept_band"] == [kept.min(), kept.max()]
+
+
+def test_a_random_control_keeps_the_network_and_size_that_it_names(script, work: Path) -> None:
+    options = "--method", "random", "--rate", 0.2, "--arch", "resnet20", "--image_size", 16
+    assert script("selection.py", work, *options).returncode == 0
+    manifest = read(work / "index/CIFAR100-random.bin")[1]
+    assert (manifest["arch"], manifest["image_size"]) == ("resnet20", 16)
 
 
 def test_a_random_draw_follows_the_seed_and_needs_no_checkpoint(script, work: Path) -> None:
@@ -295,6 +304,18 @@ def test_hostile_or_damaged_features_are_computed_again(selected: Path, select, 
 
 
 # Network and image size, from args.json beside the checkpoint
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda run: (run / "best.pth").unlink(), (f"--ckpt {RUN}/best.pth: no such file",)),
+    (lambda run: (run / "args.json").write_text("{"), (f"{RUN}/args.json: not an object in JSON",))])
+def test_random_too_needs_the_checkpoint_that_is_named(script, work: Path, damage: Callable, words: tuple
+                                                       ) -> None:
+    """Its classes and image size are those of the run."""
+    damage(work / RUN)
+    result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--method", "random", "--rate", 0.2)
+    check_one_line(result, *words)
+    assert not (work / "index").exists()
+
 
 def test_the_releases_network_where_there_is_no_args_json(script, work: Path) -> None:
     (work / RUN / "args.json").unlink()

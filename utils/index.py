@@ -39,11 +39,11 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
     listed, manifest = read_ids(path), read_manifest(path)
     kept = manifest.get("holds") == "kept"
     if path.suffix == ".npy" and listed.dtype == np.int32 and not kept:
-        raise BadInput(f"{path}: its int32 ids may be images to keep, but no {LISTS} beside it says so; "
-                       "put that file there, or save ids to drop as int64")
+        raise BadInput(f"{path}: its int32 ids may be images to keep, but no {LISTS} beside it names this "
+                       "file; put its own there, or save ids to drop as int64")
     if manifest.get("dataset") == dataset and manifest.get("images") != images:
         raise BadInput(f"{path}: made for {manifest.get('images')} images of {dataset}, not for {images}; "
-                       "make it again with the same --classes and --skip_damaged")
+                       "give the --classes and --skip_damaged of then, or make it again with --ckpt")
     if not np.isin(listed, ids).all():
         raise BadInput(f"{path}: ids reach from {listed.min()} to {listed.max()}, {dataset} has {images} "
                        f"from {ids[0]} to {ids[-1]}; make an index for this data set, with the same "

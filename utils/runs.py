@@ -10,14 +10,14 @@ import numpy as np
 from utils import ranks
 from utils.arrays import create_array, open_array
 from utils.errors import BadInput
-from utils.files import read_json, read_json_or_nothing, to_json, write_json
+from utils.files import read_json, replacing, to_json, write_json
 
 # args.json first: without it there is no run to resume.
-RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy")
+RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy", "damaged.txt")
 # In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared: its manifest has
 # paths and versions of the selection.
-MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "skip_damaged", "damaged",
-              "versions", "device", "index")
+MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "skip_damaged", "versions",
+              "device", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_lowest_class_acc",
            "train_seconds", "test_seconds", "images_per_second")
 AGAIN = "start again without --resume"
@@ -41,7 +41,7 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     if not path.exists():
         print(f"no run to resume in {folder}: starting one")
         return False
-    earlier = {"amp_level": "O0", **read_json(path, AGAIN)}  # of runs before that option
+    earlier = {"amp_level": "O0", "damaged": [], **read_json(path, AGAIN)}  # of runs before these
     for name, value in json.loads(to_json(options)).items():
         if name not in MAY_DIFFER and earlier.get(name) != value:
             reason = ", and learning rates change at fractions of the run" if name == "epoch" else ""
@@ -60,9 +60,10 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
 def start_folder(folder: Path, options: dict[str, Any]) -> None:
     """Move an earlier run's files to a dated folder in the run's folder and write args.json."""
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
-    if {path.name for path in earlier} <= {"args.json", "dynamics.npy"}:
+    if {path.name for path in earlier} <= {"args.json", "dynamics.npy", "damaged.txt"}:
         # That run was stopped before the end of its first epoch, where log.csv is written.
-        (folder / "dynamics.npy").unlink(missing_ok=True)
+        for path in earlier:
+            path.unlink()
     else:
         dated = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
         while dated.exists():
@@ -74,9 +75,16 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
     write_json(folder / "args.json", options)
 
 
+@ranks.on_first
+def write_damaged(folder: Path, lines: list[str]) -> None:
+    """Write damaged.txt, which says what is wrong with each image that is skipped."""
+    with replacing(folder / "damaged.txt") as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
+
+
 def read_args(folder: Path) -> dict[str, Any]:
-    """The options in a folder's args.json; {} where there is none."""
-    return read_json_or_nothing(folder / "args.json")
+    """The options in a folder's args.json; {} where there is none, BadInput where it is damaged."""
+    return read_json(folder / "args.json", "train again, or name another checkpoint")
 
 
 def trained_on(args: dict[str, Any]) -> str:

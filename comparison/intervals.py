@@ -1,0 +1,49 @@
+"""Draw the intervals of scores in several comparisons, such as clean and wrong labels, as one picture.
+
+    python -m comparison.intervals results/CIFAR100N results/CIFAR100 --methods aum --out intervals.png
+"""
+import argparse
+from pathlib import Path
+
+from utils import options  # first: utils sets what MindSpore reads when it is loaded
+
+# isort: split
+from compare import COLUMNS
+from comparison.charts import draw_intervals
+from comparison.tables import Row, read_runs
+from methods import METHODS
+from utils.errors import BadInput
+from utils.files import replacing
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = options.Parser(__doc__.splitlines()[0], prog="intervals.py")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="--out of a compare.py")
+    parser.add_argument("--methods", nargs="+", default=["aum"], choices=METHODS, metavar="METHOD",
+                        help="methods whose intervals are drawn")
+    parser.add_argument("--out", required=True, type=Path, help="PNG file to write")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_options(argv)
+    compared = {folder.name: rows_of(folder, args.methods) for folder in args.folders}
+    picture = draw_intervals(compared)
+    if picture is None:
+        raise BadInput("no method has runs at three quantiles of its score; name others in --methods, or "
+                       "add such runs by compare.py")
+    with replacing(args.out) as temporary:
+        picture.save(temporary, format="PNG")
+    print(f"intervals of {', '.join(args.methods)} in {args.out}")
+
+
+def rows_of(folder: Path, methods: list[str]) -> list[Row]:
+    """The rows of a comparison's runs.csv that are of these methods, with or without options."""
+    path = folder / "runs.csv"
+    if not path.exists():
+        raise BadInput(f"{path}: missing; name folders that compare.py has written")
+    return [row for row in read_runs(path, COLUMNS) if row["method"].split(":")[0] in methods]
+
+
+if __name__ == "__main__":
+    options.run_script(main)
