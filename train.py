@@ -389,7 +389,7 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
     """Run a step over one pass of batches; stop where the loss is no longer a finite number.
 
     Args:
-        record: takes the ids of a batch and what the step returns of each image.
+        record: takes the positions of a batch and what the step returns of each image.
 
     Returns:
         What the pass came to, over all ranks.
@@ -397,13 +397,13 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
     metrics = Metrics()
     sizes = set()
     with ProgressBar(title, steps, "step", state=metrics.describe) as bar:
-        for ids, images, labels in batches:
+        for positions, images, labels in batches:
             before = time.perf_counter()
             count = int((labels != PADDING).sum())
             loss, correct, *of_images = step(ms.Tensor(images), ms.Tensor(labels))
             metrics.pending.append((loss, correct, count))
             if record:
-                record(ids, *of_images)
+                record(positions, *of_images)
             if len(labels) not in sizes:  # in a run's first pass it compiles a graph of this batch size
                 sizes.add(len(labels))
                 metrics.fetch()

@@ -102,13 +102,13 @@ class DataSet:
         """The data set but the images at these positions of its two halves."""
         return replace(self, train=self.train.without(train), test=self.test.without(test))
 
-    def pictures(self, ids: np.ndarray) -> np.ndarray:
-        """The training images of these ids as features are computed from them, uint8 (k, h, w, 3).
+    def pictures(self, positions: np.ndarray) -> np.ndarray:
+        """The training images of these positions as features are computed from them, uint8 (k, h, w, 3).
 
         A damaged one is gray.
         """
-        images = np.full((len(ids), self.image_size, self.image_size, 3), 128, np.uint8)
-        for image, i in zip(images, ids, strict=True):
+        images = np.full((len(positions), self.image_size, self.image_size, 3), 128, np.uint8)
+        for image, i in zip(images, positions, strict=True):
             with contextlib.suppress(BadInput, OSError):
                 image[:] = self.source.feature_transform(self.train.pixels([i]))[0]
         return images

@@ -32,9 +32,9 @@ class FileSplit:
         """The number of each image in the data set, int64 (n,)."""
         return np.arange(len(self.labels)) if self.subset is None else self.subset
 
-    def pixels(self, ids: Sequence[int] | np.ndarray) -> Iterator[Image.Image]:
-        """The images of these ids, RGB, of any sizes, each decoded when its turn comes."""
-        return (read_image(os.path.join(self.root, os.fsdecode(self.paths[i]))) for i in ids)
+    def pixels(self, positions: Sequence[int] | np.ndarray) -> Iterator[Image.Image]:
+        """The images of these positions, RGB, of any sizes, each decoded when its turn comes."""
+        return (read_image(os.path.join(self.root, os.fsdecode(self.paths[i]))) for i in positions)
 
     def without(self, rows: Sequence[int] | np.ndarray) -> "FileSplit":
         """The images but those at these positions; they keep their labels and numbers in the data set."""

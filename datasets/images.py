@@ -38,12 +38,12 @@ class Split:
         """(h, w, 3)"""
         return self.pixels([0]).shape[1:]
 
-    def pixels(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at these positions, uint8 (len(ids), h, w, 3), a copy."""
+    def pixels(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images at these positions, uint8 (len(positions), h, w, 3), a copy."""
         if isinstance(self.images, np.ndarray):
-            return np.array(self.images[ids])
+            return np.array(self.images[positions])
         return np.stack([decode_jpeg(self.images[i], self.names[i] if self.names else f"image {i}")
-                         for i in ids])
+                         for i in positions])
 
     def without(self, rows: Sequence[int] | np.ndarray) -> "Split":
         """The images but those at these positions; they keep their labels and numbers in the data set."""

@@ -14,7 +14,7 @@ class Choice:
     """A coreset.
 
     Args:
-        kept: ids of its images, int64 (size,), ascending.
+        kept: positions of its images, int64 (size,), ascending.
         score: float64 (n,), one per image; None: the method has none.
     """
     kept: np.ndarray
@@ -43,14 +43,14 @@ class Pool:
     """The images that a rule chooses from: all of the data set, or those of a class.
 
     Args:
-        ids: int64, ascending.
-        order: the same ids by ascending score; as `ids` where there is no score.
+        positions: int64, ascending.
+        order: the same positions by ascending score; as `positions` where there is no score.
         score: float64 (n,), of all images of the data set; zeros where there is none.
         evidence: what the rule needs of all images, by name.
         settings: the rule's, by name.
         generator: for everything random.
     """
-    ids: np.ndarray
+    positions: np.ndarray
     order: np.ndarray
     score: np.ndarray
     evidence: dict[str, np.ndarray]
@@ -63,13 +63,13 @@ class Rule:
     """What is kept of a pool.
 
     Args:
-        keep: (pool, size) -> ids of the `size` images that are kept, in any order.
+        keep: (pool, size) -> positions of the `size` images that are kept, in any order.
         needs: evidence beside the score, of "features", "logits" and "dynamics".
         settings: its options, by name.
         any_score: whether --keep may name it, for every method with a score.
         draws: whether it draws from the generator.
-        search: (select, labels, evidence) -> ids, for a rule that compares others: `select` maps a `keep` to
-            the ids that it keeps of all pools, and `keep` is not called; None: `keep` is the rule.
+        search: (select, labels, evidence) -> positions, for a rule that compares others: `select` maps a `keep`
+            to the positions that it keeps of all pools, and `keep` is not called; None: `keep` is the rule.
     """
     keep: Callable[[Pool, int], np.ndarray]
     needs: tuple[str, ...] = ()
@@ -169,7 +169,7 @@ def split_budget(sizes: list[int], size: int, generator: np.random.Generator) ->
 
 
 def cut(order: np.ndarray, fraction: float, hard: str, size: int) -> np.ndarray:
-    """What is left of `order`, ids by ascending score, without a fraction at the hard end.
+    """What is left of `order`, positions by ascending score, without a fraction at the hard end.
 
     Raises:
         BadInput: it is fewer than `size`.

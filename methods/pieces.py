@@ -17,6 +17,6 @@ def blocks(array: np.ndarray, row_bytes: int = 0) -> Iterator[slice]:
 
 
 def members_of_classes(labels: np.ndarray) -> list[np.ndarray]:
-    """The ids of each class present, ascending."""
+    """The positions of each class present, ascending."""
     by_class = np.argsort(labels, kind="stable")
     return np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1)

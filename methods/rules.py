@@ -33,7 +33,7 @@ def window(pool: Pool, size: int, quantile: float) -> np.ndarray:
 
 def uniform(pool: Pool, size: int) -> np.ndarray:
     """Keep `size` images drawn uniformly: the middle of a random order."""
-    return window(replace(pool, order=pool.generator.permutation(pool.ids)), size, quantile=0.5)
+    return window(replace(pool, order=pool.generator.permutation(pool.positions)), size, quantile=0.5)
 
 
 def ends(pool: Pool, size: int) -> np.ndarray:
@@ -48,13 +48,13 @@ def strata(pool: Pool, size: int) -> np.ndarray:
     scores is cut into STRATA equal strata, the highest score lying in the last one. From the smallest stratum
     up each gives min(its size, images still to keep // strata left), drawn uniformly.
     """
-    score = pool.score[pool.ids]
+    score = pool.score[pool.positions]
     stratum = np.digitize(score, np.linspace(score.min(), score.max(), STRATA + 1)[1:-1])
     sizes = np.bincount(stratum, minlength=STRATA)
     kept: list[int] = []
     for done, smallest in enumerate(np.argsort(sizes, kind="stable")):
         budget = min(sizes[smallest], (size - len(kept)) // (STRATA - done))
-        kept.extend(pool.generator.choice(pool.ids[stratum == smallest], budget, replace=False))
+        kept.extend(pool.generator.choice(pool.positions[stratum == smallest], budget, replace=False))
     return np.array(kept)
 
 
@@ -69,7 +69,7 @@ def beta(pool: Pool, size: int) -> np.ndarray:
     says how many of them are kept.
     """
     dynamics = pool.evidence["dynamics"][:pool.settings["dual_epochs"]]
-    mean, score = mean_over_epochs(dynamics, PROBABILITY)[pool.ids], pool.score[pool.ids]
+    mean, score = mean_over_epochs(dynamics, PROBABILITY)[pool.positions], pool.score[pool.positions]
     mu = mean[np.argsort(score, kind="stable")[-HIGHEST:]].mean()
     b = 15 * (1 - mu) * (1 - (1 - size / len(score)) ** pool.settings["dual_power"])
     weight = np.full(len(score), -np.inf)  # logarithms: the density spans hundreds of powers of ten
@@ -79,7 +79,7 @@ def beta(pool: Pool, size: int) -> np.ndarray:
         print(f"dual: of the {size} images kept {missing} have weight 0 and are drawn uniformly")
     # The highest of logarithms with Gumbel noise are a draw by the weights, one after the other.
     noisy = weight + pool.generator.gumbel(size=len(weight))
-    return pool.ids[ranking(noisy, pool.generator)[len(noisy) - size:]]
+    return pool.positions[ranking(noisy, pool.generator)[len(noisy) - size:]]
 
 
 def best(select: Callable[..., np.ndarray], labels: np.ndarray, evidence: dict[str, np.ndarray]
@@ -112,8 +112,8 @@ def ridge_accuracy(features: np.ndarray, scale: float, labels: np.ndarray, kept:
     """
     d, classes = features.shape[1] + 1, labels.max() + 1
 
-    def with_constant(ids: np.ndarray | slice) -> np.ndarray:
-        return np.pad(features[ids].astype(float) / scale, ((0, 0), (0, 1)), constant_values=1)
+    def with_constant(positions: np.ndarray | slice) -> np.ndarray:
+        return np.pad(features[positions].astype(float) / scale, ((0, 0), (0, 1)), constant_values=1)
 
     covariance, products = RIDGE * np.eye(d), np.zeros((d, classes))
     for rows in blocks(features[:len(kept)], row_bytes=16 * d):

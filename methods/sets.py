@@ -24,7 +24,8 @@ def matching(pool: Pool, size: int) -> np.ndarray:
     All is computed from inner products of features, the median being a weighted mean of them. They are kept
     in a matrix unless there are more of them than numbers in the features.
     """
-    unit, points = pool.settings["gm_length"] == "unit", pool.evidence["features"][pool.ids].astype(float)
+    unit = pool.settings["gm_length"] == "unit"
+    points = pool.evidence["features"][pool.positions].astype(float)
     if unit:
         lengths = np.linalg.norm(points, axis=1, keepdims=True)
         points /= np.where(lengths > 0, lengths, 1)
@@ -46,7 +47,7 @@ def matching(pool: Pool, size: int) -> np.ndarray:
         picked[i] = pick = int(with_theta.argmax())
         with_theta += with_median - products_with(pick)
         with_theta[pick] = -np.inf
-    return pool.ids[picked]
+    return pool.positions[picked]
 
 
 def farthest(pool: Pool, size: int) -> np.ndarray:
@@ -55,7 +56,7 @@ def farthest(pool: Pool, size: int) -> np.ndarray:
     As DeepCore's kCenterGreedy (methods/kcentergreedy.py, from Sener, Savarese, ICLR 2018): a random image
     first, Euclidean distances of features.
     """
-    points = np.asarray(pool.evidence["features"][pool.ids], float)
+    points = np.asarray(pool.evidence["features"][pool.positions], float)
     squares = np.einsum("nd,nd->n", points, points)
     nearest = np.full(len(points), np.inf)
     picked = np.empty(size, int)
@@ -65,7 +66,7 @@ def farthest(pool: Pool, size: int) -> np.ndarray:
         nearest = np.minimum(nearest, squares + squares[pick] - 2.0 * (points @ points[pick]))
         nearest[pick] = -np.inf
         pick = int(nearest.argmax())
-    return pool.ids[picked]
+    return pool.positions[picked]
 
 
 def graph(pool: Pool, size: int) -> np.ndarray:
@@ -76,7 +77,7 @@ def graph(pool: Pool, size: int) -> np.ndarray:
     `size` images are kept: take the image with the highest s, and subtract exp(-GAMMA d_ij) s_i from each
     neighbor j.
     """
-    points, score = np.asarray(pool.evidence["features"][pool.ids], float), pool.score[pool.ids]
+    points, score = np.asarray(pool.evidence["features"][pool.positions], float), pool.score[pool.positions]
     neighbors, distances = nearest_neighbors(points, min(NEIGHBORS, len(points) - 1))
     message = score + (np.exp(-distances) * score[neighbors]).sum(axis=1)
     kept = np.empty(size, int)
@@ -84,7 +85,7 @@ def graph(pool: Pool, size: int) -> np.ndarray:
         kept[i] = pick = int(message.argmax())
         message[neighbors[pick]] -= np.exp(-GAMMA * distances[pick]) * message[pick]
         message[pick] = -np.inf
-    return pool.ids[kept]
+    return pool.positions[kept]
 
 
 def nearest_neighbors(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

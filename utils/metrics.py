@@ -16,16 +16,16 @@ class ClassAccuracy:
         self.labels, self.classes = labels, classes
         self.pending: list[tuple[np.ndarray, Any]] = []
 
-    def record(self, ids: np.ndarray, correct: Any) -> None:
+    def record(self, positions: np.ndarray, correct: Any) -> None:
         """Take 1 or 0 for each image of a batch, (b,), a tensor that may still be in the making."""
-        self.pending.append((ids, correct))
+        self.pending.append((positions, correct))
 
     def lowest(self) -> float:
         """The lowest accuracy of a class that has test images, in percent, over all ranks."""
         counts = np.zeros((1, 2, self.classes))
-        for ids, correct in self.pending:
-            seen = ids >= 0  # not rows that fill up a batch
-            labels = self.labels[ids[seen]]
+        for positions, correct in self.pending:
+            seen = positions >= 0  # not rows that fill up a batch
+            labels = self.labels[positions[seen]]
             counts[0] += [np.bincount(labels, minlength=self.classes),
                           np.bincount(labels, correct.asnumpy()[seen], self.classes)]
         images, right = ranks.all_gather(counts).sum(axis=0)

@@ -9,7 +9,7 @@ CELL, COLUMNS = 64, 12
 ROW_HEIGHT = 26 + CELL + 18
 BINS = 120
 INK, KEPT, DROPPED = "#222222", "#2f7ebc", "#c9ced6"
-Images = Callable[[np.ndarray], np.ndarray]  # ids (k,) to their square images, uint8 (k, side, side, 3)
+Images = Callable[[np.ndarray], np.ndarray]  # positions (k,) to their square images, uint8 (k, side, side, 3)
 
 
 def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: np.ndarray, n: int,
@@ -21,11 +21,11 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
     Args:
         score: (n,), or None.
         score_name: what it measures.
-        kept: ids of the coreset.
+        kept: positions of the coreset.
         images: None where there are none to show.
-        captions: the text below each image, by id.
+        captions: the text below each image, by position.
     """
-    rows = [(heading, ids, images(ids)) for heading, ids in image_rows(score, kept, n)] if images else []
+    rows = [(heading, shown, images(shown)) for heading, shown in image_rows(score, kept, n)] if images else []
     height = 60 + (0 if score is None else HEIGHT + 40) + len(rows) * ROW_HEIGHT + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), "white")
     pen = ImageDraw.Draw(sheet)
@@ -46,9 +46,9 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
                                 (WIDTH / 2, f"{score_name}; kept (blue): {band}", "ma")):
             pen.text((x, base + 4), text, INK, ImageFont.load_default(13), anchor=anchor)
         top += HEIGHT + 40
-    for heading, ids, shown in rows:
+    for heading, positions, shown in rows:
         pen.text((MARGIN, top), heading, INK, font)
-        for column, (i, pixels) in enumerate(zip(ids, shown, strict=True)):
+        for column, (i, pixels) in enumerate(zip(positions, shown, strict=True)):
             left = MARGIN + column * (CELL + 6)
             # Small images show their pixels.
             way = Image.Resampling.NEAREST if len(pixels) <= CELL else Image.Resampling.BILINEAR
@@ -69,11 +69,11 @@ def fitting(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) ->
 
 
 def image_rows(score: np.ndarray | None, kept: np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
-    """Headings and the ids of the images to show below each."""
+    """Headings and the positions of the images to show below each."""
     if score is None:
         dropped = np.delete(np.arange(n), kept)
-        return [(name, ids[np.linspace(0, len(ids) - 1, min(COLUMNS, len(ids)), dtype=int)])
-                for name, ids in (("kept", kept), ("dropped", dropped)) if len(ids)]
+        return [(name, positions[np.linspace(0, len(positions) - 1, min(COLUMNS, len(positions)), dtype=int)])
+                for name, positions in (("kept", kept), ("dropped", dropped)) if len(positions)]
     order = np.argsort(score, kind="stable")
     middle = max(0, n // 2 - COLUMNS // 2)
     return [("lowest", order[:COLUMNS]), ("in the middle", order[middle:middle + COLUMNS]),

@@ -150,16 +150,16 @@ class Dynamics:
             raise BadInput(f"{path}: {array.dtype} {array.shape}, not float16 {shape}; {AGAIN}")
         return array
 
-    def record(self, ids: np.ndarray, values: Any) -> None:
+    def record(self, positions: np.ndarray, values: Any) -> None:
         """Take the values (3, k) of k images, a tensor that may still be in the making."""
-        self.pending.append((ids, values))
+        self.pending.append((positions, values))
 
     def write_epoch(self, number: int) -> None:
         """Write what has been recorded as epoch `number`, from 0."""
         epoch = np.full((1, 3, self.images), np.nan, np.float16)
-        for ids, values in self.pending:
-            seen = ids >= 0  # not rows that fill up a batch
-            epoch[0, :, ids[seen]] = values.asnumpy().T[seen]
+        for positions, values in self.pending:
+            seen = positions >= 0  # not rows that fill up a batch
+            epoch[0, :, positions[seen]] = values.asnumpy().T[seen]
         self.pending.clear()
         epoch = np.fmax.reduce(ranks.all_gather(epoch))  # a rank has NaN for the others' images
         if ranks.is_first():
