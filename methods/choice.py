@@ -68,8 +68,9 @@ class Rule:
         settings: its options, by name.
         any_score: whether --keep may name it, for every method with a score.
         draws: whether it draws from the generator.
-        search: (select, labels, evidence) -> positions, for a rule that compares others: `select` maps a `keep`
-            to the positions that it keeps of all pools, and `keep` is not called; None: `keep` is the rule.
+        search: (select, labels, evidence) -> positions, for a rule that compares others: `select` maps a
+            `keep` to the positions that it keeps of all pools, and `keep` is not called; None: `keep` is the
+            rule.
     """
     keep: Callable[[Pool, int], np.ndarray]
     needs: tuple[str, ...] = ()

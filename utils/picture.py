@@ -25,7 +25,7 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
         images: None where there are none to show.
         captions: the text below each image, by position.
     """
-    rows = [(heading, shown, images(shown)) for heading, shown in image_rows(score, kept, n)] if images else []
+    rows = [(name, shown, images(shown)) for name, shown in image_rows(score, kept, n)] if images else []
     height = 60 + (0 if score is None else HEIGHT + 40) + len(rows) * ROW_HEIGHT + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), "white")
     pen = ImageDraw.Draw(sheet)
