@@ -16,8 +16,8 @@ SMALLEST = {"vgg16": 32}  # side in pixels that a network needs; for the others 
 NETWORKS: dict[str, Callable[[int, bool], nn.Cell]] = {
     "efficientnet": efficientnet.EfficientNetB0,
     "googlenet": googlenet.GoogLeNet,
-    "resnet6": partial(resnet.SmallResNet6, 32),
-    "resnet6-wide": partial(resnet.SmallResNet6, 64),
+    "resnet6": partial(resnet.SmallResNet, (32, 64, 128)),
+    "resnet7": partial(resnet.SmallResNet, (32, 64, 128, 256)),
     "resnet18": partial(resnet.ResNet, resnet.BasicBlock, (2, 2, 2, 2)),
     "resnet20": resnet.CifarResNet20,
     "resnet34": partial(resnet.ResNet, resnet.BasicBlock, (3, 4, 6, 3)),

@@ -1,4 +1,6 @@
 """Residual networks (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016)."""
+from itertools import pairwise
+
 import mindspore as ms
 from mindspore import nn, ops
 from mindspore.common.initializer import HeNormal
@@ -114,25 +116,25 @@ class CifarResNet20(Network):
         return ops.mean(self.blocks(self.stem(x)), (2, 3))
 
 
-class SmallResNet6(Network):
-    """Three 3x3 convolutions, the last two of stride 2 and each time twice as wide, and one residual block.
+class SmallResNet(Network):
+    """A 3x3 convolution of each width, all but the first of stride 2, and a residual block of the last width.
 
     For comparisons on a CPU: it is wide where the image is small, and so fits images of 16x16 pixels in few
     epochs, even with wrong labels (docs/results.md).
 
     Args:
-        width: of the first convolution. With 32 it has 0.4 M parameters and fits 2,000 images in half the
-            epochs of resnet20, each nearly twice as fast; with 64 it has 1.6 M and fits 10,000.
+        widths: of the convolutions. With 32, 64, 128 it has 0.4 M parameters and fits 2,000 images in half
+            the epochs of resnet20, each nearly twice as fast; with 256 besides it has 1.6 M and fits 10,000.
     """
 
-    def __init__(self, width: int, num_classes: int, small_images: bool) -> None:
+    def __init__(self, widths: tuple[int, ...], num_classes: int, small_images: bool) -> None:
         super().__init__()
-        self.stem = nn.SequentialCell(ConvBN(3, width, 3, activation=ops.relu),
-                                      ConvBN(width, 2 * width, 3, 2, activation=ops.relu),
-                                      ConvBN(2 * width, 4 * width, 3, 2, activation=ops.relu))
-        self.block = BasicBlock(4 * width, 4 * width, stride=1)
-        self.classifier = classifier(4 * width, num_classes)
+        self.stem = nn.SequentialCell(
+            ConvBN(3, widths[0], 3, activation=ops.relu),
+            *(ConvBN(before, width, 3, 2, activation=ops.relu) for before, width in pairwise(widths)))
+        self.block = BasicBlock(widths[-1], widths[-1], stride=1)
+        self.classifier = classifier(widths[-1], num_classes)
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
-        """Penultimate activations, (n, 4 width)."""
+        """Penultimate activations, (n, the last width)."""
         return ops.mean(self.block(self.stem(x)), (2, 3))

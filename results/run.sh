@@ -27,7 +27,7 @@ compare() {  # a data set, then what differs; of an option given twice the last 
 
 all_classes() {  # the same of all 100 classes
     "$PYTHON" compare.py --dataset "$1" --data data/all --out "results/$1-all" --base_arch resnet20 \
-        --base_epoch 40 --arch resnet6-wide $common "${@:2}"
+        --base_epoch 40 --arch resnet7 $common "${@:2}"
 }
 
 lists() {  # what in results/ has the base runs, their network, the lists' folder, then what differs
