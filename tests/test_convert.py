@@ -69,8 +69,9 @@ def test_weights_that_do_not_fit_are_refused(arch: str, small_images: bool, more
 TORCHVISION = {"shortcut.": "downsample.", "linear.": "fc."}
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model.net.", "base."])
-@pytest.mark.parametrize("arch, names", [("resnet18", {}), ("resnet18", TORCHVISION), ("efficientnet", {})])
+@pytest.mark.parametrize("arch, names, prefix", [
+    ("resnet18", TORCHVISION, ""), ("resnet18", {}, "module."), ("resnet18", {}, "_orig_mod.module."),
+    ("efficientnet", {}, "model.net."), ("resnet18", TORCHVISION, "base."), ("efficientnet", {}, "base.")])
 def test_names_with_a_prefix_and_torchvisions_names(arch: str, names: dict[str, str], prefix: str) -> None:
     weights = numbered(create_model(arch, 7, True))
     state = {}
