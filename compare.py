@@ -24,7 +24,6 @@ from pathlib import Path
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
-
 from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
 from comparison.tables import SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
@@ -275,7 +274,6 @@ def describe(run: Run) -> Row:
         manifest = read_manifest(run.index)
         folder /= coreset_name(run.index, manifest, 0)
     described = read_args(folder)
-    device = described.get("device", "CPU")
     log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
     steps = len(log) * math.ceil(described["images"] / described["batch_size"])
     seconds = sum(float(row[name] or 0) for row in log for name in ("train_seconds", "test_seconds"))
@@ -288,7 +286,7 @@ def describe(run: Run) -> Row:
             "kept_perturbed_percent": str(manifest.get("kept_perturbed_percent", "")),
             "fitted_wrong_labels_percent": str(described.get("fitted_wrong_labels_percent", "")),
             "seconds": f"{seconds:.1f}",
-            "cpu": cpu_model() if device == "CPU" else device,
+            "cpu": cpu_model() if described["device"] == "CPU" else described["device"],
             "command": " && ".join(shlex.join(["python", *command]) for command in run.commands),
             "versions": " ".join(f"{name} {version}" for name, version in versions().items()),
             "index_sha256": sha256(run.index) if run.index else "",

@@ -197,16 +197,16 @@ def open_task(args: argparse.Namespace) -> Task:
     data = open_dataset(args.dataset, args.data, args.image_size or of_run.get("image_size"),
                         args.classes or of_run.get("classes"), args.name)
     origin = {"images_sha256": data.images_sha256, "classes": args.classes or of_run.get("classes"),
-              "arch": args.arch, "image_size": args.image_size}
-    if args.ckpt and not of_run:
-        print(f"{args.ckpt}: no args.json beside it; taken as trained on {len(data.classes)} classes with "
-              f"{data.image_size}x{data.image_size} pixels")
+              "arch": args.arch or of_run.get("arch"),
+              "image_size": data.image_size if of_run else args.image_size}
     if of_run:
         check_run(args, of_run, data)
         if of_run.get("damaged") and of_run.get("images_sha256") == data.images_sha256:
             data = data.without(of_run["damaged"], ())
-        origin |= {"arch": of_run.get("arch"), "image_size": data.image_size,
-                   "trained_on": trained_on(of_run)}
+        origin["trained_on"] = trained_on(of_run)
+    elif args.ckpt:
+        print(f"{args.ckpt}: no args.json beside it; taken as trained on {len(data.classes)} classes with "
+              f"{data.image_size}x{data.image_size} pixels")
     return Task(data.name, data.train.labels, data, origin)
 
 
@@ -216,10 +216,10 @@ def check_run(args: argparse.Namespace, of_run: dict[str, Any], data: DataSet) -
     Raises:
         BadInput: options contradict those of the run, args.json beside the checkpoint.
     """
-    for name in ("arch", "image_size", "classes"):
-        given = getattr(args, name)
-        trained = of_run.get(name) or {"arch": given, "image_size": SOURCES[args.dataset].side,
-                                       "classes": given if data.train.subset is None else "all"}[name]
+    not_recorded = {"arch": args.arch, "image_size": SOURCES[args.dataset].side,
+                    "classes": args.classes if data.train.subset is None else "all"}
+    for name, otherwise in not_recorded.items():
+        given, trained = getattr(args, name), of_run.get(name) or otherwise
         if given not in (None, trained):
             raise BadInput(f"--{name} {given}: {args.ckpt} was trained with {trained}, args.json beside it "
                            "says; leave the option out")

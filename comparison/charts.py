@@ -48,12 +48,13 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
         None: no method has three quantiles.
     """
     found: dict[float, Lines] = {}
+    several = len(compared) > 1
     for title, rows in compared.items():
         equal, rows = next(iter(by_protocol(rows).items()))
         cells = by_cell(rows, "last_accuracy")
         for (name, rate), values in cells.items():
             if window := easy_quantile(name):
-                label = window[0] if len(compared) == 1 else f"{window[0]}, {title}"
+                label = f"{window[0]}, {title}" if several else window[0]
                 line = found.setdefault(rate, {}).setdefault(label, [])
                 line.append((window[1], *mean_and_deviation(values.values())))
     lines = {rate: {name: sorted(line) for name, line in of_rate.items() if len(line) >= 3}
@@ -61,14 +62,14 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
     rate = max(lines, key=lambda rate: sum(map(len, lines[rate].values())), default=0.0)
     if not lines.get(rate):
         return None
-    random = cells.get(("random", rate)) if len(compared) == 1 else None
-    level = ("random", *mean_and_deviation(random.values())) if random else None
     ticks = {quantile: f"{quantile:g}" for line in lines[rate].values() for quantile, *_ in line}
     heading = f"test accuracy after the last epoch, %; keep {100 * rate:g} %, equal {equal}"
     axis = "quantile of the score around which images are kept, from the easy end"
-    if len(compared) == 1:
-        heading = f"{title}: {heading}"
-    return draw_chart(heading, axis, lines[rate], ticks, level)
+    if several:
+        return draw_chart(heading, axis, lines[rate], ticks, None)
+    random = cells.get(("random", rate))
+    level = ("random", *mean_and_deviation(random.values())) if random else None
+    return draw_chart(f"{title}: {heading}", axis, lines[rate], ticks, level)
 
 
 def easy_quantile(name: str) -> tuple[str, float] | None:

@@ -22,7 +22,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["aum"], choices=METHODS, metavar="METHOD",
                         help="methods whose intervals are drawn")
     parser.add_argument("--out", required=True, type=Path, help="PNG file to write")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if len({folder.name for folder in args.folders}) < len(args.folders):
+        parser.error("two folders of one name, by which the lines are told apart; rename one")
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:

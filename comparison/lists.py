@@ -92,8 +92,10 @@ def main(argv: list[str] | None = None) -> None:
     set_up(args.device, options.SEED)
     selections = [selection_of(method) for method in args.methods]
     needs = {need for selection in selections for need in selection.needs}
+    # What does not fit is found out before long passes.
     check_folder(args.out, {list_name(selection, rate) for selection in selections for rate in args.rates})
-    with writable(args.out):  # found out before long passes, as are sizes
+    check_runs(args.ckpt)
+    with writable(args.out):
         first = open_run(args, args.ckpt[0])
         data = first.data
         sizes = coreset_sizes(args.rates, selections, len(data.train.labels))
@@ -123,6 +125,17 @@ def check_folder(folder: Path, names: set[str]) -> None:
                        f"{min(others)}; name another folder, or delete that one")
 
 
+def check_runs(checkpoints: list[Path]) -> None:
+    """Make sure that runs have been finished, and on the whole data set; BadInput where one was not."""
+    for checkpoint in checkpoints:
+        of_run, finished = read_args(checkpoint.parent), finished_epochs(checkpoint.parent)
+        if of_run.get("prune"):
+            raise BadInput(f"{checkpoint}: trained on a coreset; name runs on the whole data set")
+        if finished not in (None, of_run.get("epoch")):
+            raise BadInput(f"{checkpoint}: its run has finished {finished} of {of_run.get('epoch')} epochs; "
+                           "resume it first")
+
+
 def list_name(selection: argparse.Namespace, rate: float) -> str:
     """A list's file: <method>[-<what is not its default>...]-<rate>.npy."""
     return "-".join([selection.method, *not_default(selection), f"{rate:g}.npy"])
@@ -148,20 +161,15 @@ def read_run(run: OpenedRun, needs: set[str], first: OpenedRun) -> BaseRun:
     """A run's evidence, as selection.py reads it.
 
     Raises:
-        BadInput: it has other images than the first run, or is not finished.
+        BadInput: it has other images than the first run.
     """
     checkpoint, of_run = run.selection.ckpt, read_args(run.selection.ckpt.parent)
-    if of_run.get("prune"):
-        raise BadInput(f"{checkpoint}: trained on a coreset; name runs on the whole data set")
     same_ids = np.array_equal(run.data.train.ids, first.data.train.ids)
     if not same_ids or run.data.images_sha256 != first.data.images_sha256:
         raise BadInput(f"{checkpoint}: trained on other images than {first.selection.ckpt}; name runs on "
                        "the same data")
     run.selection.needs = needs
     evidence, sources = read_evidence(run.selection, run.task)
-    planned, finished = of_run.get("epoch"), finished_epochs(checkpoint.parent)
-    if finished not in (None, planned):
-        raise BadInput(f"{checkpoint}: its run has finished {finished} of {planned} epochs; resume it first")
     record = {"seed": of_run.get("seed", options.SEED), "checkpoint": str(checkpoint)}
     record |= {name: of_run.get(name) for name in ("arch", "epoch", "batch_size", "lr", "amp_level")}
     return BaseRun(evidence, {**record, **run.task.origin, **sources})
@@ -194,10 +202,9 @@ def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, r
     choice = choose(method, selection.rule, data.train.labels, size,
                     random_stream(run.record["seed"], selection.method), run.evidence, selection.per_class,
                     selection.hard_cutoff, **selection.settings)
-    # "list" keeps the folder of a run on it apart from that of a selection of one's own.
+    # The name of a coreset run's folder ends with "list", so that it differs from that of a run on an index.
     entry = {"method": selection.method, "rate": rate, "not_default": [*not_default(selection), "list"],
-             "kept": size,
-             "score": f"{score_name(selection)}.scores.npy" if of_score else None}
+             "kept": size, "score": f"{score_name(selection)}.scores.npy" if of_score else None}
     return KeptList(list_name(selection, rate), data.train.ids[choice.kept].astype(np.int32), entry)
 
 

@@ -16,9 +16,9 @@ VARIANT = (*REPLACE, *settings_by_name())
 def variant(text: str) -> str:
     """Parses NAME[:option[=value]]..., a method and options of selection.py; leaves out its defaults."""
     name, *given = text.split(":")
-    for option in sorted({word.partition("=")[0] for word in given} - {*VARIANT}):
-        raise argparse.ArgumentTypeError(f"{text}: {option!r} is none of the options {', '.join(VARIANT)}")
     options = [word.partition("=")[0] for word in given]
+    for option in sorted({*options} - {*VARIANT}):
+        raise argparse.ArgumentTypeError(f"{text}: {option!r} is none of the options {', '.join(VARIANT)}")
     if len(set(options)) < len(options):
         raise argparse.ArgumentTypeError(f"{text}: names an option twice")
     if name not in METHODS:

@@ -3,6 +3,7 @@ import binascii
 import logging
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
                      for name, value in values.items() if name not in weights}
 
 
+@cache  # last.pth has weights and momentum, which take a second to read
 def finished_epochs(folder: Path) -> int | None:
     """The number of epochs that last.pth in a run's folder calls finished; None: it is missing."""
     path = folder / "last.pth"

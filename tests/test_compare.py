@@ -113,6 +113,8 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
                            ([str(tmp_path / "three")], "three/runs.csv: missing")):
         with pytest.raises(BadInput, match=words):
             intervals.main([*folders, *options, "--out", str(tmp_path / "none.png")])
+    with pytest.raises(SystemExit, match="2"):  # their lines would have one name
+        intervals.main([*folders, str(tmp_path / "other/one"), "--out", str(tmp_path / "none.png")])
     assert not (tmp_path / "none.png").exists()
 
 
@@ -480,7 +482,7 @@ if "--prune" in options:
     accuracy = 100 * manifest["rate"] + int(seed)
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "last.pth").write_text("weights")
-(folder / "args.json").write_text(json.dumps({"images": 100, "batch_size": 10}))
+(folder / "args.json").write_text(json.dumps({"images": 100, "batch_size": 10, "device": "CPU"}))
 (folder / "log.csv").write_text("epoch,train_acc,test_acc,train_seconds,test_seconds\\n"
                                 f"1,9,{accuracy},1,1\\n")
 '''
