@@ -74,17 +74,7 @@ class Score:
         return self.of_runs.mean(axis=0)
 
 
-@dataclass(frozen=True)
-class KeptList:
-    """A list of the images kept.
-
-    Args:
-        ids: int32, ascending: their numbers in the data set.
-        entry: its part of the manifest.
-    """
-    name: str
-    ids: np.ndarray
-    entry: dict[str, Any]
+KeptLists = dict[str, tuple[np.ndarray, dict[str, Any]]]  # by name: ids, int32, ascending; manifest's entry
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -97,15 +87,16 @@ def main(argv: list[str] | None = None) -> None:
     check_runs(args.ckpt)
     with writable(args.out):
         first = open_run(args, args.ckpt[0])
-        data = first.data
+        data = first[1].data
+        assert data is not None  # there are no --labels
         sizes = coreset_sizes(args.rates, selections, len(data.train.labels))
-        runs = [read_run(first, needs, first)]
-        runs += [read_run(open_run(args, checkpoint), needs, first) for checkpoint in args.ckpt[1:]]
+        runs = [read_run(*first, needs, data)]
+        runs += [read_run(*open_run(args, checkpoint), needs, data) for checkpoint in args.ckpt[1:]]
         ranks.end_others()
     scored = {score_name(selection): selection for selection in selections if METHODS[selection.method].score}
     scores = {name: score_by(selection, data.train.labels, runs) for name, selection in scored.items()}
-    lists = [keep(selection, rate, size, data, runs[0], scores) for selection in selections
-             for rate, size in sizes.items()]
+    lists = {list_name(selection, rate): keep(selection, rate, size, data, runs[0], scores)
+             for selection in selections for rate, size in sizes.items()}
     with locked(args.out):
         write_lists(args.out, data, runs, scores, lists)
         if scores:
@@ -141,38 +132,29 @@ def list_name(selection: argparse.Namespace, rate: float) -> str:
     return "-".join([selection.method, *not_default(selection), f"{rate:g}.npy"])
 
 
-@dataclass(frozen=True)
-class OpenedRun:
-    """A run whose images are opened, and the options of selection.py that name it."""
-    selection: argparse.Namespace
-    task: Task
-    data: DataSet
-
-
-def open_run(args: argparse.Namespace, checkpoint: Path) -> OpenedRun:
-    """Open a run's images as selection.py does."""
+def open_run(args: argparse.Namespace, checkpoint: Path) -> tuple[argparse.Namespace, Task]:
+    """The options of selection.py that name a run, and what it chooses from by them."""
     selection = parse_selection([*data_options(args), "--ckpt", str(checkpoint), "--save", str(args.out)])
-    task = open_task(selection)
-    assert task.data is not None  # there are no --labels
-    return OpenedRun(selection, task, task.data)
+    return selection, open_task(selection)
 
 
-def read_run(run: OpenedRun, needs: set[str], first: OpenedRun) -> BaseRun:
+def read_run(selection: argparse.Namespace, task: Task, needs: set[str], first: DataSet) -> BaseRun:
     """A run's evidence, as selection.py reads it.
 
     Raises:
         BadInput: it has other images than the first run.
     """
-    checkpoint, of_run = run.selection.ckpt, read_args(run.selection.ckpt.parent)
-    same_ids = np.array_equal(run.data.train.ids, first.data.train.ids)
-    if not same_ids or run.data.images_sha256 != first.data.images_sha256:
-        raise BadInput(f"{checkpoint}: trained on other images than {first.selection.ckpt}; name runs on "
-                       "the same data")
-    run.selection.needs = needs
-    evidence, sources = read_evidence(run.selection, run.task)
-    record = {"seed": of_run.get("seed", options.SEED), "checkpoint": str(checkpoint)}
+    assert task.data is not None  # there are no --labels
+    if not np.array_equal(task.data.train.ids, first.train.ids) or (
+            task.data.images_sha256 != first.images_sha256):
+        raise BadInput(f"{selection.ckpt}: trained on other images than the first run; name runs on the same "
+                       "data")
+    selection.needs = needs
+    evidence, sources = read_evidence(selection, task)
+    of_run = read_args(selection.ckpt.parent)
+    record = {"seed": of_run.get("seed", options.SEED), "checkpoint": str(selection.ckpt)}
     record |= {name: of_run.get(name) for name in ("arch", "epoch", "batch_size", "lr", "amp_level")}
-    return BaseRun(evidence, {**record, **run.task.origin, **sources})
+    return BaseRun(evidence, {**record, **task.origin, **sources})
 
 
 def score_name(selection: argparse.Namespace) -> str:
@@ -193,8 +175,11 @@ def score_by(selection: argparse.Namespace, labels: np.ndarray, runs: list[BaseR
 
 
 def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, run: BaseRun,
-         scores: dict[str, Score]) -> KeptList:
-    """Apply a method's rule to the mean of its scores; what else the rule needs is of one run."""
+         scores: dict[str, Score]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The ids that a method's rule keeps by the mean of its scores, and their entry of the manifest.
+
+    What else the rule needs is of one run.
+    """
     method, of_score = METHODS[selection.method], scores.get(score_name(selection))
     if of_score:
         mean = of_score.mean
@@ -205,11 +190,11 @@ def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, r
     # The name of a coreset run's folder ends with "list", so that it differs from that of a run on an index.
     entry = {"method": selection.method, "rate": rate, "not_default": [*not_default(selection), "list"],
              "kept": size, "score": f"{score_name(selection)}.scores.npy" if of_score else None}
-    return KeptList(list_name(selection, rate), data.train.ids[choice.kept].astype(np.int32), entry)
+    return data.train.ids[choice.kept].astype(np.int32), entry
 
 
 def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[str, Score],
-                lists: list[KeptList]) -> None:
+                lists: KeptLists) -> None:
     """Write the mean scores, float32 (n,), the lists and, last, the manifest.
 
     For a part of the data set, ids.npy, int32 (n,), has the images' numbers in it; for a folder of images,
@@ -223,9 +208,9 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
         write_array(path, score.mean.astype(np.float32))
         described[path.name] = {"measure": score.method.measure, "hard": score.method.hard,
                                 "sha256": sha256(path)}
-    for item in lists:
-        write_array(folder / item.name, item.ids)
-        listed[item.name] = {**item.entry, "index_sha256": sha256(folder / item.name)}
+    for name, (kept, entry) in lists.items():
+        write_array(folder / name, kept)
+        listed[name] = {**entry, "index_sha256": sha256(folder / name)}
     if not np.array_equal(ids, np.arange(len(ids))):
         write_array(folder / "ids.npy", ids.astype(np.int32))
     if isinstance(data.train, FileSplit):
