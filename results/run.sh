@@ -73,7 +73,7 @@ for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is
     for methods in "$intervals" "$by_itself"; do
         for data in $scenes; do compare $data --methods $methods --seeds $seeds; done            # G
     done
-    for data in $scenes; do compare $data --methods $middle --seeds $seeds; done                 # F
+    for data in $scenes; do compare $data --methods $others $middle --seeds $seeds; done         # F
     for data in CIFAR100N CIFAR100; do
         compare $data --out results/$data-resnet20 --base_arch resnet20 --base_epoch 40 \
             --methods $better --seeds $seeds                                                     # I
