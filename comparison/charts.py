@@ -39,7 +39,8 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
 
     One line per comparison and method that has three or more quantiles at the rate with the most of them; for
     a single comparison random's mean too, with a band of one standard deviation. It shows the protocol that
-    `draw_plot` shows.
+    `draw_plot` shows. A window at an end of the ranks stands where its center lies: of a fifth, `lowest` and
+    the quantile 0.1 are one window.
 
     Args:
         compared: rows of runs.csv by the comparison's name.
@@ -47,7 +48,7 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
     Returns:
         None: no method has three quantiles.
     """
-    found: dict[float, Lines] = {}
+    found: dict[float, dict[str, dict[float, dict[int, float]]]] = {}  # by rate, line, quantile and seed
     several = len(compared) > 1
     for title, rows in compared.items():
         equal, rows = next(iter(by_protocol(rows).items()))
@@ -55,10 +56,12 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
         for (name, rate), values in cells.items():
             if window := easy_quantile(name):
                 label = f"{window[0]}, {title}" if several else window[0]
-                line = found.setdefault(rate, {}).setdefault(label, [])
-                line.append((window[1], *mean_and_deviation(values.values())))
-    lines = {rate: {name: sorted(line) for name, line in of_rate.items() if len(line) >= 3}
-             for rate, of_rate in found.items()}
+                center = round(min(max(window[1], rate / 2), 1 - rate / 2), 6)
+                line = found.setdefault(rate, {}).setdefault(label, {})
+                line[center] = values | line.get(center, {})
+    lines: dict[float, Lines] = {
+        rate: {label: sorted((center, *mean_and_deviation(runs.values())) for center, runs in line.items())
+               for label, line in of_rate.items() if len(line) >= 3} for rate, of_rate in found.items()}
     rate = max(lines, key=lambda rate: sum(map(len, lines[rate].values())), default=0.0)
     if not lines.get(rate):
         return None

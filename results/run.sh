@@ -80,7 +80,8 @@ for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is
     done
     # R: base runs of 150 epochs fit their wrong labels, as the paper's probably do
     compare CIFAR100N --out results/CIFAR100N-150 --base_epoch 150 --seeds $seeds --methods random \
-        moderate herding forgetting forgetting:never_learned=most el2n grand aum:keep=middle gm ccs dual
+        moderate herding forgetting forgetting:never_learned=most el2n grand aum:keep=middle gm ccs dual \
+        aum:keep=0.7 aum:keep=middle:hard_cutoff=0.2 dyn-unc
     for data in CIFAR100N CIFAR100; do compare $data --methods $parts --seeds $seeds; done       # H
     # J: attacked images, of 32x32 pixels
     network=results/attack/CIFAR100/resnet6/best.pth

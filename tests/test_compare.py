@@ -83,7 +83,8 @@ def test_intervals_show_accuracy_by_quantile_of_methods_with_three() -> None:
     """The score's hard end is low for aum: accuracy falls from left to right where it falls with hardness."""
     rows = [row("random", 0.2, seed, 30 + seed) for seed in (1, 2)]
     rows += [row(name, 0.2, 1, last) for name, last in (
-        ("aum:keep=0.9", 60), ("aum:keep=middle", 40), ("el2n", 9))]
+        ("aum:keep=0.9", 60), ("aum:keep=highest", 60), ("aum:keep=middle", 40), ("el2n", 9))]
+    # Of a fifth, the window at 0.9 is the highest one: these are two quantiles.
     assert charts.draw_intervals({"toy": rows}) is None
     rows += [row("aum", 0.2, 1, 20)]
     pixels = np.asarray(charts.draw_intervals({"toy": rows}))
