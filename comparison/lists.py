@@ -86,11 +86,11 @@ def main(argv: list[str] | None = None) -> None:
     check_folder(args.out, {list_name(selection, rate) for selection in selections for rate in args.rates})
     check_runs(args.ckpt)
     with writable(args.out):
-        first = open_run(args, args.ckpt[0])
-        data = first[1].data
+        first, task = open_run(args, args.ckpt[0])
+        data = task.data
         assert data is not None  # there are no --labels
         sizes = coreset_sizes(args.rates, selections, len(data.train.labels))
-        runs = [read_run(*first, needs, data)]
+        runs = [read_run(first, task, needs, data)]
         runs += [read_run(*open_run(args, checkpoint), needs, data) for checkpoint in args.ckpt[1:]]
         ranks.end_others()
     scored = {score_name(selection): selection for selection in selections if METHODS[selection.method].score}
@@ -147,8 +147,8 @@ def read_run(selection: argparse.Namespace, task: Task, needs: set[str], first: 
     assert task.data is not None  # there are no --labels
     if not np.array_equal(task.data.train.ids, first.train.ids) or (
             task.data.images_sha256 != first.images_sha256):
-        raise BadInput(f"{selection.ckpt}: trained on other images than the first run; name runs on the same "
-                       "data")
+        raise BadInput(f"{selection.ckpt}: trained on other images than the first of --ckpt; name runs on "
+                       "the same data")
     selection.needs = needs
     evidence, sources = read_evidence(selection, task)
     of_run = read_args(selection.ckpt.parent)

@@ -83,14 +83,19 @@ def accuracies(name: str, column: str) -> dict[tuple[str, float], dict[int, floa
     return tables.by_cell((row for row in runs if row["equal"] == "epochs"), column)
 
 
+def cells_below(document: str, header: str) -> list[list[str]]:
+    """The rows of the table whose header begins so."""
+    section = (ROOT / document).read_text().partition(header)[2]
+    lines = section.partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
 @pytest.mark.parametrize("document, methods", [("README.md", 6), ("docs/results.md", 15)])
 @pytest.mark.parametrize("column, name", [(1, "CIFAR100N"), (3, "CIFAR100"), (5, "CIFAR100C")])
 def test_the_results_shown_are_those_of_the_runs(column: int, name: str, document: str, methods: int) -> None:
     """Accuracies and differences to random, of equal epochs at a fifth kept."""
     cells = accuracies(name, "last_accuracy")
-    section = (ROOT / document).read_text().partition("| minus random |\n|---|---|---|---|---|---|---|\n")[2]
-    lines = section.partition("\n\n")[0].splitlines()
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    table = cells_below(document, "| | 20 % wrong labels | minus random | clean |")
     assert len(table) == methods
     for method, accuracy, difference in ((row[0], row[column].strip("*"), row[column + 1]) for row in table):
         own = cells.get((method, 1 if method == tables.WHOLE else 0.2), {})
@@ -107,10 +112,9 @@ def test_the_results_shown_are_those_of_the_runs(column: int, name: str, documen
 
 @pytest.mark.parametrize("column, score", [(1, "aum"), (4, "moderate")])
 def test_the_intervals_shown_are_those_of_the_runs(column: int, score: str) -> None:
-    section = (ROOT / "docs/results.md").read_text().partition("| quantile from the easy end |")[2]
-    lines = section.partition("\n\n")[0].splitlines()[2:]
-    assert len(lines) == 7
-    for cells in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines):
+    table = cells_below("docs/results.md", "| quantile from the easy end |")
+    assert len(table) == 7
+    for cells in table:
         easy = float(cells[0])
         name = f"{score}:keep={1 - easy if score == 'aum' else easy:g}"
         name = {"aum:keep=0.5": "aum:keep=middle", "moderate:keep=0.5": "moderate"}.get(name, name)
@@ -122,11 +126,10 @@ def test_the_intervals_shown_are_those_of_the_runs(column: int, score: str) -> N
 
 def test_the_medians_shown_are_those_of_the_runs() -> None:
     """Of six scores, by their own rules and by the middle; single runs of seed 1."""
-    section = (ROOT / "docs/results.md").read_text().partition("| score, seed 1 |")[2]
-    lines = section.partition("\n\n")[0].splitlines()[2:]
-    assert len(lines) == 6
-    for score, *cells in ([cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines):
-        shown = []
+    table = cells_below("docs/results.md", "| score, seed 1 |")
+    assert len(table) == 6
+    for quoted, *cells in table:
+        shown, score = [], quoted.strip("`")
         for name, columns in (("CIFAR100N", ("last_accuracy", "kept_perturbed_percent")),
                               ("CIFAR100", ("last_accuracy",)), ("CIFAR100C", ("last_accuracy",))):
             for method in (score, f"{score}:keep=middle"):
@@ -136,12 +139,11 @@ def test_the_medians_shown_are_those_of_the_runs() -> None:
 
 
 def test_the_long_base_run_shown_is_that_of_the_runs() -> None:
-    section = (ROOT / "docs/results.md").read_text().partition("| method, seed 1 |")[2]
-    lines = section.partition("\n\n")[0].splitlines()[2:]
-    assert {line.split("|")[1].strip() for line in lines} == {
+    table = cells_below("docs/results.md", "| method, seed 1 |")
+    assert {method for method, *_ in table} == {
         method for method, rate in accuracies("CIFAR100N-150", "last_accuracy") if rate == 0.2}
     columns = {"last_accuracy": ".2f", "kept_perturbed_percent": ".1f"}
-    for method, *cells, _ in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines):
+    for method, *cells, _ in table:
         assert cells == [format(accuracies(name, column)[method, 0.2][1], form)
                          for name in ("CIFAR100N-150", "CIFAR100N") for column, form in columns.items()]
 
