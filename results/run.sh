@@ -83,11 +83,11 @@ for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is
         moderate herding forgetting forgetting:never_learned=most el2n grand aum:keep=middle gm ccs dual \
         aum:keep=0.7 aum:keep=middle:hard_cutoff=0.2 dyn-unc
     for data in CIFAR100N CIFAR100; do compare $data --methods $parts --seeds $seeds; done       # H
-    # J: attacked images, of 32x32 pixels
-    network=results/attack/CIFAR100/resnet6/best.pth
-    [ -e $network ] || "$PYTHON" train.py --dataset CIFAR100 --data data --classes 20 --arch resnet6 \
-        --batch_size 64 --epoch 30 --device CPU --model_dir results/attack
-    finished data/attack/cifar.json || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network
+    # J: attacked images, of 32x32 pixels, by a network that has finished its 30 epochs
+    network=results/attack/CIFAR100/resnet6
+    [ "$(grep -cs ^ $network/log.csv)" = 31 ] || "$PYTHON" train.py --dataset CIFAR100 --data data --classes 20 \
+        --arch resnet6 --batch_size 64 --epoch 30 --device CPU --model_dir results/attack --resume
+    finished data/attack/cifar.json || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network/best.pth
     compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle ccs --seeds $seeds
     for methods in "$medians" "aum:keep=0.7 gm ccs dual"; do
         for data in CIFAR100N CIFAR100; do all_classes $data --methods $methods --seeds $seeds; done
