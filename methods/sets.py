@@ -17,18 +17,15 @@ def matching(pool: Pool, size: int) -> np.ndarray:
 
     GM Matching, Acharya et al., ICML 2025, Algorithm 1: with m the geometric median, start at theta = m and
     repeat: pick the image with the highest <theta, h> of those left, then add m - h to theta. Equal images
-    are picked by id. With gm_length "unit" features are scaled to length 1, and their geometric median too,
-    as in the authors' code (sampling/algos.py 231-265), which takes each class on its own; it starts at a
-    random image and keeps as many of each class, which hardly matters. "as-is" is Algorithm 1 to the letter.
+    are picked by id. With gm_length "unit" the features and m, the geometric median of the features as they
+    are, are then scaled to length 1, as in the authors' code (sampling/sample.py 76-84, sampling/algos.py
+    231-265), which takes each class on its own; it starts at a random image and keeps as many of each class,
+    which hardly matters. "as-is" is Algorithm 1 to the letter.
 
     All is computed from inner products of features, the median being a weighted mean of them. They are kept
     in a matrix unless there are more of them than numbers in the features.
     """
-    unit = pool.settings["gm_length"] == "unit"
     points = pool.evidence["features"][pool.positions].astype(float)
-    if unit:
-        lengths = np.linalg.norm(points, axis=1, keepdims=True)
-        points /= np.where(lengths > 0, lengths, 1)
     gram = points @ points.T if len(points) <= points.shape[1] else None
 
     def products(weights: np.ndarray) -> np.ndarray:
@@ -37,15 +34,17 @@ def matching(pool: Pool, size: int) -> np.ndarray:
     def products_with(point: int) -> np.ndarray:
         return points @ points[point] if gram is None else gram[point]
 
-    weights = geometric_median(products, np.einsum("nd,nd->n", points, points))
-    with_median = products(weights)
-    if unit and (length := np.sqrt(max(weights @ with_median, 0))):
-        with_median = with_median / length
+    squares = np.einsum("nd,nd->n", points, points)
+    weights = geometric_median(products, squares)
+    with_median, scale = products(weights), np.ones(len(points))
+    if pool.settings["gm_length"] == "unit":
+        scale = np.divide(1, np.sqrt(squares), out=scale, where=squares > 0)
+        with_median *= scale / (np.sqrt(max(weights @ with_median, 0)) or 1)
     with_theta = with_median.copy()
     picked = np.empty(size, int)
     for i in range(size):
         picked[i] = pick = int(with_theta.argmax())
-        with_theta += with_median - products_with(pick)
+        with_theta += with_median - scale * scale[pick] * products_with(pick)
         with_theta[pick] = -np.inf
     return pool.positions[picked]
 

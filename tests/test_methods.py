@@ -370,13 +370,14 @@ def test_geometric_median(points: list, median: tuple) -> None:
 
 
 def picks_by_definition(points: np.ndarray, number: int, unit: bool) -> list[int]:
-    """Algorithm 1 as it is written, or with points and median of length 1."""
-    points = points / np.linalg.norm(points, axis=1, keepdims=True) if unit else points
+    """Algorithm 1 as it is written, or with points and their median then scaled to length 1."""
     median = points.mean(axis=0)
     for _ in range(2000):
         weights = 1 / np.linalg.norm(points - median, axis=1)
         median = weights @ points / weights.sum()
-    median = median / np.linalg.norm(median) if unit else median
+    if unit:
+        points = points / np.linalg.norm(points, axis=1, keepdims=True)
+        median = median / np.linalg.norm(median)
     theta, picks = median.copy(), []
     for _ in range(number):
         picks.append(max(set(range(len(points))) - set(picks), key=lambda i: theta @ points[i]))
