@@ -39,5 +39,5 @@ METHODS = {
     "gm": Method("matching", per_class=True),
     "kcenter": Method("farthest", per_class=True),
     "d2": Method("graph", dynamics.forgetting, ("dynamics",), settings=NEVER_LEARNED, measure=EVENTS,
-                 hard_cutoff=0.4, per_class=True),
+                 hard_cutoff=0.4, cutoff_score=dynamics.aum, per_class=True),
 }

@@ -92,6 +92,8 @@ class Method:
         settings: the score's options, by the names of its keyword arguments.
         measure: what the score is, for the axis of a picture.
         hard_cutoff: fraction of the images that is dropped first, at the hard end.
+        cutoff_score: (labels, generator, *, dynamics) -> float64 (n,), low for hard images, by which those
+            are dropped, of all classes together; None: by `score`, inside each class where the rule is.
         per_class: whether the rule works inside each class.
         seeded: whether ties of the score are broken by the generator; else they go by id.
     """
@@ -102,6 +104,7 @@ class Method:
     settings: dict[str, Setting] = field(default_factory=dict)
     measure: str = ""
     hard_cutoff: float = 0.0
+    cutoff_score: Callable[..., np.ndarray] | None = None
     per_class: bool = False
     seeded: bool = True
 
@@ -141,13 +144,19 @@ def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator:
                              **{name: settings[name] for name in method.settings if name in settings})
         order = ranking(score, generator) if method.seeded else np.argsort(score, kind="stable")
     groups = members_of_classes(labels) if per_class else [np.arange(n)]
-    budgets = split_budget([len(members) for members in groups], size, generator)
+    sizes = np.array(list(map(len, groups)))
+    if method.cutoff_score:
+        by_margin = ranking(method.cutoff_score(labels, generator, dynamics=evidence["dynamics"]), generator)
+        left = np.zeros(n, bool)
+        left[cut(by_margin, hard_cutoff, "low", size)] = True
+        groups, hard_cutoff = [members[left[members]] for members in groups], 0.0
+    budgets = split_budget(sizes, np.array(list(map(len, groups))), size, generator)
     position = np.argsort(order)
     values = {name: settings.get(name, setting.default) for name, setting in rule.settings.items()}
     pools = []
     for members, budget in zip(groups, budgets, strict=True):
-        left = cut(members[np.argsort(position[members])], hard_cutoff, method.hard, budget)
-        pools.append(Pool(np.sort(left), left, score, evidence, values, generator))
+        order = cut(members[np.argsort(position[members])], hard_cutoff, method.hard, budget)
+        pools.append(Pool(np.sort(order), order, score, evidence, values, generator))
 
     def select(keep: Callable[[Pool, int], np.ndarray]) -> np.ndarray:
         return np.sort(np.concatenate([keep(pool, budget) for pool, budget in zip(pools, budgets, strict=True)
@@ -160,13 +169,21 @@ def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator:
     return Choice(kept, score if method.score else None)
 
 
-def split_budget(sizes: list[int], size: int, generator: np.random.Generator) -> list[int]:
-    """Parts of `size` in proportion to `sizes`, rounded by largest remainders, equal ones in random order."""
+def split_budget(sizes: np.ndarray, room: np.ndarray, size: int, generator: np.random.Generator
+                 ) -> np.ndarray:
+    """Parts of `size` in proportion to `sizes`, rounded by largest remainders, equal ones in random order.
+
+    No part is larger than its `room`; what does not fit is split among the others.
+    """
     if len(sizes) == 1:
-        return [size]
-    parts, remainders = np.divmod(size * np.array(sizes), sum(sizes))
+        return np.array([size])
+    parts, remainders = np.divmod(size * sizes, sizes.sum())
     parts[ranking(remainders, generator)[len(parts) - (size - parts.sum()):]] += 1
-    return parts.tolist()
+    full = parts > room
+    if full.any():
+        parts[full] = room[full]
+        parts[~full] = split_budget(sizes[~full], room[~full], size - parts[full].sum(), generator)
+    return parts
 
 
 def cut(order: np.ndarray, fraction: float, hard: str, size: int) -> np.ndarray:

@@ -18,7 +18,7 @@ def matching(pool: Pool, size: int) -> np.ndarray:
     GM Matching, Acharya et al., ICML 2025, Algorithm 1: with m the geometric median, start at theta = m and
     repeat: pick the image with the highest <theta, h> of those left, then add m - h to theta. Equal images
     are picked by id. With gm_length "unit" the features and m, the geometric median of the features as they
-    are, are then scaled to length 1, as in the authors' code (sampling/sample.py 76-84, sampling/algos.py
+    are, are then scaled to length 1, as in the authors' code (sampling/sample.py 60-95, sampling/algos.py
     231-265), which takes each class on its own; it starts at a random image and keeps as many of each class,
     which hardly matters. "as-is" is Algorithm 1 to the letter.
 
@@ -72,17 +72,25 @@ def graph(pool: Pool, size: int) -> np.ndarray:
     """Keep images of high score that are far from one another: message passing on a graph of neighbors.
 
     D2 pruning, Maharana, Yadav, Bansal, ICLR 2024. Each image has edges to its NEIGHBORS nearest in feature
-    space, d apart. Forward: s_i += sum over its neighbors j of exp(-d_ij) s_j, with s the score. Then, until
-    `size` images are kept: take the image with the highest s, and subtract exp(-GAMMA d_ij) s_i from each
-    neighbor j.
+    space and to those that it is a nearest one of, d apart (core/data/sampling.py of the authors' code,
+    compute_graph_density). Forward: s_i += sum over its neighbors j of exp(-d_ij) s_j, with s the score.
+    Then, until `size` images are kept: take the image with the highest s, and subtract exp(-GAMMA d_ij) s_i
+    from each neighbor j. Before that, their code cuts off the images of lowest AUM, of all classes together
+    (--mis-key of train.py, mode "class" of selection_mp.py).
     """
     points, score = np.asarray(pool.evidence["features"][pool.positions], float), pool.score[pool.positions]
-    neighbors, distances = nearest_neighbors(points, min(NEIGHBORS, len(points) - 1))
-    message = score + (np.exp(-distances) * score[neighbors]).sum(axis=1)
+    n, k = len(points), min(NEIGHBORS, len(points) - 1)
+    neighbors, apart = nearest_neighbors(points, k)
+    one, other = np.repeat(np.arange(n), k), neighbors.ravel()
+    edges, first = np.unique(np.concatenate([one * n + other, other * n + one]), return_index=True)
+    (source, target), distance = np.divmod(edges, n), np.tile(apart.ravel(), 2)[first]
+    message = score + np.bincount(source, np.exp(-distance) * score[target], minlength=n)
+    begin = np.searchsorted(source, np.arange(n + 1))
     kept = np.empty(size, int)
     for i in range(size):
         kept[i] = pick = int(message.argmax())
-        message[neighbors[pick]] -= np.exp(-GAMMA * distances[pick]) * message[pick]
+        own = slice(begin[pick], begin[pick + 1])
+        message[target[own]] -= np.exp(-GAMMA * distance[own]) * message[pick]
         message[pick] = -np.inf
     return pool.positions[kept]
 
