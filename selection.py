@@ -146,8 +146,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     set_up(args.device, args.seed)
     task = open_task(args)
-    if args.ckpt:
-        warn_if_unfinished(args.ckpt)
+    if of_run := args.ckpt or args.dynamics:
+        warn_if_unfinished(of_run)
     n = len(task.labels)
     size = coreset_size(n, args.rate)
     if not size:
@@ -193,14 +193,15 @@ def open_task(args: argparse.Namespace) -> Task:
         return Task(args.features.stem, read_labels(args.labels), None, origin)
     if args.ckpt and not args.ckpt.is_file():
         raise BadInput(f"--ckpt {args.ckpt}: no such file; name the best.pth that train.py wrote")
-    of_run = read_args(args.ckpt.parent) if args.ckpt else {}
+    beside = args.ckpt or args.dynamics
+    of_run = read_args(beside.parent) if beside else {}
     data = open_dataset(args.dataset, args.data, args.image_size or of_run.get("image_size"),
                         args.classes or of_run.get("classes"), args.name)
     origin = {"images_sha256": data.images_sha256, "classes": args.classes or of_run.get("classes"),
               "arch": args.arch or of_run.get("arch"),
               "image_size": data.image_size if of_run else args.image_size}
     if of_run:
-        check_run(args, of_run, data)
+        check_run(args, beside, of_run, data)
         if of_run.get("damaged") and of_run.get("images_sha256") == data.images_sha256:
             data = data.without(of_run["damaged"], ())
         origin["trained_on"] = trained_on(of_run)
@@ -210,29 +211,32 @@ def open_task(args: argparse.Namespace) -> Task:
     return Task(data.name, data.train.labels, data, origin)
 
 
-def check_run(args: argparse.Namespace, of_run: dict[str, Any], data: DataSet) -> None:
-    """Warn where the checkpoint's run was not on the whole of this data set.
+def check_run(args: argparse.Namespace, beside: Path, of_run: dict[str, Any], data: DataSet) -> None:
+    """Warn where the run was not on the whole of this data set.
+
+    Args:
+        beside: its checkpoint or dynamics, beside which args.json has the options `of_run`.
 
     Raises:
-        BadInput: options contradict those of the run, args.json beside the checkpoint.
+        BadInput: options contradict those of the run.
     """
     not_recorded = {"arch": args.arch, "image_size": SOURCES[args.dataset].side,
                     "classes": args.classes if data.train.subset is None else "all"}
     for name, otherwise in not_recorded.items():
         given, trained = getattr(args, name), of_run.get(name) or otherwise
         if given not in (None, trained):
-            raise BadInput(f"--{name} {given}: {args.ckpt} was trained with {trained}, args.json beside it "
-                           "says; leave the option out")
+            raise BadInput(f"--{name} {given}: the run of {beside} has {trained}, args.json beside it says; "
+                           "leave the option out")
     if of_run.get("prune") or of_run.get("images_sha256", data.images_sha256) != data.images_sha256:
-        options.warn(f"{args.ckpt}: trained on {trained_on(of_run)}, not on all of the {data.name} in "
+        options.warn(f"{beside}: trained on {trained_on(of_run)}, not on all of the {data.name} in "
                      "--data; used all the same")
 
 
-def warn_if_unfinished(checkpoint: Path) -> None:
-    """Warn where the checkpoint's run was stopped before its last epoch."""
-    finished, planned = finished_epochs(checkpoint.parent), read_args(checkpoint.parent).get("epoch")
+def warn_if_unfinished(of_run: Path) -> None:
+    """Warn where the run of a checkpoint or dynamics was stopped before its last epoch."""
+    finished, planned = finished_epochs(of_run.parent), read_args(of_run.parent).get("epoch")
     if planned and finished not in (None, planned):
-        options.warn(f"{checkpoint}: its run has finished {finished} of {planned} epochs; used all the same")
+        options.warn(f"{of_run}: its run has finished {finished} of {planned} epochs; used all the same")
 
 
 def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -274,13 +278,6 @@ def index_name(args: argparse.Namespace, dataset: str) -> str:
 def write_results(index: Path, task: Task, choice: Choice, captions: list[str], keep: np.ndarray,
                   drop: np.ndarray, manifest: dict[str, Any]) -> None:
     """Write the scores, the picture, the ids and the names of files kept, then index and manifest."""
-    scores = index.with_suffix(".scores.npy")
-    if choice.score is None:
-        scores.unlink(missing_ok=True)
-    else:
-        write_array(scores, choice.score)
-    # int32: were it named to --prune under another name, read_index would not take it for ids to drop.
-    write_array(index.with_suffix(".kept.npy"), keep.astype(np.int32))
     data, n = task.data, len(captions)
     name = " ".join([manifest["method"], *manifest["not_default"]])
     title = f"{task.name}, {name}: {len(choice.kept)} of {n} training images kept (rate {manifest['rate']:g})"
@@ -288,6 +285,15 @@ def write_results(index: Path, task: Task, choice: Choice, captions: list[str], 
                              data.pictures if data else None, captions)
     with replacing(index.with_suffix(".png")) as temporary:
         picture.save(temporary, format="PNG")
+    for earlier in (index, index.with_suffix(".json")):  # a stop leaves no index beside ids of another
+        earlier.unlink(missing_ok=True)
+    scores = index.with_suffix(".scores.npy")
+    if choice.score is None:
+        scores.unlink(missing_ok=True)
+    else:
+        write_array(scores, choice.score)
+    # int32: were it named to --prune under another name, read_index would not take it for ids to drop.
+    write_array(index.with_suffix(".kept.npy"), keep.astype(np.int32))
     if data and isinstance(data.train, FileSplit):
         with replacing(index.with_suffix(".txt")) as temporary, open(temporary, "wb") as file:
             file.writelines(b"train/%b\n" % data.train.paths[i] for i in choice.kept)

@@ -419,7 +419,7 @@ def test_damaged_images_are_skipped_and_ids_stay(damaged: Path, tmp_path: Path, 
     assert result.returncode == 0, result.stderr
     # Of the classes left by --classes there would be fewer images than the run's positions of damaged ones.
     result = script("selection.py", tmp_path, *data, "--ckpt", run / "best.pth", "--classes", 2)
-    check_one_line(result, "--classes 2: ", "was trained with all")
+    check_one_line(result, "--classes 2: ", "has all")
     repaired, broken = damaged / "train/ant/ant_1.JPEG", damaged / "train/ant/ant_2.JPEG"  # sizes stay
     whole = io.BytesIO()
     Image.new("RGB", (32, 32)).save(whole, "JPEG")

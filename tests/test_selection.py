@@ -127,6 +127,25 @@ def test_scores_are_of_all_images_in_their_order(select, work: Path) -> None:
     assert manifest["kept_band"] == [kept.min(), kept.max()]
 
 
+def test_dynamics_alone_keep_the_network_of_their_run(script, work: Path) -> None:
+    """And its classes, whose number the dynamics have to fit; an option unlike the run's is refused."""
+    command = "selection.py", work, "--method", "aum", "--rate", 0.2, "--dynamics", RUN / "dynamics.npy"
+    assert script(*command).returncode == 0
+    manifest = read(work / "index/CIFAR100-aum.bin")[1]
+    assert (manifest["arch"], manifest["image_size"], manifest["trained_on"]) == (NAME, 32, "CIFAR100")
+    check_one_line(script(*command, "--classes", 3), f"--classes 3: the run of {RUN}/dynamics.npy has all, ")
+
+
+def test_a_selection_that_fails_leaves_no_index_of_other_ids(select, script, work: Path) -> None:
+    select()
+    kept = work / "index/CIFAR100.kept.npy"
+    kept.unlink()
+    kept.mkdir()
+    result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.4)
+    check_one_line(result, "CIFAR100.kept.npy: cannot be written: ")
+    assert not (work / "index/CIFAR100.bin").exists() and not (work / "index/CIFAR100.json").exists()
+
+
 def test_a_random_control_keeps_the_network_and_size_that_it_names(script, work: Path) -> None:
     options = "--method", "random", "--rate", 0.2, "--arch", "resnet20", "--image_size", 16
     assert script("selection.py", work, *options).returncode == 0
@@ -238,7 +257,7 @@ def test_another_image_size_gets_features_of_its_own(selected: Path, select) -> 
 def test_an_option_unlike_the_runs_is_refused(script, work: Path, option: tuple, trained_with: object
                                              ) -> None:
     result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2, *option)
-    check_one_line(result, f"{option[0]} {option[1]}: {RUN}/best.pth was trained with {trained_with}, ")
+    check_one_line(result, f"{option[0]} {option[1]}: the run of {RUN}/best.pth has {trained_with}, ")
     assert not (work / "index").exists()
 
 
