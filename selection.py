@@ -90,7 +90,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                          "the two out")
     if args.labels and not args.features:
         parser.error("--labels: belong to --features; name both")
-    for name in ("classes", "image_size", "arch"):
+    for name in ("classes", "image_size", "arch", "name"):
         if args.labels and getattr(args, name):
             parser.error(f"--{name}: says nothing of --features with --labels; leave it out")
     if args.dynamics and "dynamics" not in needs:

@@ -6,6 +6,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from comparison.tables import WHOLE, Row, by_cell, by_protocol, mean_and_deviation, names_and_rates
 from methods import METHODS, WINDOWS
+from utils.errors import BadInput
 
 # Okabe and Ito's colors, which color-blind readers tell apart.
 COLORS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C00", "#7F3C8D",
@@ -47,7 +48,14 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
 
     Returns:
         None: no method has three quantiles.
+
+    Raises:
+        BadInput: some comparisons have runs with equal epochs, others with equal steps only.
     """
+    protocols = {title: next(iter(by_protocol(rows))) for title, rows in compared.items()}
+    if len(set(protocols.values())) > 1:
+        raise BadInput(", ".join(f"{title}: equal {equal}" for title, equal in protocols.items()) + "; one "
+                       "picture takes comparisons of one protocol")
     found: dict[float, dict[str, dict[float, dict[int, float]]]] = {}  # by rate, line, quantile and seed
     several = len(compared) > 1
     for title, rows in compared.items():

@@ -122,7 +122,7 @@ def check_runs(checkpoints: list[Path]) -> None:
         of_run, finished = read_args(checkpoint.parent), finished_epochs(checkpoint.parent)
         if of_run.get("prune"):
             raise BadInput(f"{checkpoint}: trained on a coreset; name runs on the whole data set")
-        if finished not in (None, of_run.get("epoch")):
+        if of_run and finished not in (None, of_run.get("epoch")):
             raise BadInput(f"{checkpoint}: its run has finished {finished} of {of_run.get('epoch')} epochs; "
                            "resume it first")
 

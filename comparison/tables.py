@@ -9,7 +9,10 @@ import numpy as np
 from utils.errors import BadInput
 
 WHOLE = "whole set"
-NUMBERS = "rate", "seed", "best_accuracy", "last_accuracy", "epochs", "seconds"  # in each row of runs.csv
+NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": float, "epochs": int,
+           "seconds": float, "lowest_class_accuracy": float, "kept_perturbed_percent": float,
+           "fitted_wrong_labels_percent": float}  # in each row of runs.csv
+MAY_BE_EMPTY = "lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent"
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
          2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
@@ -34,11 +37,13 @@ def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
             row.keys() != set(columns) or None in row.values() for row in rows):
         raise BadInput(f"{path}: not a file of compare.py; name another --out")
     for line, row in enumerate(rows, 2):
-        for name in NUMBERS:
+        for name, kind in NUMBERS.items():
             try:
-                float(row[name])
+                if row[name] or name not in MAY_BE_EMPTY:
+                    kind(row[name])
             except ValueError:
-                raise BadInput(f"{path}, line {line}: {name} is {row[name]!r}, no number; correct it or "
+                what = "whole number" if kind is int else "number"
+                raise BadInput(f"{path}, line {line}: {name} is {row[name]!r}, no {what}; correct it or "
                                "delete the line, and the run is made again") from None
     return rows
 

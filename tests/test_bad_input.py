@@ -63,6 +63,7 @@ OPTIONS = [
     ("selection.py --ckpt best.pth --method moderate --dynamics dynamics.npy", "--dynamics"),
     ("selection.py --ckpt best.pth --features features.npy", "--features"),
     ("selection.py --labels labels.npy --method random", "--labels"),
+    ("selection.py --features f.npy --labels labels.npy --name pets", "--name: says nothing of --features"),
     ("selection.py --features features.npy --method el2n", "--features"),
     ("compare.py --methods random", "--out"),
     ("compare.py --out results --methods best", "--methods"),

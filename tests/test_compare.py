@@ -99,9 +99,10 @@ def test_intervals_show_accuracy_by_quantile_of_methods_with_three() -> None:
 
 
 def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for name in ("one", "two"):
+    for name, equal in (("one", "epochs"), ("two", "epochs"), ("four", "steps")):
         (tmp_path / name).mkdir()
-        rows = [{**dict.fromkeys(compare.COLUMNS, ""), **row(f"{method}:keep={keep}", 0.2, 1, last)}
+        rows = [{**dict.fromkeys(compare.COLUMNS, ""),
+                 **row(f"{method}:keep={keep}", 0.2, 1, last, equal=equal)}
                 for method in ("aum", "moderate") for keep, last in ((0.1, 20), (0.5, 40), (0.9, 60))]
         write_csv(tmp_path / name / "runs.csv", rows, compare.COLUMNS)
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
@@ -111,7 +112,8 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
     assert {ImageColor.getrgb(color) for color in charts.COLORS[:3]} & colors == {
         ImageColor.getrgb(color) for color in charts.COLORS[:2]}  # not moderate's
     for options, words in ((["--methods", "gm"], "no method has runs at three quantiles"),
-                           ([str(tmp_path / "three")], "three/runs.csv: missing")):
+                           ([str(tmp_path / "three")], "three/runs.csv: missing"),
+                           ([str(tmp_path / "four")], "two: equal epochs, four: equal steps; one picture")):
         with pytest.raises(BadInput, match=words):
             intervals.main([*folders, *options, "--out", str(tmp_path / "none.png")])
     with pytest.raises(SystemExit, match="2"):  # their lines would have one name
@@ -268,7 +270,9 @@ def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name, value, message", [
     (None, "a,b\n1,2\n", "runs.csv: not a file of compare.py"), (None, "a\n", "not a file of compare.py"),
-    ("rate", "0,2", "runs.csv, line 2: rate is '0,2', no number"), ("seed", "", "line 2: seed is ''")])
+    ("rate", "0,2", "runs.csv, line 2: rate is '0,2', no number"), ("seed", "", "line 2: seed is ''"),
+    ("seed", "1.0", "seed is '1.0', no whole number"),
+    ("kept_perturbed_percent", "n/a", "kept_perturbed_percent is 'n/a', no number")])
 def test_a_file_that_is_not_compares_is_refused(tmp_path: Path, name: str | None, value: str, message: str
                                                 ) -> None:
     (tmp_path / "runs.csv").write_text(value)
