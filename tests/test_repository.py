@@ -148,6 +148,18 @@ def test_the_long_base_run_shown_is_that_of_the_runs() -> None:
                          for name in ("CIFAR100N-150", "CIFAR100N") for column, form in columns.items()]
 
 
+def test_the_runs_by_a_better_network_shown_are_those_of_the_runs() -> None:
+    table = cells_below("docs/results.md", "| method, one seed |")
+    assert {method for method, *_ in table} == {
+        method for method, rate in accuracies("CIFAR100N-resnet20", "last_accuracy") if rate == 0.2}
+    columns = [(f"{data}{base}", column, form) for data, more in (("CIFAR100N", 2), ("CIFAR100", 1))
+               for base in ("-resnet20", "")
+               for column, form in (("last_accuracy", ".2f"), ("kept_perturbed_percent", ".1f"))[:more]]
+    for method, *cells in table:
+        assert cells == [format(accuracies(name, column)[method, 0.2][1], form)
+                         for name, column, form in columns]
+
+
 def test_the_lists_are_those_of_their_manifest_and_of_the_runs() -> None:
     """AUM's scores and the interval of it follow from the dynamics that lie beside the runs' checkpoints."""
     found = read_json(LISTS / "manifest.json", "")
