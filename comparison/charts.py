@@ -52,14 +52,14 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
     Raises:
         BadInput: some comparisons have runs with equal epochs, others with equal steps only.
     """
-    protocols = {title: next(iter(by_protocol(rows))) for title, rows in compared.items()}
-    if len(set(protocols.values())) > 1:
-        raise BadInput(", ".join(f"{title}: equal {equal}" for title, equal in protocols.items()) + "; one "
+    shown = {title: next(iter(by_protocol(rows).items())) for title, rows in compared.items()}
+    equal, *others = {equal for equal, _ in shown.values()}
+    if others:
+        raise BadInput(", ".join(f"{title}: equal {name}" for title, (name, _) in shown.items()) + "; one "
                        "picture takes comparisons of one protocol")
     found: dict[float, dict[str, dict[float, dict[int, float]]]] = {}  # by rate, line, quantile and seed
     several = len(compared) > 1
-    for title, rows in compared.items():
-        equal, rows = next(iter(by_protocol(rows).items()))
+    for title, (_, rows) in shown.items():
         cells = by_cell(rows, "last_accuracy")
         for (name, rate), values in cells.items():
             if window := easy_quantile(name):

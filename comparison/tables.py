@@ -9,10 +9,9 @@ import numpy as np
 from utils.errors import BadInput
 
 WHOLE = "whole set"
-NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": float, "epochs": int,
-           "seconds": float, "lowest_class_accuracy": float, "kept_perturbed_percent": float,
-           "fitted_wrong_labels_percent": float}  # in each row of runs.csv
 MAY_BE_EMPTY = "lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent"
+NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": float, "epochs": int,
+           "seconds": float, **dict.fromkeys(MAY_BE_EMPTY, float)}  # in each row of runs.csv
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
          2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,

@@ -147,16 +147,16 @@ def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator:
     sizes = np.array(list(map(len, groups)))
     if method.cutoff_score:
         by_margin = ranking(method.cutoff_score(labels, generator, dynamics=evidence["dynamics"]), generator)
-        left = np.zeros(n, bool)
-        left[cut(by_margin, hard_cutoff, "low", size)] = True
-        groups, hard_cutoff = [members[left[members]] for members in groups], 0.0
+        easy = np.zeros(n, bool)
+        easy[cut(by_margin, hard_cutoff, "low", size)] = True
+        groups, hard_cutoff = [members[easy[members]] for members in groups], 0.0
     budgets = split_budget(sizes, np.array(list(map(len, groups))), size, generator)
     position = np.argsort(order)
     values = {name: settings.get(name, setting.default) for name, setting in rule.settings.items()}
     pools = []
     for members, budget in zip(groups, budgets, strict=True):
-        order = cut(members[np.argsort(position[members])], hard_cutoff, method.hard, budget)
-        pools.append(Pool(np.sort(order), order, score, evidence, values, generator))
+        left = cut(members[np.argsort(position[members])], hard_cutoff, method.hard, budget)
+        pools.append(Pool(np.sort(left), left, score, evidence, values, generator))
 
     def select(keep: Callable[[Pool, int], np.ndarray]) -> np.ndarray:
         return np.sort(np.concatenate([keep(pool, budget) for pool, budget in zip(pools, budgets, strict=True)
