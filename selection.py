@@ -90,8 +90,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                          "the two out")
     if args.labels and not args.features:
         parser.error("--labels: belong to --features; name both")
-    for name in ("classes", "image_size", "arch", "name"):
-        if args.labels and getattr(args, name):
+    for name in ("dataset", "classes", "image_size", "arch", "name"):
+        if args.labels and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name}: says nothing of --features with --labels; leave it out")
     if args.dynamics and "dynamics" not in needs:
         parser.error(f"--dynamics: --method {args.method} does not need them; leave it out")
@@ -146,8 +146,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     set_up(args.device, args.seed)
     task = open_task(args)
-    if of_run := args.ckpt or args.dynamics:
-        warn_if_unfinished(of_run)
     n = len(task.labels)
     size = coreset_size(n, args.rate)
     if not size:
@@ -212,7 +210,7 @@ def open_task(args: argparse.Namespace) -> Task:
 
 
 def check_run(args: argparse.Namespace, beside: Path, of_run: dict[str, Any], data: DataSet) -> None:
-    """Warn where the run was not on the whole of this data set.
+    """Warn where the run was not on the whole of this data set, or was stopped before its last epoch.
 
     Args:
         beside: its checkpoint or dynamics, beside which args.json has the options `of_run`.
@@ -230,13 +228,10 @@ def check_run(args: argparse.Namespace, beside: Path, of_run: dict[str, Any], da
     if of_run.get("prune") or of_run.get("images_sha256", data.images_sha256) != data.images_sha256:
         options.warn(f"{beside}: trained on {trained_on(of_run)}, not on all of the {data.name} in "
                      "--data; used all the same")
-
-
-def warn_if_unfinished(of_run: Path) -> None:
-    """Warn where the run of a checkpoint or dynamics was stopped before its last epoch."""
-    finished, planned = finished_epochs(of_run.parent), read_args(of_run.parent).get("epoch")
-    if planned and finished not in (None, planned):
-        options.warn(f"{of_run}: its run has finished {finished} of {planned} epochs; used all the same")
+    finished = finished_epochs(beside.parent)
+    if finished not in (None, of_run.get("epoch", finished)):
+        options.warn(f"{beside}: its run has finished {finished} of {of_run['epoch']} epochs; used all the "
+                     "same")
 
 
 def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
