@@ -124,40 +124,36 @@ def test_the_intervals_shown_are_those_of_the_runs(column: int, score: str) -> N
             assert shown == (f"{mean} ({len(own)})" if own else "")
 
 
-def test_the_medians_shown_are_those_of_the_runs() -> None:
-    """Of six scores, by their own rules and by the middle; single runs of seed 1."""
-    table = cells_below("docs/results.md", "| score, seed 1 |")
-    assert len(table) == 6
+LAST, SHARE = ("last_accuracy", ".2f"), ("kept_perturbed_percent", ".1f")
+WRONG, CLEAN = ("CIFAR100N", LAST, SHARE), ("CIFAR100", LAST)
+# By the header's beginning: how many rows, and for each column what follows the method's name, the comparison
+# and the figure.
+SINGLE_RUNS = {
+    "| score, seed 1 |": (6, [(rule, name, figure) for name, *figures in (WRONG, CLEAN, ("CIFAR100C", LAST))
+                              for rule in ("", ":keep=middle") for figure in figures]),
+    "| method, seed 1 |": (14, [("", f"CIFAR100N{base}", figure) for base in ("-150", "")
+                                for figure in (LAST, SHARE)]),
+    "| method, one seed |": (5, [("", name + base, figure) for name, *figures in (WRONG, CLEAN)
+                                 for base in ("-resnet20", "") for figure in figures]),
+    "| | 20 % wrong labels | of them": (9, [("", name, figure) for name, *figures in (
+        WRONG, CLEAN, ("CIFAR100C", LAST, SHARE)) for figure in figures]),
+    "| part of the distance |": (5, [("", name, figure) for name, *figures in (WRONG, CLEAN)
+                                     for figure in figures]),
+    "| rule |": (5, [(scope, name, figure) for name, *figures in (WRONG, CLEAN)
+                     for scope in ("", ":per_class") for figure in figures]),
+}
+
+
+@pytest.mark.parametrize("header", SINGLE_RUNS)
+def test_the_single_runs_shown_are_those_of_seed_1(header: str) -> None:
+    number, columns = SINGLE_RUNS[header]
+    table = cells_below("docs/results.md", header)
+    assert len(table) == number
     for quoted, *cells in table:
-        shown, score = [], quoted.strip("`")
-        for name, columns in (("CIFAR100N", ("last_accuracy", "kept_perturbed_percent")),
-                              ("CIFAR100", ("last_accuracy",)), ("CIFAR100C", ("last_accuracy",))):
-            for method in (score, f"{score}:keep=middle"):
-                shown += [accuracies(name, column)[method, 0.2][1] for column in columns]
-        assert cells == [f"{figure:.2f}" if i not in (1, 3) else f"{figure:.1f}"
-                         for i, figure in enumerate(shown)]
-
-
-def test_the_long_base_run_shown_is_that_of_the_runs() -> None:
-    table = cells_below("docs/results.md", "| method, seed 1 |")
-    assert {method for method, *_ in table} == {
-        method for method, rate in accuracies("CIFAR100N-150", "last_accuracy") if rate == 0.2}
-    columns = {"last_accuracy": ".2f", "kept_perturbed_percent": ".1f"}
-    for method, *cells, _ in table:
-        assert cells == [format(accuracies(name, column)[method, 0.2][1], form)
-                         for name in ("CIFAR100N-150", "CIFAR100N") for column, form in columns.items()]
-
-
-def test_the_runs_by_a_better_network_shown_are_those_of_the_runs() -> None:
-    table = cells_below("docs/results.md", "| method, one seed |")
-    assert {method for method, *_ in table} == {
-        method for method, rate in accuracies("CIFAR100N-resnet20", "last_accuracy") if rate == 0.2}
-    columns = [(f"{data}{base}", column, form) for data, more in (("CIFAR100N", 2), ("CIFAR100", 1))
-               for base in ("-resnet20", "")
-               for column, form in (("last_accuracy", ".2f"), ("kept_perturbed_percent", ".1f"))[:more]]
-    for method, *cells in table:
-        assert cells == [format(accuracies(name, column)[method, 0.2][1], form)
-                         for name, column, form in columns]
+        method = quoted.strip("`")
+        shown = [format(accuracies(name, column)[method + more, 0.2][1], form)
+                 for more, name, (column, form) in columns]
+        assert cells[:len(shown)] == shown
 
 
 def test_the_lists_are_those_of_their_manifest_and_of_the_runs() -> None:
