@@ -141,6 +141,7 @@ SINGLE_RUNS = {
                                      for figure in figures]),
     "| rule |": (5, [(scope, name, figure) for name, *figures in (WRONG, CLEAN)
                      for scope in ("", ":per_class") for figure in figures]),
+    "| attacked |": (4, [("", "CIFAR100A", LAST)]),
 }
 
 
