@@ -403,7 +403,10 @@ def test_check_names_every_damaged_image(damaged: Path, tmp_path: Path, script: 
 
 
 def test_damaged_images_are_skipped_and_ids_stay(damaged: Path, tmp_path: Path, script: Callable) -> None:
-    """Those of the whole listing, in which the two training images are the second and the 18th."""
+    """Those of the whole listing, in which the two training images are the second and the 18th.
+
+    A later run without damage moves damaged.txt with the run before.
+    """
     result = script("train.py", tmp_path, *TRAINING, "--skip_damaged", True)
     assert result.returncode == 0 and "folder: 34 of 34 training images" in result.stdout, result.stderr
     run = tmp_path / "ckpt/folder" / NAME
@@ -427,16 +430,11 @@ def test_damaged_images_are_skipped_and_ids_stay(damaged: Path, tmp_path: Path, 
     broken.write_bytes(bytes(broken.stat().st_size))
     result = script("train.py", tmp_path, *TRAINING, "--skip_damaged", True, "--resume")
     assert result.returncode == 2 and "--resume: damaged is " in result.stderr
-
-
-def test_a_run_without_damage_leaves_no_damaged_txt(damaged: Path, tmp_path: Path, script: Callable) -> None:
-    """That of the run before moves with it."""
-    assert script("train.py", tmp_path, *TRAINING, "--skip_damaged", True).returncode == 0
-    for name in DAMAGED:
-        (damaged / name).unlink()
+    for path in (*(damaged / name for name in DAMAGED), broken):
+        path.unlink()
     assert script("train.py", tmp_path, *TRAINING).returncode == 0
-    (earlier,) = (tmp_path / "ckpt/folder" / NAME).glob("earlier-*")
-    assert (earlier / "damaged.txt").exists() and not (earlier.parent / "damaged.txt").exists()
+    (earlier,) = run.glob("earlier-*")
+    assert (earlier / "damaged.txt").exists() and not (run / "damaged.txt").exists()
 
 
 def test_nothing_but_damage_is_refused(folder: Path, tmp_path: Path, script: Callable) -> None:
