@@ -465,13 +465,16 @@ def test_it_says_how_many_of_the_wrong_labels_a_run_has_fitted(script, work: Pat
 # The first classes of a data set
 
 def test_three_classes_go_through_the_workflow_with_the_data_sets_ids(script, work: Path) -> None:
-    assert script("train.py", work, *SMALL, "--epoch", 2, "--classes", 3).returncode == 0
+    train = ("train.py", work, *SMALL, "--epoch", 2, "--classes", 3)
+    assert script(*train).returncode == 0
     result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2)  # --classes: args.json's
     assert result.returncode == 0, result.stderr
     drop, manifest = read(work / "index/CIFAR100.bin")
     assert manifest["images"] == 120 and manifest["kept"] == 24 and len(drop) == 96
     assert (LABELS[drop] < 3).all() and drop.max() > 120
     assert np.load(work / RUN / "dynamics.npy").shape == (2, 3, 120)
+    result = script(*train, "--prune", "index/CIFAR100.bin")
+    assert "24 of 120 training images, 30 test images, 3 classes" in result.stdout, result.stderr
     result = script("train.py", work, *SMALL, "--prune", "index/CIFAR100.bin", "--classes", 5)
     assert result.returncode == 2 and "--classes 5: the images of index/CIFAR100.bin were chosen with 3" in (
         result.stderr)

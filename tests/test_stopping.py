@@ -70,7 +70,8 @@ LATER_EPOCHS = [
     ("open .last.pth.tmp.tmp", 1, None), ("open .last.pth.tmp.tmp", 1, 10_000),
     *((f"os.rename .last.pth.tmp{suffix}", 1, None) for suffix in (".tmp", ".ckpt", ""))]
 DEATHS = [*FIRST_EPOCH, *LATER_EPOCHS]
-OF_A_CORESET = [("os.rename .best.pth.tmp", 0, None), ("os.rename .last.pth.tmp", 1, None)]
+OF_A_CORESET = [("os.rename .best.pth.tmp", 0, None), ("open .log.csv.tmp", 1, None),
+                ("os.rename .last.pth.tmp", 1, None)]
 
 
 @pytest.mark.parametrize("place, deaths", [
