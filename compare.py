@@ -122,8 +122,9 @@ def main(argv: list[str] | None = None) -> None:
     runs, settings = plan(args, len(data.train.labels)), check_settings(args, data.images_sha256)
     name = data.name
     title = (f"# {name}: {len(data.train.labels)} images of {len(data.classes)} classes, "
-             f"{data.image_size}x{data.image_size} pixels\n\nBase runs: {args.base_arch}, {args.base_epoch} "
-             f"epochs. Coreset runs: {args.arch}, {args.epoch} epochs. Batches of {args.batch_size}.\n\n")
+             f"{data.image_size}x{data.image_size} pixels\n\nBase runs: {args.base_arch}. "
+             f"Coreset runs: {args.arch}. Batches of {args.batch_size}.\n\n")
+    perturbed = 0.0 if data.perturbed is None else float(data.perturbed.mean())
     del data  # the runs need the memory
     if args.dry_run:
         for run in runs:
@@ -133,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         write_json(args.out / "settings.json", settings)
         failures = execute(runs, args)
         rows = in_order(read_runs(args.out / "runs.csv", COLUMNS))
-        paper = published_rows(ROOT / "imgs/published.csv", args.dataset) if args.paper else []
+        paper = published_rows(ROOT / "imgs/published.csv", args.dataset, perturbed) if args.paper else []
         with replacing(args.out / "table.md") as temporary:
             temporary.write_text(title + tables(rows, paper))
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)

@@ -225,7 +225,11 @@ def check_run(args: argparse.Namespace, beside: Path, of_run: dict[str, Any], da
         if given not in (None, trained):
             raise BadInput(f"--{name} {given}: the run of {beside} has {trained}, args.json beside it says; "
                            "leave the option out")
-    if of_run.get("prune") or of_run.get("images_sha256", data.images_sha256) != data.images_sha256:
+    others = of_run.get("images_sha256", data.images_sha256) != data.images_sha256
+    if others and trained_on(of_run) == data.name:
+        options.warn(f"{beside}: trained on other images or labels of {data.name} than those in --data; used "
+                     "all the same")
+    elif others or of_run.get("prune"):
         options.warn(f"{beside}: trained on {trained_on(of_run)}, not on all of the {data.name} in "
                      "--data; used all the same")
     finished = finished_epochs(beside.parent)

@@ -16,8 +16,8 @@ NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": 
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
          2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
          2.045, 2.042)
-PUBLISHED = {"CIFAR100": "CIFAR-100", "tiny": "Tiny-ImageNet", "CIFAR100N": "CIFAR-100, 20 % label noise",
-             "CIFAR100C": "CIFAR-100, 20 % corrupted"}
+PUBLISHED = {"CIFAR100": "CIFAR-100", "tiny": "Tiny-ImageNet", "CIFAR100N": "CIFAR-100, {} % label noise",
+             "CIFAR100C": "CIFAR-100, {} % corrupted"}
 Row = dict[str, str]  # of runs.csv or table.csv
 Cells = dict[tuple[str, float], dict[int, float]]  # numbers by method and rate, and then by seed
 
@@ -102,7 +102,7 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
                   "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
                   "noise that is early stopping by an oracle\n", accuracy_table(some, "best_accuracy"),
                   "Last epoch's accuracy less that of random of the same seed: mean and 95 % interval of the "
-                  "mean (number of pairs; of two it says little)\n", difference_table(some)]
+                  "mean (number of pairs; of two it is too wide to be of use)\n", difference_table(some)]
         if by_cell(some, "lowest_class_accuracy"):
             parts += ["Lowest test accuracy of a class after the last epoch, %\n",
                       accuracy_table(some, "lowest_class_accuracy")]
@@ -151,7 +151,7 @@ def methods_by_rates(rows: list[Row], text: Callable[[str, float], str]) -> list
 
 
 def accuracy_table(rows: list[Row], column: str, best_in_bold: bool = True) -> str:
-    """Methods by rates, the whole set first, the highest mean of each rate in bold."""
+    """Methods by rates, the whole set first; in bold each rate's highest mean among the most runs."""
     found = {cell: (*mean_and_deviation(values.values()), len(values))
              for cell, values in by_cell(rows, column).items()}
 
@@ -159,8 +159,8 @@ def accuracy_table(rows: list[Row], column: str, best_in_bold: bool = True) -> s
         if (method, rate) not in found:
             return "-"
         mean, deviation, runs = found[method, rate]
-        means = [other for (name, at), (other, *_) in found.items() if at == rate and name != WHOLE]
-        bold = "**" if best_in_bold and method != WHOLE and mean == max(means) else ""
+        others = [(n, other) for (name, at), (other, _, n) in found.items() if at == rate and name != WHOLE]
+        bold = "**" if best_in_bold and method != WHOLE and (runs, mean) == max(others) else ""
         return f"{bold}{plus_minus(mean, deviation)}{bold} ({runs})"
 
     table = methods_by_rates(rows, text)
@@ -179,7 +179,7 @@ def difference_table(rows: list[Row]) -> str:
         if not pairs:
             return "-"
         mean, half_width = interval(pairs)
-        return f"{'+' * (mean > 0)}{plus_minus(mean, half_width)} ({'of ' * (len(pairs) == 2)}{len(pairs)})"
+        return f"{'+' * (mean > 0)}{plus_minus(mean, half_width)} ({len(pairs)})"
 
     return markdown([row for row in methods_by_rates(rows, text) if row[0] != "random"])
 
@@ -191,10 +191,16 @@ def names_and_rates(rows: list[Row]) -> tuple[list[str], list[float]]:
     return methods, sorted({float(row["rate"]) for row in some})
 
 
-def published_rows(path: Path, dataset: str) -> list[list[str]]:
-    """A header and the rows of a data set in published.csv; [] where it has none."""
+def published_rows(path: Path, dataset: str, perturbed: float) -> list[list[str]]:
+    """A header and the rows of a data set in published.csv; [] where it has none.
+
+    Args:
+        perturbed: fraction of the training images that are mislabelled or corrupted; published rows are those
+            of the nearest 5 %.
+    """
+    name = PUBLISHED.get(dataset, "").format(5 * round(20 * perturbed))
     with open(path, newline="", encoding="utf8") as file:
-        found = [row for row in csv.DictReader(file) if row["data set"] == PUBLISHED.get(dataset)]
-    columns = [name for name in (found[0] if found else []) if any(row[name] for row in found)][3:]
-    rows = [[f"{row['method']} ({row['source']})", *(row[name] or "-" for name in columns)] for row in found]
-    return [[PUBLISHED[dataset], *(f"keep {name} %" for name in columns)], *rows] if rows else []
+        found = [row for row in csv.DictReader(file) if row["data set"] == name]
+    rates = [rate for rate in (found[0] if found else []) if any(row[rate] for row in found)][3:]
+    rows = [[f"{row['method']} ({row['source']})", *(row[rate] or "-" for rate in rates)] for row in found]
+    return [[name, *(f"keep {rate} %" for rate in rates)], *rows] if rows else []

@@ -49,11 +49,13 @@ def test_accuracies_are_mean_deviation_and_number_best_in_bold() -> None:
     assert table[3] == ["random", "32.00 ± 2.83 (2)", "**50.00** (1)"]
     assert table[4] == ["moderate", "**36.00 ± 1.41** (2)", "-"]
     assert cells(tables.accuracy_table(ROWS, "best_accuracy"))[3][2] == "**60.00** (1)"
+    single = tables.accuracy_table([*ROWS, row("dual", 0.2, 1, 90)], "last_accuracy")
+    assert "| dual | 90.00 (1) | - |" in single and "**36.00 ± 1.41** (2)" in single
 
 
 def test_differences_are_paired_by_seed_with_students_interval() -> None:
     # 5 and 3: mean 4, deviation sqrt(2), so 12.706 * sqrt(2) / sqrt(2).
-    assert cells(tables.difference_table(ROWS))[2] == ["moderate", "+4.00 ± 12.71 (of 2)", "-"]
+    assert cells(tables.difference_table(ROWS))[2] == ["moderate", "+4.00 ± 12.71 (2)", "-"]
     # Student's own data (sleep, 1908): mean 1.58, deviation 1.23, t(9) 2.262, interval 0.70 to 2.46.
     mean, half_width = tables.interval([1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4])
     assert (mean, mean - half_width, mean + half_width) == pytest.approx((1.58, 0.7001, 2.4599), abs=1e-3)
@@ -131,13 +133,14 @@ def test_equal_steps_and_equal_epochs_are_tables_of_their_own() -> None:
 
 def test_published_figures_are_those_of_the_file_for_rates_that_have_some() -> None:
     path = ROOT / "imgs/published.csv"
-    header, *rows = tables.published_rows(path, "CIFAR100")
+    header, *rows = tables.published_rows(path, "CIFAR100", 0)
     assert header[:2] == ["CIFAR-100", "keep 20 %"] and len(rows) == 9
     assert ["Moderate-DS (Xia 2023)", "51.83±0.52"] in [row[:2] for row in rows]
-    header, *rows = tables.published_rows(path, "CIFAR100N")
+    header, *rows = tables.published_rows(path, "CIFAR100N", 0.197)
     assert header == ["CIFAR-100, 20 % label noise", "keep 20 %", "keep 30 %"]
     assert ["Random (Xia 2023)", "34.47", "43.26"] in rows
-    assert tables.published_rows(path, "toy") == []
+    assert tables.published_rows(path, "CIFAR100N", 0.352)[0][0] == "CIFAR-100, 35 % label noise"
+    assert tables.published_rows(path, "CIFAR100N", 0.1) == [] == tables.published_rows(path, "toy", 0)
 
 
 def shown(rows: list[dict], name: str) -> np.ndarray:
@@ -321,8 +324,8 @@ def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path,
     with Image.open(tmp_path / "out/plot.png") as plot:
         assert plot.size == (charts.WIDTH, charts.HEIGHT)
     assert (tmp_path / "out/table.md").read_text() == (
-        "# CIFAR100: 160 images of 4 classes, 16x16 pixels\n\nBase runs: resnet6, 2 epochs. Coreset runs: "
-        "resnet6, 1 epochs. Batches of 40.\n\n" + tables.tables(compare.in_order(rows), []))
+        "# CIFAR100: 160 images of 4 classes, 16x16 pixels\n\nBase runs: resnet6. Coreset runs: "
+        "resnet6. Batches of 40.\n\n" + tables.tables(compare.in_order(rows), []))
 
 
 # Whole comparisons with quick scripts instead of train.py and selection.py

@@ -244,8 +244,8 @@ def test_other_images_get_features_of_their_own_and_a_warning(selected: Path, sc
     (data / "cifar-100-python/train").write_bytes(pickle.dumps(table))
     result = script("selection.py", selected, "--ckpt", RUN / "best.pth", "--rate", 0.2, "--data", "changed")
     assert result.returncode == 0 and "using the features" not in result.stdout
-    assert result.stderr == (f"selection.py: warning: {RUN}/best.pth: trained on CIFAR100, not on all of the "
-                             "CIFAR100 in --data; used all the same\n")
+    assert result.stderr == (f"selection.py: warning: {RUN}/best.pth: trained on other images or labels of "
+                             "CIFAR100 than those in --data; used all the same\n")
 
 
 def test_another_image_size_gets_features_of_its_own(selected: Path, select) -> None:
