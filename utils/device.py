@@ -9,7 +9,7 @@ from utils import ranks
 from utils.errors import BadInput
 
 DEVICES = ("auto", "CPU", "GPU", "Ascend")
-# With these a CPU trains 50 times faster than as installed. The bundled oneDNN, allowed AVX-512, computes
+# Without these a CPU trains many times slower. The bundled oneDNN, allowed AVX-512, computes
 # most convolutions in a scalar reference loop, and MindSpore's Python thread spins while a graph runs.
 CPU_SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MS_DEV_HOST_BLOCKING_RUN": "1"}
 
