@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = in_order(read_runs(args.out / "runs.csv", COLUMNS))
         paper = published_rows(ROOT / "imgs/published.csv", args.dataset, perturbed) if args.paper else []
         with replacing(args.out / "table.md") as temporary:
-            temporary.write_text(title + tables(rows, paper))
+            temporary.write_text(title + tables(rows, paper), encoding="utf8")
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
         if any(row["method"] != WHOLE for row in rows):
             for file, picture in (("plot.png", draw_plot(rows, name)),
@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
                 if picture:
                     with replacing(args.out / file) as temporary:
                         picture.save(temporary, format="PNG")
-    print((args.out / "table.md").read_text())
+    print((args.out / "table.md").read_text(encoding="utf8"))
     for run, why in failures.items():
         print(f"compare.py: failed: {run}: {why}", file=sys.stderr)
     sys.exit(1 if failures else 0)

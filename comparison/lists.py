@@ -244,7 +244,7 @@ def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> No
                 *("-" if np.isnan(value) else f"{value:.2f}" for value in row)]
                for name, pairs, row in zip(names, spread, matrix, strict=True))]
     with replacing(folder / "correlations.md") as temporary:
-        temporary.write_text(markdown(table))
+        temporary.write_text(markdown(table), encoding="utf8")
     with replacing(folder / "correlations.png") as temporary:
         draw_matrix(names, matrix, f"{title}: rank correlation of scores, hard images high; on the diagonal "
                     "between runs").save(temporary, format="PNG")

@@ -30,7 +30,7 @@ def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
     """
     if not path.exists():
         return []
-    reader = csv.DictReader(path.read_bytes().decode("utf8", "replace").splitlines())
+    reader = csv.DictReader(path.read_bytes().decode("utf8", "surrogateescape").splitlines())
     rows: list[Row] = list(reader)
     if set(reader.fieldnames or ()) != set(columns) or any(
             row.keys() != set(columns) or None in row.values() for row in rows):

@@ -89,8 +89,10 @@ class DataSet:
     @property
     def perturbed(self) -> np.ndarray | None:
         """Which training images are mislabelled or corrupted, bool (n,); None: it is not known."""
-        marks = self.mislabelled
-        return self.train.corrupted if marks is None and isinstance(self.train, Split) else marks
+        wrong, corrupted = self.mislabelled, self.train.corrupted if isinstance(self.train, Split) else None
+        if wrong is None or corrupted is None:
+            return corrupted if wrong is None else wrong
+        return wrong | corrupted
 
     @property
     def mislabelled(self) -> np.ndarray | None:

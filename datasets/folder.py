@@ -55,7 +55,7 @@ def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:
     opened.
 
     Raises:
-        BadInput: a class of val/ is not in train/.
+        BadInput: a class of val/ is not in train/, or there is one class only.
     """
     # Of odd metadata, large images and palettes: they would stand between the lines of a run.
     warnings.filterwarnings("ignore", module="PIL")
@@ -64,6 +64,8 @@ def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:
     if unknown := sorted(set(val_classes) - set(classes)):
         raise BadInput(f"{val / os.fsdecode(unknown[0])}: a class that {train} lacks; put its training "
                        "images there or delete it")
+    if len(classes) < 2:
+        raise BadInput(f"{train}: holds one class folder, and a network tells classes apart; {LAYOUT}")
     # For the screen, which refuses what is not UTF-8.
     shown = [name.decode("utf8", "replace") for name in classes]
     return read_split(train, classes, classes), read_split(val, val_classes, classes), shown
@@ -111,7 +113,8 @@ def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSp
             bar.update()
     if passed_over:
         print(f"{part}: passed over {passed_over} files that are no images by their suffix")
-    labels = np.repeat(np.array([classes.index(name) for name in present], np.int32), counts)
+    number = {name: label for label, name in enumerate(classes)}
+    labels = np.repeat(np.array([number[name] for name in present], np.int32), counts)
     return FileSplit(part, paths, labels, digest.hexdigest())
 
 
@@ -173,8 +176,10 @@ def read_image(path: str) -> Image.Image:
                 raise BadInput(f"{path}: pixels of 32 bits, whose range is not known; save it with 8 bits")
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
-    except (BadInput, MemoryError, FileNotFoundError, PermissionError):
+    except (BadInput, FileNotFoundError, PermissionError):
         raise
+    except MemoryError as error:
+        raise BadInput(f"{path}: needs more memory than there is; make it smaller") from error
     except Image.DecompressionBombError as error:
         raise BadInput(f"{path}: more pixels than Pillow's limit; make it smaller") from error
     except Exception as error:  # a damaged file can raise anything

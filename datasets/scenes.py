@@ -93,7 +93,8 @@ def with_files(clean: Splits, script: str, record_path: Path, images: Path | Non
     n, shape, remedy = len(train.labels), (len(train.labels), *train.image_shape), f"make it with {script}"
     record = read_json(record_path, f"run {script} again")
     if record == UNFINISHED:
-        raise BadInput(f"{record_path}: {script} was stopped before its end; run it again")
+        raise BadInput(f"{record_path}: {script} was stopped before its end; run it again, which replaces "
+                       "its files, or delete this record if they are your own")
     if images:
         array = read_file(images, remedy)
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:

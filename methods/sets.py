@@ -9,7 +9,7 @@ from methods.pieces import blocks
 WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-12  # fraction by which the last step shortens the sum of distances
 COINCIDING = 1e-6  # distance, in lengths of the longest feature
-NEIGHBORS, GAMMA = 5, 0.1  # of D2's graph
+NEIGHBORS, GAMMA, FLOOR = 5, 0.1, 1e-7  # of D2's graph
 
 
 def matching(pool: Pool, size: int) -> np.ndarray:
@@ -73,7 +73,8 @@ def graph(pool: Pool, size: int) -> np.ndarray:
 
     D2 pruning, Maharana, Yadav, Bansal, ICLR 2024. Each image has edges to its NEIGHBORS nearest in feature
     space and to those that it is a nearest one of, d apart (core/data/sampling.py of the authors' code,
-    compute_graph_density). Forward: s_i += sum over its neighbors j of exp(-d_ij) s_j, with s the score.
+    compute_graph_density). Forward: s_i += sum over its neighbors j of exp(-d_ij) max(s_j, FLOOR), with s the
+    score; the floor lets density decide among images without forgetting events.
     Then, until `size` images are kept: take the image with the highest s, and subtract exp(-GAMMA d_ij) s_i
     from each neighbor j. Before that, their code cuts off the images of lowest AUM, of all classes together
     (--mis-key of train.py, mode "class" of selection_mp.py).
@@ -84,7 +85,7 @@ def graph(pool: Pool, size: int) -> np.ndarray:
     one, other = np.repeat(np.arange(n), k), neighbors.ravel()
     edges, first = np.unique(np.concatenate([one * n + other, other * n + one]), return_index=True)
     (source, target), distance = np.divmod(edges, n), np.tile(apart.ravel(), 2)[first]
-    message = score + np.bincount(source, np.exp(-distance) * score[target], minlength=n)
+    message = score + np.bincount(source, np.exp(-distance) * np.maximum(score, FLOOR)[target], minlength=n)
     begin = np.searchsorted(source, np.arange(n + 1))
     kept = np.empty(size, int)
     for i in range(size):

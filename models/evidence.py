@@ -41,10 +41,10 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
     network = load_network(arch, checkpoint, len(data.classes), data.source.small_images)
     try:
         with locked(checkpoint.parent):
-            return extract(network, data, beside, key, workers)
+            return extract(network, checkpoint, data, beside, key, workers)
     except FolderUnavailable:
         with locked(save):
-            return extract(network, data, at_index, key, workers)
+            return extract(network, checkpoint, data, at_index, key, workers)
 
 
 def kept_path(stem: Path, name: str) -> Path:
@@ -64,8 +64,8 @@ def read_kept(stem: Path, key: dict[str, Any], n: int) -> dict[str, np.ndarray]:
     return arrays if fits else {}
 
 
-def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict[str, Any], workers: int | None = None
-            ) -> dict[str, np.ndarray]:
+def extract(network: ms.nn.Cell, checkpoint: Path, data: DataSet, stem: Path, key: dict[str, Any],
+            workers: int | None = None) -> dict[str, np.ndarray]:
     """Compute features and logits in evaluation mode and without random transforms.
 
     Several ranks compute a batch each, the same ones as a single rank would. Once all are in the files, only
@@ -87,7 +87,7 @@ def extract(network: ms.nn.Cell, data: DataSet, stem: Path, key: dict[str, Any],
                                 for values in step(ms.Tensor(images)))
             if not np.isfinite(features).all():
                 arrays.remove()
-                raise BadInput(f"{stem}.pth: gives features that are not finite; train it again")
+                raise BadInput(f"{checkpoint}: gives features that are not finite; train it again")
             yield {"features": features, "logits": logits}
 
     n = len(data.train.labels)
@@ -130,17 +130,17 @@ def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndar
     return dynamics
 
 
-def read_embeddings(path: Path, n: int | None) -> np.ndarray:
+def read_embeddings(path: Path, n: int) -> np.ndarray:
     """Your own features, float32 (n, d), memory-mapped where the file has that type.
 
     Raises:
-        BadInput: they are missing or damaged, or not such an array, or have not `n` rows, where it is given.
+        BadInput: they are missing or damaged, or not such an array, or have not `n` rows.
     """
     remedy = "save a float array (images, features) with numpy.save"
     features = read_array(path, remedy)
     if features.ndim != 2 or features.dtype.kind != "f" or not features.size:
         raise BadInput(f"{path}: {features.dtype} {features.shape}; {remedy}")
-    if n not in (None, len(features)):
+    if len(features) != n:
         raise BadInput(f"{path}: {len(features)} rows, but {n} labels; make one row per image")
     if features.dtype != np.float32:
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below

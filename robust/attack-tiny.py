@@ -2,10 +2,14 @@
 
 Writes to ../data/attack: tiny_img.npy, uint8 (100000, 64, 64, 3), tiny_target.npy, tiny.json.
 """
+import numpy as np
+
 import project  # noqa: F401  first: it finds the project's own modules
 from datasets import open_dataset
 from robust import attacks, options
+from utils.arrays import read_array
 from utils.device import set_up
+from utils.errors import BadInput
 from utils.files import write_array
 from utils.options import run_script
 
@@ -20,8 +24,11 @@ def main() -> None:
     device = set_up(args.device, args.seed)
     data_folder, above = options.tiny_folder(args.data)
     data, folder = open_dataset("tiny", data_folder), above / "attack"
+    labels, path = data.train.labels.astype("int64"), folder / "tiny_target.npy"
+    if path.exists() and not np.array_equal(read_array(path, "move it away"), labels):
+        raise BadInput(f"{path}: holds other labels than {data_folder}; move it away")
     attacks.attack_to_file(data, folder / "tiny_img.npy", folder / "tiny.json", attack, device)
-    write_array(folder / "tiny_target.npy", data.train.labels.astype("int64"))
+    write_array(path, labels)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from datasets.images import Split
 from datasets.transforms import as_array
 from models import NETWORKS
 from models.checkpoint import find_arch, load_network
-from robust.options import begin_files, write_record
+from robust.options import begin_files, check_own, write_record
 from robust.project import ROOT
 from utils import arrays, ranks
 from utils.device import random_stream
@@ -250,8 +250,9 @@ def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: 
         The record: the key, the file's SHA-256 and the accuracies in percent.
 
     Raises:
-        BadInput: there is an unfinished attack with other settings.
+        BadInput: there is an unfinished attack with other settings, or the images there are somebody else's.
     """
+    check_own(record_path, path)  # found out before a long pass
     unfinished = arrays.record_path(path)
     begun = read_json(unfinished, "delete it to start anew").get("key", key)
     if begun != key:

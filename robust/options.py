@@ -39,8 +39,8 @@ def tiny_folder(data: Path, name: str = TINY) -> tuple[Path, Path]:
     return folder, folder.resolve().parent if folder is data else data
 
 
-def begin_files(record_path: Path, *paths: Path) -> None:
-    """Note in the record that files are about to be written or replaced, where these scripts wrote them.
+def check_own(record_path: Path, *paths: Path) -> None:
+    """Make sure that these scripts wrote the files that are there.
 
     Raises:
         BadInput: one of them is somebody else's: there is no record, or another content than it says.
@@ -50,6 +50,11 @@ def begin_files(record_path: Path, *paths: Path) -> None:
         if not record or "files" in record and sha256(path) not in record["files"]:
             raise BadInput(f"{path}: not written by this script, {record_path.name} beside it would say so; "
                            "move it away")
+
+
+def begin_files(record_path: Path, *paths: Path) -> None:
+    """Note in the record that files are about to be written or replaced, where these scripts wrote them."""
+    check_own(record_path, *paths)
     write_json(record_path, UNFINISHED)
 
 

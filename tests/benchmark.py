@@ -32,6 +32,7 @@ STEPS = 20  # of a round with and without training dynamics
 IMAGENET, IMAGENET_CLASS = 1_281_167, 1281  # images; images of a class
 WRITTEN_ROWS = 2 ** 12  # at a time
 NETWORK_BATCH = 32  # of every network in turn
+PHOTO_CLASSES = "even", "odd"
 PHOTOS, REPEATS, PHOTO_BATCH = 256, 4, 128  # JPEG files, how often each is in a round, images a batch
 
 
@@ -204,18 +205,19 @@ def time_pipeline(name: str, images: np.ndarray | list[bytes], batch_size: int, 
 
 
 def write_photos(folder: Path) -> None:
-    """PHOTOS JPEG files of 500x375 pixels and about 100 kB, as ImageNet's, in one class."""
+    """PHOTOS JPEG files of 500x375 pixels and about 100 kB, as ImageNet's, in two classes."""
     from PIL import Image
     generator = np.random.default_rng(0)
-    for part, photos in (("train", PHOTOS), ("val", 1)):
-        (folder / part / "class").mkdir(parents=True)
+    for part, photos in (("train", PHOTOS), ("val", 2)):
+        for name in PHOTO_CLASSES:
+            (folder / part / name).mkdir(parents=True)
         for i in range(photos):
             pixels = generator.normal(0, 8, (375, 500, 3))
             for side, share in ((4, 0.5), (16, 0.3), (64, 0.2)):
                 coarse = Image.fromarray(generator.integers(0, 256, (side, side, 3), np.uint8))
                 pixels += share * np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC))
             photo = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-            photo.save(folder / part / "class" / f"{i}.jpg", quality=93)
+            photo.save(folder / part / PHOTO_CLASSES[i % 2] / f"{i}.jpg", quality=93)
 
 
 def folder_round(folder: Path, workers: int) -> Callable[[], object]:

@@ -131,6 +131,13 @@ def test_equal_steps_and_equal_epochs_are_tables_of_their_own() -> None:
     assert "4.00 hours of training and testing, 1.00 of them base runs" in steps
 
 
+def test_a_path_that_is_not_utf8_is_recorded_as_it_is(tmp_path: Path) -> None:
+    path, data = tmp_path / "runs.csv", os.fsdecode(b"train.py --data \xff")
+    written = {**dict.fromkeys(compare.COLUMNS, ""), **ROWS[0], "command": data}
+    write_csv(path, [written], compare.COLUMNS)
+    assert b"--data \xff," in path.read_bytes() and tables.read_runs(path, compare.COLUMNS) == [written]
+
+
 def test_published_figures_are_those_of_the_file_for_rates_that_have_some() -> None:
     path = ROOT / "imgs/published.csv"
     header, *rows = tables.published_rows(path, "CIFAR100", 0)

@@ -445,11 +445,22 @@ def test_nothing_but_damage_is_refused(folder: Path, tmp_path: Path, script: Cal
     assert not (tmp_path / "ckpt").exists()
 
 
+def test_an_image_larger_than_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_image(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", open_image)
+    with pytest.raises(BadInput, match="x.png: needs more memory than there is"):
+        read_image(str(tmp_path / "x.png"))
+
+
 BAD = [
     (lambda folder: shutil.rmtree(folder), (), "images/train: cannot be read (No"),
     (lambda folder: shutil.rmtree(folder / "val"), (), "images/val: cannot be read"),
     (lambda folder: [shutil.rmtree(path) for path in (folder / "train").iterdir()], (),
      "images/train: holds no class folder"),
+    (lambda folder: [shutil.rmtree(path) for path in folder.glob("*/*") if path.name != "ant"], (),
+     "images/train: holds one class folder"),
     (lambda folder: (folder / "train/cat").mkdir(), (), "images/train/cat: holds no image"),
     (lambda folder: (folder / "val/cat").mkdir(), (), "images/val/cat: a class that images/train lacks"),
     (lambda folder: (folder / "train/ant/x.png").symlink_to("nowhere"), (), "ant/x.png: not a file"),

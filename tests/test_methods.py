@@ -430,25 +430,33 @@ def test_kcenter_is_greedy_farthest_first() -> None:
     assert 3 in choose("kcenter", np.zeros(6, int), 2, seeded(), features=features).kept
 
 
+def d2_by_definition(score: np.ndarray, features: np.ndarray, size: int) -> list[int]:
+    n = len(features)
+    distance = np.linalg.norm(features[:, None].astype(float) - features, axis=2)
+    np.fill_diagonal(distance, np.inf)
+    nearest = np.argsort(distance, axis=1)[:, :5]
+    neighbors = [{*nearest[i], *np.flatnonzero((nearest == i).any(axis=1))} for i in range(n)]
+    message = [score[i] + sum(math.exp(-distance[i, j]) * max(score[j], 1e-7) for j in neighbors[i])
+               for i in range(n)]
+    expected: list[int] = []
+    while len(expected) < size:
+        pick = max(set(range(n)) - set(expected), key=lambda i: message[i])
+        for j in neighbors[pick]:
+            message[j] -= math.exp(-.1 * distance[pick, j]) * message[pick]
+        expected.append(pick)
+    return sorted(expected)
+
+
 def test_d2_passes_messages_by_its_definition() -> None:
     """By default the 40 % of lowest AUM are cut off first, of both classes together."""
     n = 50
     features, margin = seeded().normal(size=(n, 4)).astype(np.float32) / 3, seeded(1).normal(size=(12, n))
     choice = choose("d2", np.zeros(n, int), 12, seeded(), dynamics=record(margin=margin), features=features,
                     hard_cutoff=0)
-    distance = np.linalg.norm(features[:, None].astype(float) - features, axis=2)
-    np.fill_diagonal(distance, np.inf)
-    nearest = np.argsort(distance, axis=1)[:, :5]
-    neighbors = [{*nearest[i], *np.flatnonzero((nearest == i).any(axis=1))} for i in range(n)]
-    message = [choice.score[i] + sum(math.exp(-distance[i, j]) * choice.score[j] for j in neighbors[i])
-               for i in range(n)]
-    expected: list[int] = []
-    while len(expected) < 12:
-        pick = max(set(range(n)) - set(expected), key=lambda i: message[i])
-        for j in neighbors[pick]:
-            message[j] -= math.exp(-.1 * distance[pick, j]) * message[pick]
-        expected.append(pick)
-    assert choice.kept.tolist() == sorted(expected)
+    assert choice.kept.tolist() == d2_by_definition(choice.score, features, 12)
+    never = choose("d2", np.zeros(n, int), 12, seeded(), dynamics=record(margin=np.abs(margin)),
+                   features=features, hard_cutoff=0)
+    assert not never.score.any() and never.kept.tolist() == d2_by_definition(never.score, features, 12)
     margin[:, 25:] += 1
     aum = record(margin=margin)[:, 1].mean(axis=0, dtype=float)
     left = np.argsort(aum)[20:]

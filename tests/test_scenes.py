@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from conftest import CLASSES, TINY_TRAIN, TINY_WNIDS, TRAIN, npy, write_cifar, write_tiny
-from datasets import SCENES, DataSet, open_dataset
+from datasets import SCENES, SOURCES, DataSet, Split, open_dataset
 from forks import ROOT, Forks
 from models.checkpoint import save_checkpoint
 from robust import attacks
@@ -251,7 +251,8 @@ def test_some_labels_of_the_first_classes_alone_are_changed(work: Path, forks: F
 
 @pytest.mark.parametrize("script, name, record", [
     ("noisy-cifar.py", "noisy/cifar.npy", "noisy/cifar.json"),
-    ("corrupt-cifar.py", "cifar-100-corrupt/img.bin", "cifar-100-corrupt/corrupt.json")])
+    ("corrupt-cifar.py", "cifar-100-corrupt/img.bin", "cifar-100-corrupt/corrupt.json"),
+    ("attack-cifar.py", "attack/cifar_train.npy", "attack/cifar.json")])
 @pytest.mark.parametrize("beside", [False, True])
 def test_what_a_script_did_not_write_is_not_overwritten(work: Path, forks: Forks, script: str, name: str,
                                                         record: str, beside: bool) -> None:
@@ -259,9 +260,27 @@ def test_what_a_script_did_not_write_is_not_overwritten(work: Path, forks: Forks
     if not beside:
         (work / "data" / record).unlink()
     (work / "data" / name).write_bytes(b"mine")
-    done = forks.start(work, f"robust/{script}", "--data", "data").finish()
+    (options,) = (options for other, *options in OUTSIDE if other == script)
+    done = forks.start(work, f"robust/{script}", *options).finish()
     assert done.returncode == 2 and f"{name}: not written by this script" in done.err
     assert done.err.count("\n") == 1 and (work / "data" / name).read_bytes() == b"mine"
+
+
+def test_other_labels_beside_attacked_images_are_not_overwritten(work: Path, forks: Forks) -> None:
+    path = work / "data/attack/tiny_target.npy"
+    labels = 1 - np.load(path)
+    np.save(path, labels)
+    done = forks.start(work, f"robust/{OUTSIDE[5][0]}", *OUTSIDE[5][1:]).finish()
+    assert done.returncode == 2 and "tiny_target.npy: holds other labels than data/tiny" in done.err
+    assert done.err.count("\n") == 1 and (np.load(path) == labels).all()
+
+
+def test_what_is_mislabelled_or_corrupted_counts_once() -> None:
+    split = Split(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int32),
+                  mislabelled=np.array([True, True, False, False]),
+                  corrupted=np.array([True, False, True, False]))
+    data = DataSet("x", split, split, ["a", "b"], SOURCES["CIFAR100"], "")
+    assert data.perturbed.tolist() == [True, True, True, False]
 
 
 def test_a_network_of_images_of_another_size_is_not_attacked(cifar: Path, tmp_path: Path) -> None:

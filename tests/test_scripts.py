@@ -140,6 +140,13 @@ def test_a_name_that_the_terminal_cannot_show_is_no_error() -> None:
     assert result.returncode == 0 and result.stdout == "\\u732b\n", result.stderr
 
 
+def test_imports_leave_ctrl_c_alone_outside_the_scripts() -> None:
+    code = "import signal, utils; assert signal.getsignal(2) is signal.default_int_handler"
+    for arguments in (("-c", code), ()):  # the second as typed at Python's prompt
+        subprocess.run([sys.executable, *arguments], input=code, cwd=ROOT / "docs", text=True, check=True,
+                       env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
 # Setting up
 
 def fake_python(path: Path, version: str = "(3, 11)") -> None:

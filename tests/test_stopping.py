@@ -1,4 +1,5 @@
 """Runs that are killed, interrupted, resumed, out of disk, in one another's way."""
+import errno
 import hashlib
 import json
 import os
@@ -6,6 +7,7 @@ import pickle
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -429,6 +431,25 @@ def test_replacing_removes_its_file_after_any_error(tmp_path: Path, error: BaseE
         temporary.write_text("half")
         raise error
     assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some file systems of networks; a file that cannot be is one."""
+    real, refused = os.fsync, stat.S_ISDIR
+
+    def fsync(descriptor: int) -> None:
+        if refused(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(tmp_path / "x") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "x").read_text() == "new"
+    refused = stat.S_ISREG
+    with pytest.raises(BadInput, match="x: cannot be written"), replacing(tmp_path / "x") as temporary:
+        temporary.write_text("newer")
+    assert (tmp_path / "x").read_text() == "new"
 
 
 # Memory

@@ -16,7 +16,8 @@ def _stop(*_: object) -> None:
 
 
 # Else Ctrl-C while a script imports MindSpore would show its tracebacks. run_script sets another handler.
-if ((sys.argv[0] == "-m" or Path(sys.argv[0]).resolve().parent in (ROOT, ROOT / "robust"))
+if ((sys.argv[0] == "-m" or sys.argv[0].endswith(".py")
+     and Path(sys.argv[0]).resolve().parent in (ROOT, ROOT / "robust"))
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
     signal.signal(signal.SIGINT, _stop)
 os.environ.setdefault("GLOG_v", "3")  # errors only

@@ -4,6 +4,7 @@ import platform
 
 import mindspore as ms
 import numpy as np
+import PIL
 
 from utils import ranks
 from utils.errors import BadInput
@@ -51,4 +52,5 @@ def random_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    return {"mindspore": ms.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    return {"mindspore": ms.__version__, "numpy": np.__version__, "pillow": PIL.__version__,
+            "python": platform.python_version()}

@@ -1,6 +1,7 @@
 """Files: replaced in one step, locked, hashed."""
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import json
@@ -43,6 +44,9 @@ def rename(source: Path, target: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:  # EINVAL: some file systems sync no folders
+            if path == source or error.errno != errno.EINVAL:
+                raise
         finally:
             os.close(descriptor)
         change()
@@ -143,7 +147,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 @ranks.on_first
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
     """Write rows as a CSV file in one step, numbers that are not whole with six digits."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8",
+                                            errors="surrogateescape") as file:  # paths of other bytes
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value

@@ -162,11 +162,12 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt as error:
         status, message = 130, "stopped" + (f"; {error}" if str(error) else "")
         os.dup2(stderr, 2)
-        for path in Path().glob("rank_*/om/analyze_fail.ir"):  # of the graph
-            if path.stat().st_mtime >= start:
-                path.unlink()
-                path.parent.rmdir()
-                path.parent.parent.rmdir()
+        with contextlib.suppress(OSError):  # another run may be at it
+            for path in Path().glob("rank_*/om/analyze_fail.ir"):  # of the graph
+                if path.stat().st_mtime >= start:
+                    path.unlink()
+                    path.parent.rmdir()
+                    path.parent.parent.rmdir()
     except BrokenPipeError:  # who reads the output, such as head, has ended
         status = 141
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
