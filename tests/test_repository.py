@@ -142,6 +142,8 @@ SINGLE_RUNS = {
     "| method, both ways |": (5, [(scope, name, figure) for name, *figures in (WRONG, CLEAN)
                      for scope in ("", ":per_class") for figure in figures]),
     "| method, attacked images |": (4, [("", "CIFAR100A", LAST)]),
+    "| method, 100 classes |": (2, [("", "CIFAR100-all", (f"{name}_accuracy", ".2f"))
+                                    for name in ("last", "best", "train")]),
 }
 
 
@@ -159,7 +161,8 @@ def test_the_single_runs_shown_are_those_of_seed_1(header: str) -> None:
 
 @pytest.mark.parametrize("header, name", [
     ("| method, seed 1 |", "CIFAR100N-150"), ("| method, one seed |", "CIFAR100N-resnet20"),
-    ("| method, one seed |", "CIFAR100-resnet20"), ("| method, attacked images |", "CIFAR100A")])
+    ("| method, one seed |", "CIFAR100-resnet20"), ("| method, attacked images |", "CIFAR100A"),
+    ("| method, 100 classes |", "CIFAR100-all")])
 def test_no_run_of_these_comparisons_is_left_out(header: str, name: str) -> None:
     assert {quoted.strip("`") for quoted, *_ in cells_below("docs/results.md", header)} == {
         method for method, rate in accuracies(name, "last_accuracy") if rate == 0.2}
