@@ -82,7 +82,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Method:
-    """A selection method: a score, and the rule that its paper uses.
+    """A selection method: a score, and its usual rule.
 
     Args:
         keep: name of the rule, in RULES.

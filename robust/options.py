@@ -53,7 +53,7 @@ def check_own(record_path: Path, *paths: Path) -> None:
 
 
 def begin_files(record_path: Path, *paths: Path) -> None:
-    """Note in the record that files are about to be written or replaced, where these scripts wrote them."""
+    """Note in the record that files are about to be written or replaced; raises BadInput as check_own."""
     check_own(record_path, *paths)
     write_json(record_path, UNFINISHED)
 

@@ -140,7 +140,7 @@ SINGLE_RUNS = {
     "| part of the distance |": (5, [("", name, figure) for name, *figures in (WRONG, CLEAN)
                                      for figure in figures]),
     "| method, both ways |": (5, [(scope, name, figure) for name, *figures in (WRONG, CLEAN)
-                     for scope in ("", ":per_class") for figure in figures]),
+                                  for scope in ("", ":per_class") for figure in figures]),
     "| method, attacked images |": (4, [("", "CIFAR100A", LAST)]),
     "| method, 100 classes |": (2, [("", "CIFAR100-all", (f"{name}_accuracy", ".2f"))
                                     for name in ("last", "best", "train")]),
