@@ -26,7 +26,7 @@ from utils import options  # first: utils sets what MindSpore reads when it is l
 # isort: split
 from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
-from comparison.tables import SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
+from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
 from comparison.variants import coreset_sizes, data_options, selection_of, selection_options, variant
 from datasets import SOURCES, open_dataset
 from methods import METHODS
@@ -40,9 +40,6 @@ from utils.progress import ProgressBar
 from utils.runs import read_args
 
 ROOT = Path(__file__).resolve().parent
-COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
-           "last_accuracy", "lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent",
-           "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")
 # Settings that all runs of a folder have in common.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
          "lr", "amp_level")
@@ -133,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     with locked(args.out):
         write_json(args.out / "settings.json", settings)
         failures = execute(runs, args)
-        rows = in_order(read_runs(args.out / "runs.csv", COLUMNS))
+        rows = in_order(read_runs(args.out / "runs.csv"))
         paper = published_rows(ROOT / "imgs/published.csv", args.dataset, perturbed) if args.paper else []
         with replacing(args.out / "table.md") as temporary:
             temporary.write_text(title + tables(rows, paper), encoding="utf8")
@@ -214,20 +211,19 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
         KeyboardInterrupt: Ctrl-C; the runs' processes have been ended.
     """
     path = args.out / "runs.csv"
-    rows = read_runs(path, COLUMNS)
+    rows = read_runs(path)
     done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
     left = [run for run in runs if run.key not in done]
     jobs, lock = Jobs(args.jobs, list(map(str, args.devices))), threading.Lock()
-    # As many base runs as there are threads, then their coresets, so that no thread waits for a base run.
-    left.sort(key=lambda run: (args.seeds.index(run.seed) // jobs.threads, run.index is not None))
+    # Base runs are ahead of the coresets by as many seeds as there are threads, so that few wait for one.
+    left.sort(key=lambda run: args.seeds.index(run.seed) - jobs.threads * (run.index is None))
     futures: dict[Run, Future[None]] = {}
     bases: dict[int, Future[None]] = {}
     # One selection of a base run at a time: the first writes the features that the others read.
     selecting = {seed: threading.Lock() for seed in args.seeds}
 
-    def do(run: Run) -> None:
-        base = bases.get(run.seed)
-        if run.index and base and base.exception():
+    def do(run: Run, base: Future[None] | None) -> None:
+        if base and base.exception():
             raise ChildProcessError("its base run failed")
         output = args.out / "output" / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
         output.parent.mkdir(exist_ok=True)
@@ -246,7 +242,7 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     with jobs, ProgressBar("runs", len(runs), "run", len(runs) - len(left)) as bar:
         try:
             for run in left:  # in this order no thread waits for a base run that has not begun
-                futures[run] = jobs.submit(do, run)
+                futures[run] = jobs.submit(do, run, bases.get(run.seed))
                 futures[run].add_done_callback(lambda _: bar.update())
                 if not run.index:
                     bases[run.seed] = futures[run]
@@ -277,11 +273,11 @@ def describe(run: Run) -> Row:
     described = read_args(folder)
     log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
     steps = len(log) * math.ceil(described["images"] / described["batch_size"])
-    seconds = sum(float(row[name] or 0) for row in log for name in ("train_seconds", "test_seconds"))
+    seconds = sum(float(row[name]) for row in log for name in ("train_seconds", "test_seconds"))
     return {"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed),
             "images": str(described["images"]), "epochs": str(len(log)), "steps": str(steps),
             "equal": run.equal, "train_accuracy": log[-1]["train_acc"],
-            "best_accuracy": f"{max(float(row['test_acc']) for row in log if row['test_acc']):.6g}",
+            "best_accuracy": f"{max(float(row['test_acc']) for row in log):.6g}",
             "last_accuracy": log[-1]["test_acc"],
             "lowest_class_accuracy": log[-1].get("test_lowest_class_acc", ""),
             "kept_perturbed_percent": str(manifest.get("kept_perturbed_percent", "")),
@@ -296,9 +292,8 @@ def describe(run: Run) -> Row:
 
 def cpu_model() -> str:
     """The CPU's name."""
-    path = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*: (.+)", path.read_text() if path.exists() else "", re.MULTILINE)
-    return named[1] if named else platform.processor() or platform.machine()
+    named = re.search(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return named[1] if named else platform.machine()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     args.hard_cutoff = float(f"{args.hard_cutoff:g}")  # as names of files have it
     args.rule = rule = find_rule(args.keep)
     # Whether --seed matters: for ties of the score, the rounding between classes or the rule's draws.
-    args.draws = method.seeded or args.per_class or rule.draws
+    args.draws = bool(method.score and method.seeded) or args.per_class or rule.draws
     args.needs = needs = tuple(dict.fromkeys((*method.needs, *rule.needs)))
     args.defaults = {name: setting.default for name, setting in (method.settings | rule.settings).items()}
     args.settings = {name: getattr(args, name, default) for name, default in args.defaults.items()}
@@ -159,8 +159,8 @@ def main(argv: list[str] | None = None) -> None:
     ids = (task.data.train.ids if task.data else np.arange(n)).astype(np.int64)
     drop = np.delete(ids, choice.kept)
     captions = [str(label) if task.data is None else task.data.classes[label] for label in task.labels]
-    _, first, positions = np.unique(task.labels, return_index=True, return_inverse=True)
-    counts = np.bincount(positions[choice.kept], minlength=len(first))  # by class
+    _, first, class_of = np.unique(task.labels, return_index=True, return_inverse=True)
+    counts = np.bincount(class_of[choice.kept], minlength=len(first))  # by class
     manifest = {"dataset": task.name, "method": args.method, "rate": args.rate, "keep": args.keep,
                 "per_class": args.per_class, "hard_cutoff": args.hard_cutoff, **args.settings,
                 **({"seed": args.seed} if args.draws else {}), **task.origin, **sources,

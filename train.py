@@ -33,7 +33,7 @@ from utils.device import set_up, versions
 from utils.errors import BadInput
 from utils.files import locked, write_csv
 from utils.index import coreset_name, read_index, read_manifest
-from utils.metrics import ClassAccuracy, Metrics
+from utils.metrics import Metrics, OfImages, lowest_class_accuracy
 from utils.progress import ProgressBar
 
 MOMENTUM = 0.9
@@ -90,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     damaged: list[dict[int, str]] = [{}, {}]
     if args.check or args.skip_damaged:
         damaged = find_damaged(data, args.workers, args.skip_damaged)
+    if any(damaged):
         data = data.without(*map(list, damaged))
     keep, manifest = np.arange(len(data.train.labels)), None
     if args.prune:
@@ -225,40 +226,37 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
         network.set_train(True)
         title = f"epoch {epoch + 1}/{epochs}"
         batches = training_batches(data, keep, batch_size, seed, epoch, workers, shard)
-        trained = run_batches(train_step, batches, steps, title, record.record if record else None)
+        trained = run_batches(train_step, batches, steps, title, record.pending if record else None)
         check_finite(network, trained, title, rate)
         ranks.broadcast_running_statistics(network)
-        row: dict[str, Any] = {
-            "epoch": epoch + 1, "lr": rate, "train_loss": trained.loss, "train_acc": trained.accuracy,
-            "test_loss": "", "test_acc": "", "test_lowest_class_acc": "",
-            "train_seconds": trained.seconds, "test_seconds": "",
-            "images_per_second": trained.images_per_second}
+        row: dict[str, Any] = {"epoch": epoch + 1, "lr": rate, "train_loss": trained.loss,
+                               "train_acc": trained.accuracy, "train_seconds": trained.seconds,
+                               "images_per_second": trained.images_per_second}
+        said = (f"lr {rate:g}, train loss {trained.loss:.4f}, train accuracy {trained.accuracy:.2f} %, "
+                f"{trained.images_per_second:.1f} img/s")
         if (epoch + 1) % eval_freq == 0 or epoch + 1 == epochs:
             network.set_train(False)
             batches = evaluation_batches(data, data.test, test_size, data.source.test_transform, workers,
                                          shard)
-            by_class = ClassAccuracy(data.test.labels, len(data.classes))
-            tested = run_batches(test_step, batches, tests, "test", by_class.record)
+            correct: OfImages = []
+            tested = run_batches(test_step, batches, tests, "test", correct)
             if tested.diverged_at:
                 raise diverged(f"{title}: the test loss is not a finite number", rate)
-            row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_seconds": tested.seconds,
-                    "test_lowest_class_acc": by_class.lowest()}
+            lowest = lowest_class_accuracy(correct, data.test.labels, len(data.classes))
+            row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_lowest_class_acc": lowest,
+                    "test_seconds": tested.seconds}
+            said += (f", test loss {tested.loss:.4f}, test accuracy {tested.accuracy:.2f} %, of the worst "
+                     f"class {lowest:.2f} %")
         rows.append(row)
         write_csv(folder / "log.csv", rows, runs.COLUMNS)
         if record:
             record.write_epoch(epoch)
-        is_best = row["test_acc"] != "" and row["test_acc"] > best
-        if is_best:
+        if row.get("test_acc", -1.0) > best:
             best = row["test_acc"]
-        if save:
-            if is_best:
+            if save:
                 save_checkpoint(network, folder / "best.pth")
+        if save:
             save_run(folder / "last.pth", network, state, epoch + 1, best)
-        said = (f"lr {rate:g}, train loss {trained.loss:.4f}, train accuracy {trained.accuracy:.2f} %, "
-                f"{trained.images_per_second:.1f} img/s")
-        if row["test_acc"] != "":
-            said += (f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %, of the "
-                     f"worst class {row['test_lowest_class_acc']:.2f} %")
         if loss_scale:
             said += f", {loss_scale.describe()}"
         print(f"{title}: {said}", flush=True)
@@ -330,9 +328,10 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
             gradients = clip_gradients(gradients, clip_norm)
         if finite:
             optimizer(gradients)
+        correct = is_correct(logits, labels).sum()
         if dynamics:
-            return loss, count_correct(logits, labels), image_dynamics(logits, labels)
-        return loss, count_correct(logits, labels)
+            return loss, correct, image_dynamics(logits, labels)
+        return loss, correct
 
     return step
 
@@ -359,10 +358,6 @@ def image_dynamics(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
     return ops.stack((of_label, of_label - (p - 2 * y).max(1), ops.sqrt(ops.square(p - y).sum(1))))
 
 
-def count_correct(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-    return is_correct(logits, labels).sum()
-
-
 def is_correct(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
     """1 for each image whose highest logit is its label's, else 0, (b,)."""
     return (ops.argmax(logits, 1).astype(ms.int32) == labels).astype(ms.int32)
@@ -385,11 +380,11 @@ def make_test_step(network: nn.Cell) -> Step:
 
 
 def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
-                record: Callable[[np.ndarray, ms.Tensor], None] | None = None) -> Metrics:
+                of_images: OfImages | None = None) -> Metrics:
     """Run a step over one pass of batches; stop where the loss is no longer a finite number.
 
     Args:
-        record: takes the positions of a batch and what the step returns of each image.
+        of_images: gets the positions of each batch and what the step returns of each image.
 
     Returns:
         What the pass came to, over all ranks.
@@ -400,10 +395,10 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
         for positions, images, labels in batches:
             before = time.perf_counter()
             count = int((labels != PADDING).sum())
-            loss, correct, *of_images = step(ms.Tensor(images), ms.Tensor(labels))
+            loss, correct, *numbers = step(ms.Tensor(images), ms.Tensor(labels))
             metrics.pending.append((loss, correct, count))
-            if record:
-                record(positions, *of_images)
+            if of_images is not None:
+                of_images.append((positions, *numbers))
             if len(labels) not in sizes:  # in a run's first pass it compiles a graph of this batch size
                 sizes.add(len(labels))
                 metrics.fetch()

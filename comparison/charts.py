@@ -1,4 +1,5 @@
 """Plots of runs with several methods, rates and seeds."""
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -85,17 +86,16 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
 
 def easy_quantile(name: str) -> tuple[str, float] | None:
     """A name without its window, and the window's quantile from the easy end; None: no window of a score."""
-    method, *options = name.split(":")
-    if method not in METHODS or not METHODS[method].score:
+    method = METHODS.get(name.partition(":")[0])
+    if not method:  # the whole set
         return None
-    keep = next((option[5:] for option in options if option.startswith("keep=")), METHODS[method].keep)
+    given = re.search(":keep=([^:]+)", name)
+    keep = given[1] if given else method.keep
     try:
-        quantile = WINDOWS[keep] if keep in WINDOWS else float(keep)
+        quantile = float(WINDOWS.get(keep, keep))
     except ValueError:
         return None
-    others = [option for option in options if not option.startswith("keep=")]
-    easy = quantile if METHODS[method].hard == "high" else 1 - quantile
-    return ":".join([method, *others]), round(easy, 6)
+    return re.sub(":keep=[^:]+", "", name), round(quantile if method.hard == "high" else 1 - quantile, 6)
 
 
 def draw_chart(title: str, axis: str, lines: Lines, ticks: dict[float, str],

@@ -8,7 +8,6 @@ from pathlib import Path
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
-from compare import COLUMNS
 from comparison.charts import draw_intervals
 from comparison.tables import Row, read_runs
 from methods import METHODS
@@ -41,11 +40,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def rows_of(folder: Path, methods: list[str]) -> list[Row]:
-    """The rows of a comparison's runs.csv that are of these methods, with or without options."""
+    """The rows of a comparison's runs.csv of these methods, with or without options, and of random."""
     path = folder / "runs.csv"
     if not path.exists():
         raise BadInput(f"{path}: missing; name folders that compare.py has written")
-    return [row for row in read_runs(path, COLUMNS) if row["method"].split(":")[0] in methods]
+    return [row for row in read_runs(path) if row["method"].split(":")[0] in (*methods, "random")]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ the ids kept; manifest.json; correlations.md and .png, how scores agree with one
 `train.py --prune <list>.npy` trains on such a list.
 """
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,29 +51,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-@dataclass(frozen=True)
-class BaseRun:
-    """A training run on the whole data set.
-
-    Args:
-        evidence: what methods choose by, by name.
-        record: what the run was, for the manifest; with its seed, by which methods draw.
-    """
-    evidence: dict[str, np.ndarray]
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A method's score of each image by each run, float64 (runs, n)."""
-    method: Method
-    of_runs: np.ndarray
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.of_runs.mean(axis=0)
-
-
+# What methods choose by, by name; what the run was, for the manifest, with its seed, by which methods draw.
+BaseRun = tuple[dict[str, np.ndarray], dict[str, Any]]
+Score = tuple[Method, np.ndarray]  # a method's score of each image by each run, float64 (runs, n)
 KeptLists = dict[str, tuple[np.ndarray, dict[str, Any]]]  # by name: ids, int32, ascending; manifest's entry
 
 
@@ -154,7 +134,7 @@ def read_run(selection: argparse.Namespace, task: Task, needs: set[str], first: 
     of_run = read_args(selection.ckpt.parent)
     record = {"seed": of_run.get("seed", options.SEED), "checkpoint": str(selection.ckpt)}
     record |= {name: of_run.get(name) for name in ("arch", "epoch", "batch_size", "lr", "amp_level")}
-    return BaseRun(evidence, {**record, **task.origin, **sources})
+    return evidence, {**record, **task.origin, **sources}
 
 
 def score_name(selection: argparse.Namespace) -> str:
@@ -168,10 +148,11 @@ def score_by(selection: argparse.Namespace, labels: np.ndarray, runs: list[BaseR
     """A method's score by each run."""
     method = METHODS[selection.method]
     assert method.score is not None
-    return Score(method, np.array([
-        method.score(labels, random_stream(run.record["seed"], selection.method),
-                     **{need: run.evidence[need] for need in method.needs},
-                     **{name: selection.settings[name] for name in method.settings}) for run in runs]))
+    return method, np.array([
+        method.score(labels, random_stream(record["seed"], selection.method),
+                     **{need: evidence[need] for need in method.needs},
+                     **{name: selection.settings[name] for name in method.settings})
+        for evidence, record in runs])
 
 
 def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, run: BaseRun,
@@ -180,16 +161,16 @@ def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, r
 
     What else the rule needs is of one run.
     """
-    method, of_score = METHODS[selection.method], scores.get(score_name(selection))
-    if of_score:
-        mean = of_score.mean
+    method, name, (evidence, record) = METHODS[selection.method], score_name(selection), run
+    if name in scores:
+        mean = scores[name][1].mean(axis=0)
         method = replace(method, score=lambda labels, generator: mean, needs=(), settings={})
     choice = choose(method, selection.rule, data.train.labels, size,
-                    random_stream(run.record["seed"], selection.method), run.evidence, selection.per_class,
+                    random_stream(record["seed"], selection.method), evidence, selection.per_class,
                     selection.hard_cutoff, **selection.settings)
     # The name of a coreset run's folder ends with "list", so that it differs from that of a run on an index.
     entry = {"method": selection.method, "rate": rate, "not_default": [*not_default(selection), "list"],
-             "kept": size, "score": f"{score_name(selection)}.scores.npy" if of_score else None}
+             "kept": size, "score": f"{name}.scores.npy" if name in scores else None}
     return data.train.ids[choice.kept].astype(np.int32), entry
 
 
@@ -203,11 +184,10 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
     for name in (LISTS, "ids.npy", "paths.txt", "correlations.md", "correlations.png"):
         (folder / name).unlink(missing_ok=True)  # without a manifest, lists are refused
     described, listed, ids = {}, {}, data.train.ids
-    for name, score in scores.items():
+    for name, (method, by_runs) in scores.items():
         path = folder / f"{name}.scores.npy"
-        write_array(path, score.mean.astype(np.float32))
-        described[path.name] = {"measure": score.method.measure, "hard": score.method.hard,
-                                "sha256": sha256(path)}
+        write_array(path, by_runs.mean(axis=0).astype(np.float32))
+        described[path.name] = {"measure": method.measure, "hard": method.hard, "sha256": sha256(path)}
     for name, (kept, entry) in lists.items():
         write_array(folder / name, kept)
         listed[name] = {**entry, "index_sha256": sha256(folder / name)}
@@ -218,7 +198,7 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
             temporary.write_bytes(b"".join(b"train/%b\n" % path for path in data.train.paths))
     write_json(folder / LISTS, {
         "dataset": data.name, "images": len(ids), "images_sha256": data.images_sha256,
-        "classes": runs[0].record["classes"], "holds": "kept", "runs": [run.record for run in runs],
+        "classes": runs[0][1]["classes"], "holds": "kept", "runs": [record for _, record in runs],
         "scores": described, "lists": listed, "versions": versions()})
 
 
@@ -229,9 +209,9 @@ def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> No
     on it the mean of those of one score in each two runs, nan for a single run or a score that is constant.
     """
     found: dict[bytes, tuple[list[str], np.ndarray]] = {}  # names, and ranks in each run and of the mean
-    for name, score in scores.items():
-        sign = -1 if score.method.hard == "low" else 1
-        of_images = np.array([average_ranks(sign * values) for values in (*score.of_runs, score.mean)])
+    for name, (method, by_runs) in scores.items():
+        sign = -1 if method.hard == "low" else 1
+        of_images = np.array([average_ranks(sign * values) for values in (*by_runs, by_runs.mean(axis=0))])
         found.setdefault(of_images.tobytes(), ([], of_images))[0].append(name)
     names, k = [", ".join(alike) for alike, _ in found.values()], len(found)
     with np.errstate(invalid="ignore", divide="ignore"):  # of a constant score

@@ -9,9 +9,12 @@ import numpy as np
 from utils.errors import BadInput
 
 WHOLE = "whole set"
+COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
+           "last_accuracy", "lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent",
+           "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")  # of runs.csv
 MAY_BE_EMPTY = "lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent"
 NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": float, "epochs": int,
-           "seconds": float, **dict.fromkeys(MAY_BE_EMPTY, float)}  # in each row of runs.csv
+           "seconds": float, **dict.fromkeys(MAY_BE_EMPTY, float)}  # columns of runs.csv
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
          2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
@@ -22,7 +25,7 @@ Row = dict[str, str]  # of runs.csv or table.csv
 Cells = dict[tuple[str, float], dict[int, float]]  # numbers by method and rate, and then by seed
 
 
-def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
+def read_runs(path: Path) -> list[Row]:
     """The rows of a runs.csv; [] where there is none.
 
     Raises:
@@ -32,8 +35,8 @@ def read_runs(path: Path, columns: Sequence[str]) -> list[Row]:
         return []
     reader = csv.DictReader(path.read_bytes().decode("utf8", "surrogateescape").splitlines())
     rows: list[Row] = list(reader)
-    if set(reader.fieldnames or ()) != set(columns) or any(
-            row.keys() != set(columns) or None in row.values() for row in rows):
+    if set(reader.fieldnames or ()) != set(COLUMNS) or any(
+            row.keys() != set(COLUMNS) or None in row.values() for row in rows):
         raise BadInput(f"{path}: not a file of compare.py; name another --out")
     for line, row in enumerate(rows, 2):
         for name, kind in NUMBERS.items():

@@ -38,7 +38,7 @@ def selection_of(method: str) -> argparse.Namespace:
 
 
 def data_options(args: argparse.Namespace) -> list[str]:
-    """The options of data and device that were given, for train.py and selection.py."""
+    """The options of data and device that have a value, for train.py and selection.py."""
     return [word for name in DATA if (value := getattr(args, name)) for word in (f"--{name}", str(value))]
 
 

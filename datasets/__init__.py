@@ -89,15 +89,13 @@ class DataSet:
     @property
     def perturbed(self) -> np.ndarray | None:
         """Which training images are mislabelled or corrupted, bool (n,); None: it is not known."""
-        wrong, corrupted = self.mislabelled, self.train.corrupted if isinstance(self.train, Split) else None
-        if wrong is None or corrupted is None:
-            return corrupted if wrong is None else wrong
-        return wrong | corrupted
+        marks = [mark for mark in (self.mislabelled, self.train.corrupted) if mark is not None]
+        return np.logical_or.reduce(marks) if marks else None
 
     @property
     def mislabelled(self) -> np.ndarray | None:
         """Which training images are mislabelled, bool (n,); None: none is, or it is not known."""
-        marks = self.train.mislabelled if isinstance(self.train, Split) else None
+        marks = self.train.mislabelled
         return marks if marks is not None and marks.any() else None
 
     def without(self, train: Sequence[int], test: Sequence[int]) -> "DataSet":
@@ -163,10 +161,8 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
         own_name: for a folder of your own images; None: `name`.
 
     Raises:
-        BadInput: unknown name or size, or fewer classes than asked for.
+        BadInput: a size that its images cannot have, or fewer classes than asked for.
     """
-    if name not in SOURCES:
-        raise BadInput(f"--dataset {name}: unknown; known are {', '.join(SOURCES)}")
     source = SOURCES[name]
     side = image_size or source.side
     if own_name is not None and name != FOLDER:

@@ -26,6 +26,7 @@ class FileSplit:
     labels: np.ndarray  # int32 (n,), ascending
     digest: str  # SHA-256 of the paths and file sizes of all classes, in hexadecimal
     subset: np.ndarray | None = None  # as of datasets.images.Split
+    mislabelled = corrupted = None  # it is not known
 
     @property
     def ids(self) -> np.ndarray:

@@ -63,21 +63,21 @@ class Rule:
     """What is kept of a pool.
 
     Args:
-        keep: (pool, size) -> positions of the `size` images that are kept, in any order.
+        keep: (pool, size) -> positions of the `size` images that are kept, in any order; with `compares`,
+            (select, labels, evidence) -> the same, where `select` maps a `keep` of the first kind to the
+            positions that it keeps of all pools.
         needs: evidence beside the score, of "features", "logits" and "dynamics".
         settings: its options, by name.
         any_score: whether --keep may name it, for every method with a score.
         draws: whether it draws from the generator.
-        search: (select, labels, evidence) -> positions, for a rule that compares others: `select` maps a
-            `keep` to the positions that it keeps of all pools, and `keep` is not called; None: `keep` is the
-            rule.
+        compares: whether it compares other rules.
     """
-    keep: Callable[[Pool, int], np.ndarray]
+    keep: Callable[..., np.ndarray]
     needs: tuple[str, ...] = ()
     settings: dict[str, Setting] = field(default_factory=dict)
     any_score: bool = False
     draws: bool = False
-    search: Callable[..., np.ndarray] | None = None
+    compares: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,26 +143,26 @@ def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator:
         score = method.score(labels, generator, **{need: evidence[need] for need in method.needs},
                              **{name: settings[name] for name in method.settings if name in settings})
         order = ranking(score, generator) if method.seeded else np.argsort(score, kind="stable")
-    groups = members_of_classes(labels) if per_class else [np.arange(n)]
+    # By ascending score in each.
+    groups = [order[group] for group in members_of_classes(labels[order])] if per_class else [order]
     sizes = np.array(list(map(len, groups)))
     if method.cutoff_score:
         by_margin = ranking(method.cutoff_score(labels, generator, dynamics=evidence["dynamics"]), generator)
         easy = np.zeros(n, bool)
         easy[cut(by_margin, hard_cutoff, "low", size)] = True
-        groups, hard_cutoff = [members[easy[members]] for members in groups], 0.0
+        groups, hard_cutoff = [group[easy[group]] for group in groups], 0.0
     budgets = split_budget(sizes, np.array(list(map(len, groups))), size, generator)
-    position = np.argsort(order)
     values = {name: settings.get(name, setting.default) for name, setting in rule.settings.items()}
     pools = []
-    for members, budget in zip(groups, budgets, strict=True):
-        left = cut(members[np.argsort(position[members])], hard_cutoff, method.hard, budget)
+    for group, budget in zip(groups, budgets, strict=True):
+        left = cut(group, hard_cutoff, method.hard, budget)
         pools.append(Pool(np.sort(left), left, score, evidence, values, generator))
 
     def select(keep: Callable[[Pool, int], np.ndarray]) -> np.ndarray:
         return np.sort(np.concatenate([keep(pool, budget) for pool, budget in zip(pools, budgets, strict=True)
                                        if budget]))
 
-    kept = rule.search(select, labels, evidence) if rule.search else select(rule.keep)
+    kept = rule.keep(select, labels, evidence) if rule.compares else select(rule.keep)
     if len(kept) != size:
         raise BadInput(f"--rate: the rule keeps {len(kept)} images where {size} are asked for; name another "
                        "rate")
@@ -175,8 +175,6 @@ def split_budget(sizes: np.ndarray, room: np.ndarray, size: int, generator: np.r
 
     No part is larger than its `room`; what does not fit is split among the others.
     """
-    if len(sizes) == 1:
-        return np.array([size])
     parts, remainders = np.divmod(size * sizes, sizes.sum())
     parts[ranking(remainders, generator)[len(parts) - (size - parts.sum()):]] += 1
     full = parts > room

@@ -1,4 +1,4 @@
-"""Arrays in pieces: features, logits and dynamics may be memory maps of files larger than memory."""
+"""Arrays in pieces, of rows or of classes: features, logits and dynamics may be larger than memory."""
 from collections.abc import Iterator
 
 import numpy as np

@@ -131,7 +131,7 @@ RULES = {
     **{name: Rule(partial(window, quantile=quantile), any_score=True) for name, quantile in WINDOWS.items()},
     "ends": Rule(ends, any_score=True),
     "strata": Rule(strata, any_score=True, draws=True),
-    "best": Rule(ends, ("features",), any_score=True, search=best),
+    "best": Rule(best, ("features",), any_score=True, compares=True),
     "beta": Rule(beta, ("dynamics",), DUAL, draws=True),
     "uniform": Rule(uniform, draws=True),
     "matching": Rule(sets.matching, ("features",), {"gm_length": Setting(
@@ -144,4 +144,4 @@ RULES = {
 
 def find_rule(keep: str) -> Rule:
     """A rule by its name, or the window at a quantile that is given as a number."""
-    return RULES[keep] if keep in RULES else Rule(partial(window, quantile=float(keep)), any_score=True)
+    return RULES[keep] if keep in RULES else Rule(partial(window, quantile=float(keep)))

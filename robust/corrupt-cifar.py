@@ -28,7 +28,7 @@ def main() -> None:
     kinds = corruptions.choose_kinds(n, args.rate, args.seed)
     images = corruptions.corrupt(train.pixels(range(n)), kinds, args.seed)
     folder = args.data / args.folder
-    record_path, paths = folder / "corrupt.json", (folder / "img.bin", folder / "targets.bin")
+    record_path, paths = folder / scenes.NOTE, (folder / "img.bin", folder / "targets.bin")
     with locked(folder):
         options.begin_files(record_path, *paths)
         for path, content in zip(paths, (images, train.labels.tolist()), strict=True):

@@ -11,10 +11,10 @@ from PIL import Image
 
 import project  # noqa: F401  first: it finds the project's own modules
 from datasets.images import Split
-from datasets.scenes import FINISHED, NOTE
+from datasets.scenes import CLEAN, COPY_AGAIN, FINISHED, NOTE
 from datasets.tiny import read_tiny
 from robust import options
-from robust.corruptions import CLEAN, CORRUPTIONS, choose_kinds, describe
+from robust.corruptions import CORRUPTIONS, choose_kinds, describe
 from utils.device import random_stream
 from utils.errors import BadInput
 from utils.files import locked, read_json, write_json
@@ -26,7 +26,6 @@ FOLDER = "tiny-imagenet-200-corrupt"  # the copy in --data, which may also name 
 # paper's tables use 20 % in all, 0.04.
 RATE = 0.2
 ENDING = "-corrupt"  # of a copy's name
-COPY_AGAIN = f"delete the folder and copy {options.TINY} again with cp -r"
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from datasets.scenes import CLEAN
 from utils.device import random_stream
 
-CLEAN = "clean"
 # The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5,
 # 7.5) with bilinear interpolation, which lays it along the rows 7 and 8, both with these taps, in 1/1024, as
 # OpenCV has them.

@@ -271,11 +271,11 @@ def dynamics(rounds: int) -> None:
         for on in seconds:
             network = create_model("resnet20", 100, small_images=True).set_train(True)
             steps[on] = train.make_train_step(network, train.make_optimizer(network, 5e-4, 0.1), dynamics=on)
-            train.run_batches(steps[on], iter(batch), 1, "warm-up", record.record if on else None)
+            train.run_batches(steps[on], iter(batch), 1, "warm-up", record.pending if on else None)
         for number in range(rounds):
             for on, step in steps.items():
                 begun = time.perf_counter()
-                train.run_batches(step, iter(batch * STEPS), STEPS, "", record.record if on else None)
+                train.run_batches(step, iter(batch * STEPS), STEPS, "", record.pending if on else None)
                 if on:
                     record.write_epoch(number)
                 seconds[on].append(time.perf_counter() - begun)

@@ -9,6 +9,7 @@ also takes the networks of two_layers.py. Some tests start Python itself, so tha
 """
 import argparse
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -93,10 +94,11 @@ class Forks(contextlib.ExitStack):
                                 "limits": limits or {}, "stop": stop, "options_only": options_only,
                                 "environment": environment or {}})
 
-    def kill(self, folder: Path, change: str, number: int, script: str, *options: object) -> None:
-        """Run a script until it is killed just before a change of a file, as `Stop` describes it."""
+    def kill(self, folder: Path, change: str, number: int, script: str, *options: object) -> str:
+        """Run a script until it is killed just before a change of a file; return its output until then."""
         run = self.start(folder, script, *options, stop={"change": change, "number": number}).finish()
         assert run.returncode == -signal.SIGKILL, run.err
+        return run.out
 
     def start_ranks(self, size: int, folder: Path, script: str, *options: object,
                     of: dict[int, dict[str, Any]] | None = None) -> list[Run]:
@@ -158,10 +160,13 @@ def serve(path: str) -> None:
     """Answer each connection's request with a run's process id and, after its end, exit status and output."""
     import selection  # noqa: F401  this takes the two seconds
     import train  # noqa: F401
+    from datasets import SOURCES
     from models import NETWORKS
     from two_layers import NETWORKS as SMALL
 
     NETWORKS.update(SMALL)
+    toy = SOURCES["toy"].read(Path())  # drawn once
+    SOURCES["toy"] = dataclasses.replace(SOURCES["toy"], read=lambda _: toy)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)

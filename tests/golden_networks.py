@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 
 import train
-from models import create_model
+from models import SMALLEST, create_model
 from models.checkpoint import optimizer_state
 from models.convert_torch import RULES, renamed, rules_of
 from models.layers import Dropout, fold_batchnorm
@@ -69,6 +69,9 @@ def run_forward(arch: str, side: int) -> dict[str, Any]:
     found = {"parameters": sum(parameter.size for parameter in network.trainable_params()),
              "features": features.asnumpy(), "logits": network(images).asnumpy(),
              "classified": network.classifier(features).asnumpy()}
+    if side == 32:
+        smallest = SMALLEST.get(arch, 8)
+        found["smallest"] = network(ms.Tensor(np.zeros((2, 3, smallest, smallest), np.float32))).shape
     fold_batchnorm(network)
     return {**found, "folded": network.features(images).asnumpy()}
 

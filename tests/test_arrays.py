@@ -113,6 +113,7 @@ def test_a_killed_pass_is_resumed_where_it_was_last_recorded(tmp_path: Path, sec
     lambda folder: os.truncate(folder / ".a.npy", 130), lambda folder: (folder / ".b.npy").write_text("x"),
     lambda folder: np.save(folder / ".a.npy", ROWS[:5]),
     lambda folder: (folder / ".a.json").write_text('{"key": {"of": 1}, "rows": 7}'),
+    lambda folder: (folder / ".a.json").write_text('{"key": {"of": 1}, "rows": null}'),
     lambda folder: (folder / ".a.json").write_text('{"key": {"of": 1}}')])
 def test_damaged_files_are_begun_anew(tmp_path: Path, damage: object) -> None:
     with resumable(tmp_path) as given:

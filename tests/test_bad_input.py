@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
-from conftest import CLASSES, SMALL, TRAIN, Payload, check_one_line, npy, write_cifar, write_tiny
+from conftest import CLASSES, TRAIN, TRAINED, Payload, check_one_line, npy, write_cifar, write_tiny
 from forks import ROOT, Forks
 from models import create_model
 from models.checkpoint import save_checkpoint
@@ -134,7 +134,7 @@ HOSTILE = [
     ("train.py --data {bad}/hostile-meta", "hostile-meta/cifar-100-python/meta"),
     ("train.py --data {bad}/laughs", "laughs/cifar-100-python/meta"),
     ("train.py --prune payload.bin", "payload.bin"),
-    (f"train.py {' '.join(map(str, SMALL))} --epoch 2 --model_dir {{bad}}/resume --resume", "last.pth"),
+    (f"train.py {' '.join(map(str, TRAINED))} --model_dir {{bad}}/resume --resume", "last.pth"),
     ("selection.py --method el2n --dynamics hostile.npy", "hostile.npy"),
     ("selection.py --features hostile.npy --labels hostile.npy", "hostile.npy"),
     ("selection.py --ckpt payload.bin --arch resnet20", "payload.bin"),
@@ -169,7 +169,7 @@ def change(path: Path, content: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def bad(tmp_path_factory: pytest.TempPathFactory, script) -> Path:
+def bad(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     """The working folder: data/ is whole, most of the rest is bad."""
     folder = tmp_path_factory.mktemp("bad")
     cifar = write_cifar(folder / "data")
@@ -234,8 +234,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory, script) -> Path:
     change(folder / "hostile-tiny/noisy/tiny_img.npy", npy(np.zeros((images, 64, 64, 3), np.uint8)))
     change(folder / "hostile-tiny/noisy/tiny_target.npy", hostile_array)
 
-    assert script("train.py", folder, *SMALL, "--epoch", 2, "--model_dir", "./resume").returncode == 0
-    change(folder / "resume/CIFAR100" / NAME / "last.pth", payload)
+    run = shutil.copytree(trained, folder / "resume/CIFAR100" / NAME)
+    change(run / "last.pth", payload)
     return folder
 
 
@@ -277,4 +277,4 @@ def test_help_and_option_errors_take_little_longer_than_importing_mindspore(tmp_
 
     imports = min(seconds("-c", "import mindspore") for _ in range(2))
     for command in (["train.py", "--help"], ["selection.py", "--rate", "2", "--ckpt", "x"]):
-        assert min(seconds(ROOT / command[0], *command[1:]) for _ in range(2)) < 1.5 * imports, command
+        assert any(seconds(ROOT / command[0], *command[1:]) < 1.5 * imports for _ in range(2)), command

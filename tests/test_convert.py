@@ -1,5 +1,6 @@
 """Checkpoints from PyTorch and back; most tests need torch and are skipped without it."""
 import argparse
+import functools
 import os
 import pickle
 import subprocess
@@ -18,7 +19,7 @@ from golden_networks import SMALL, golden, relative
 from models import NETWORKS, convert_torch, create_model
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.convert_torch import IMAGENET_RULES, OURS_ONLY, RULES, convert, from_torch, to_torch
-from two_layers import NAME, TwoLayers
+from two_layers import WITH_DROPOUT, WithDropout
 from utils.errors import BadInput
 from weights import make_batch, make_weight
 
@@ -36,19 +37,23 @@ def numbered(network: ms.nn.Cell) -> dict[str, np.ndarray]:
     return weights
 
 
+@functools.cache
+def exported(arch: str, small_images: bool = True) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Numbered weights of a network, ours and as PyTorch has them."""
+    weights = numbered(create_model(arch, 7, small_images))
+    return weights, to_torch(weights, "x.pth", arch, small_images)
+
+
 @pytest.mark.parametrize("arch, small_images", FORMS)
 def test_there_and_back(arch: str, small_images: bool) -> None:
-    weights = numbered(create_model(arch, 7, small_images))
-    back = from_torch(to_torch(weights, "x.pth", arch, small_images), "x.pth", arch, small_images)
+    """By the names of PyTorch's network, where the golden files have them."""
+    weights, theirs = exported(arch, small_images)
+    if small_images and arch in SMALL:
+        assert set(theirs) == set(golden(arch)["names"])
+    back = from_torch(dict(theirs), "x.pth", arch, small_images)
     for name, parameter in back.parameters_and_names():
         if name not in OURS_ONLY.get(arch, ()):  # dropout's state starts anew
             assert (parameter.asnumpy() == weights[name]).all(), name
-
-
-@pytest.mark.parametrize("arch", SMALL)
-def test_names_are_those_of_pytorchs_network(arch: str) -> None:
-    weights = {name: p.asnumpy() for name, p in create_model(arch, 7, True).parameters_and_names()}
-    assert set(to_torch(weights, "x.pth", arch, True)) == set(golden(arch)["names"])
 
 
 @pytest.mark.parametrize("arch, small_images, more, message", [
@@ -59,9 +64,7 @@ def test_names_are_those_of_pytorchs_network(arch: str) -> None:
      "layer1.0.conv1.weight is missing or has another shape")])
 def test_weights_that_do_not_fit_are_refused(arch: str, small_images: bool, more: dict[str, tuple[int, ...]],
                                              message: str) -> None:
-    weights = {name: p.asnumpy() for name, p in create_model("resnet18", 7, True).parameters_and_names()}
-    state = to_torch(weights, "x.pth", "resnet18", True)
-    state |= {name: np.zeros(shape, np.float32) for name, shape in more.items()}
+    state = exported("resnet18")[1] | {name: np.zeros(shape, np.float32) for name, shape in more.items()}
     with pytest.raises(BadInput, match=message):
         from_torch(state, "x.pth", arch, small_images)
 
@@ -73,9 +76,9 @@ TORCHVISION = {"shortcut.": "downsample.", "linear.": "fc."}
     ("resnet18", TORCHVISION, ""), ("resnet18", {}, "module."), ("resnet18", {}, "_orig_mod.module."),
     ("efficientnet", {}, "model.net."), ("resnet18", TORCHVISION, "base."), ("efficientnet", {}, "base.")])
 def test_names_with_a_prefix_and_torchvisions_names(arch: str, names: dict[str, str], prefix: str) -> None:
-    weights = numbered(create_model(arch, 7, True))
+    weights, theirs = exported(arch)
     state = {}
-    for name, values in to_torch(weights, "x.pth", arch, True).items():
+    for name, values in theirs.items():
         for old, new in names.items():
             name = name.replace(old, new)
         state[prefix + name] = values
@@ -86,8 +89,8 @@ def test_names_with_a_prefix_and_torchvisions_names(arch: str, names: dict[str, 
 
 def test_a_safetensors_file_needs_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert_torch.importlib.util, "find_spec", lambda name: None)
-    weights, old = numbered(create_model("resnet20", 7, True)), tmp_path / "old.safetensors"
-    save_file(to_torch(weights, "x.pth", "resnet20", True), old)
+    (weights, theirs), old = exported("resnet20"), tmp_path / "old.safetensors"
+    save_file(theirs, old)
     with pytest.raises(BadInput, match=r"a PyTorch checkpoint; .*python -m models.convert_torch \S*old"):
         load_checkpoint(old)
     convert(old, tmp_path / "new.pth", "resnet20", True, back=False)
@@ -100,11 +103,11 @@ def test_a_safetensors_file_needs_no_torch(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("back", [False, True])
 def test_a_network_without_rules_gets_its_line(monkeypatch: pytest.MonkeyPatch, back: bool) -> None:
-    monkeypatch.setitem(NETWORKS, NAME, TwoLayers)
-    weights = {name: p.asnumpy() for name, p in TwoLayers(3, True).parameters_and_names()}
+    monkeypatch.setitem(NETWORKS, WITH_DROPOUT, WithDropout)
+    weights = {name: p.asnumpy() for name, p in WithDropout(3, True).parameters_and_names()}
     turn = to_torch if back else from_torch
-    with pytest.raises(BadInput, match=f"--arch {NAME}: has no names in PyTorch; add them to RULES in"):
-        turn(weights, "x.pth", NAME, True)
+    with pytest.raises(BadInput, match=f"{WITH_DROPOUT}: has no names in PyTorch; add them to RULES in"):
+        turn(weights, "x.pth", WITH_DROPOUT, True)
 
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."])

@@ -39,7 +39,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
         asked = list[str | None]()
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Own) as running:
-        Thread(target=running.serve_forever, daemon=True).start()
+        Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         Own.url = f"http://127.0.0.1:{running.server_port}/x"
         yield Own
         running.shutdown()

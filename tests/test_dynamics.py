@@ -16,7 +16,7 @@ from conftest import TRAIN, TRAINED, check_one_line, objects, random_data
 from datasets.pipeline import training_batches
 from forks import Forks
 from models.checkpoint import load_checkpoint
-from two_layers import NAME, WithoutDropout
+from two_layers import NAME, TwoLayers
 from utils.errors import BadInput
 from utils.runs import Dynamics
 
@@ -37,7 +37,7 @@ def test_of_an_image_by_hand(probabilities: list[float], label: int, expected: l
     assert np.allclose(numbers[:, 0], expected, atol=1e-4)
 
 
-def in_numpy(network: WithoutDropout, images: np.ndarray) -> np.ndarray:
+def in_numpy(network: TwoLayers, images: np.ndarray) -> np.ndarray:
     """A network's logits, float64, of normalized images (n, 3, 16, 16)."""
     (w1, b1), (w2, b2) = ((layer.weight.asnumpy().astype(float), layer.bias.asnumpy())
                           for layer in (network.hidden[0], network.classifier))
@@ -52,7 +52,7 @@ def test_of_a_run_whose_network_stays(tmp_path: Path) -> None:
     """
     n, seed = 30, 3
     data = random_data(n, 7)
-    network = WithoutDropout(7, True)
+    network = TwoLayers(7, True)
     train.train(network, data, np.arange(n), tmp_path, epochs=2, batch_size=20, lr=1e-30, seed=seed,
                 save=False, dynamics=True)
     expected = np.empty((2, 3, n))
@@ -84,15 +84,15 @@ def record(path: Path, first: int, *epochs: float) -> None:
     """Record epochs of one image, of four, from number `first` on."""
     dynamics = Dynamics(path, 4, 1, resume=first > 0)
     for number, value in enumerate(epochs, first):
-        dynamics.record(np.array([0]), ms.Tensor([[value], [0], [0]], ms.float32))
+        dynamics.pending.append((np.array([0]), ms.Tensor([[value], [0], [0]], ms.float32)))
         dynamics.write_epoch(number)
 
 
 def test_an_epoch_is_recorded_once_it_is_finished(tmp_path: Path) -> None:
     dynamics = Dynamics(tmp_path / "x.npy", 2, 2, resume=False)
-    dynamics.record(np.array([1]), ms.Tensor([[.5], [.25], [1]], ms.float32))
+    dynamics.pending.append((np.array([1]), ms.Tensor([[.5], [.25], [1]], ms.float32)))
     assert np.isnan(np.load(tmp_path / "x.npy")).all()
-    dynamics.record(np.array([0]), ms.Tensor([[1], [.75], [0]], ms.float32))
+    dynamics.pending.append((np.array([0]), ms.Tensor([[1], [.75], [0]], ms.float32)))
     dynamics.write_epoch(0)
     first, second = np.load(tmp_path / "x.npy")
     assert first.tolist() == [[1, .5], [.75, .25], [0, 1]] and np.isnan(second).all()

@@ -9,8 +9,9 @@ from PIL import Image, ImageColor
 
 from comparison.charts import COLORS
 from comparison.lists import average_ranks
-from conftest import CLASSES, SMALL, TRAIN, TRAINED, check_one_line, names
+from conftest import CLASSES, TRAIN, TRAINED, check_one_line, names
 from datasets import open_dataset
+from forks import Forks
 from methods import METHODS
 from two_layers import NAME
 
@@ -36,6 +37,12 @@ def make(script, folder: Path, runs: tuple[Path, ...], *methods: str) -> None:
     assert result.returncode == 0 and not result.stderr, result.stderr
 
 
+def set_args(folder: Path, **args: object) -> None:
+    """Change what a run says of itself."""
+    path = folder / "args.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | args))
+
+
 def manifest(folder: Path) -> dict:
     return json.loads((folder / "lists/manifest.json").read_text())
 
@@ -44,8 +51,7 @@ def test_one_run_gives_what_selection_gives(work: Path, script) -> None:
     """With the run's seed, which draws random's and ccs's images."""
     methods = {"moderate": (), "gm": (), "dual": (), "el2n": (), "random": (), "ccs": (),
                "aum-keep-0.7": ("--keep", 0.7)}
-    args = work / RUN / "args.json"
-    args.write_text(json.dumps({**json.loads(args.read_text()), "seed": 7}))
+    set_args(work / RUN, seed=7)
     make(script, work, (RUN,), *("aum:keep=0.7" if "-" in name else name for name in methods))
     for name, options in methods.items():
         result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.3, "--method",
@@ -172,22 +178,26 @@ def test_a_list_that_no_manifest_names_is_refused(folder: Path, work: Path, scri
     assert not list((work / RUN).glob("coreset*"))
 
 
-def test_a_plain_list_of_ids_to_drop_is_one_of_ids_to_drop_and_that_is_said(work: Path, script) -> None:
+def test_a_plain_list_of_ids_to_drop_is_one_of_ids_to_drop_and_that_is_said(work: Path, forks: Forks) -> None:
     np.save(work / "drop.npy", np.arange(20))
-    result = script("train.py", work, "--prune", "drop.npy", *SMALL, "--epoch", 1)
-    assert result.returncode == 0 and "drop.npy: has no manifest; its 20 images are left out" in result.stdout
+    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", "--prune", "drop.npy", *TRAINED)
+    assert "drop.npy: has no manifest; its 20 images are left out" in said
+    assert f"{TRAIN - 20} of {TRAIN} training images" in said
 
 
-def test_a_part_of_the_classes(work: Path, script) -> None:
+def test_a_part_of_the_classes(work: Path, script, forks: Forks) -> None:
     """Its rows are those of ids.npy, and a list of it trains on that part."""
-    assert not script("train.py", work, *TRAINED, "--classes", 3, "--model_dir", "second").returncode
-    make(script, work, (SECOND,), "aum")
+    part, record = np.flatnonzero(np.arange(TRAIN) % CLASSES < 3), work / RUN / "dynamics.npy"
+    data = open_dataset("CIFAR100", work / "data", classes=3)
+    set_args(work / RUN, classes=3, images=len(part), images_sha256=data.images_sha256)
+    np.save(record, np.load(record)[..., part])
+    make(script, work, (RUN,), "aum")
     ids, kept = np.load(work / "lists/ids.npy"), np.load(work / "lists/aum-0.1.npy")
-    assert (ids == np.flatnonzero(np.arange(TRAIN) % CLASSES < 3)).all() and len(kept) == 12
-    margins = np.load(work / SECOND / "dynamics.npy")[:, 1].mean(axis=0, dtype=float)
+    assert (ids == part).all() and len(kept) == 12
+    margins = np.load(record)[:, 1].mean(axis=0, dtype=float)
     assert set(kept) == set(ids[np.argsort(margins)[:12]])
-    result = script("train.py", work, "--prune", "lists/aum-0.1.npy", *TRAINED)
-    assert result.returncode == 0 and "12 of 120 training images" in result.stdout
+    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", "--prune", "lists/aum-0.1.npy", *TRAINED)
+    assert "12 of 120 training images" in said
 
 
 @pytest.mark.parametrize("options, words", [
@@ -203,16 +213,14 @@ def test_bad_options(options: tuple, words: tuple, work: Path, script) -> None:
 
 @pytest.mark.parametrize("method", ["aum", "moderate"])
 def test_an_unfinished_run_is_refused(work: Path, script, method: str) -> None:
-    args = work / RUN / "args.json"
-    args.write_text(json.dumps({**json.loads(args.read_text()), "epoch": 4}))
+    set_args(work / RUN, epoch=4)
     options = "--ckpt", RUN / "best.pth", "--methods", method, "--out", "lists"
     result = script("comparison/lists.py", work, *options)
     check_one_line(result, str(RUN / "best.pth"), "3 of 4 epochs")
 
 
 def test_a_run_on_a_coreset_is_refused(work: Path, script) -> None:
-    args = work / RUN / "args.json"
-    args.write_text(json.dumps({**json.loads(args.read_text()), "prune": "index.bin", "images": 40}))
+    set_args(work / RUN, prune="index.bin", images=40)
     result = script("comparison/lists.py", work, "--ckpt", RUN / "best.pth", "--methods", "moderate", "--out",
                     "lists")
     check_one_line(result, "trained on a coreset; name runs on the whole")
@@ -230,8 +238,7 @@ def test_lists_that_would_lose_their_manifest_are_not_left_behind(work: Path, sc
 
 
 def test_runs_on_other_images_are_refused(work: Path, script) -> None:
-    options = "--classes", CLASSES - 1, "--model_dir", "second"
-    assert not script("train.py", work, *TRAINED, *options).returncode
+    set_args(shutil.copytree(work / RUN, work / SECOND), classes=CLASSES - 1)
     runs = RUN / "best.pth", SECOND / "best.pth"
     result = script("comparison/lists.py", work, "--ckpt", *runs, "--out", "lists")
     check_one_line(result, str(SECOND / "best.pth"), "other images")

@@ -14,10 +14,10 @@ from forks import Forks
 from golden_networks import in_child
 from models import create_model
 from models.checkpoint import load_state
-from two_layers import NAME
+from two_layers import WITH_DROPOUT
 from weights import make_batch
 
-RUN = Path("CIFAR100", NAME)
+RUN = Path("CIFAR100", WITH_DROPOUT)
 
 
 def run_steps(level: str, scale: float = 1024) -> tuple[list[float], list[float], list[int]]:
@@ -61,7 +61,8 @@ def test_a_step_that_overflows_is_skipped_and_halves_the_scale() -> None:
 
 def test_it_is_resumed_to_the_same_bytes(cifar: Path, forks: Forks, tmp_path: Path) -> None:
     """The loss scale's count of steps among them. What a run leaves is float32 and says the level."""
-    command = "train.py", "--data", cifar, *SMALL, "--epoch", 3, "--amp_level", "O2", "--model_dir"
+    command = ("train.py", "--data", cifar, *SMALL, "--arch", WITH_DROPOUT, "--epoch", 3, "--amp_level", "O2",
+               "--model_dir")
     whole = forks.start(tmp_path, *command, "whole").finish()
     assert whole.returncode == 0 and "loss scale 1024, 0 steps skipped so far" in whole.out, whole.err
     stop = {"change": "os.rename .last.pth.tmp", "number": 1}

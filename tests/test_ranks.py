@@ -21,8 +21,7 @@ from datasets import open_dataset
 from datasets.pipeline import PADDING, evaluation_batches, training_batches
 from forks import ROOT, Forks, Run
 from models.checkpoint import load_network, load_state
-from two_layers import NAME as WITH_DROPOUT
-from two_layers import NAME_WITHOUT_DROPOUT as NAME
+from two_layers import NAME, WITH_DROPOUT
 from utils.files import locked
 
 RUN = Path("ckpt/CIFAR100", NAME)
@@ -144,7 +143,7 @@ def test_a_killed_run_is_resumed(cifar: Path, forks: Forks, runs: dict[str, Path
 @pytest.mark.parametrize("options, status, line", [
     (("--data", "nowhere"), 2, "train.py: error: nowhere/cifar-100-python"),
     (("--epoch", 0), 2, "train.py: error: argument --epoch"),
-    (("--lr", 1e38), 1, "learning rate 1e+38; start again with a smaller --lr"),
+    (("--lr", 1e38, "--batch_size", 100), 1, "learning rate 1e+38; start again with a smaller --lr"),
     pytest.param(("--model_dir", "used"), 2, "another run is writing to", marks=pytest.mark.ranks)])
 def test_an_error_of_all_ranks_is_one_line_of_the_first(cifar: Path, forks: Forks, tmp_path: Path,
                                                         options: tuple, status: int, line: str) -> None:

@@ -79,7 +79,7 @@ def test_links_lead_to_files_and_tests_that_are_named_exist(document: Path) -> N
 
 def accuracies(name: str, column: str) -> dict[tuple[str, float], dict[int, float]]:
     """Of the runs of equal epochs, by method and rate, and in each by seed."""
-    runs = tables.read_runs(ROOT / f"results/{name}/runs.csv", compare.COLUMNS)
+    runs = tables.read_runs(ROOT / f"results/{name}/runs.csv")
     return tables.by_cell((row for row in runs if row["equal"] == "epochs"), column)
 
 

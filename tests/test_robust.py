@@ -12,12 +12,13 @@ from mindspore import nn
 import train
 from datasets import SOURCES, DataSet, open_dataset
 from datasets.images import Split
+from datasets.scenes import CLEAN
 from golden_networks import golden, seeded
 from methods import METHODS, RULES, choose
 from models.layers import classifier, fold_batchnorm, pool
 from robust import attacks, options
 from robust.attacks import ATTACKS, Attack
-from robust.corruptions import BLUR_TAPS, CLEAN, CORRUPTIONS, choose_kinds, corrupt
+from robust.corruptions import BLUR_TAPS, CORRUPTIONS, choose_kinds, corrupt
 from robust.labels import flip_labels
 from utils.device import random_stream
 from utils.errors import BadInput

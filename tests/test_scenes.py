@@ -297,31 +297,31 @@ def test_settings_stand_on_the_lines_that_the_readme_names() -> None:
         assert (ROOT / name).read_text().splitlines()[int(line) - 1].split("  #")[0] == setting
 
 
-def test_an_edited_constant_is_obeyed(tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    path = project / "robust/corrupt-cifar.py"
+def test_an_edited_constant_is_obeyed(forks: Forks, cifar: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "robust", tmp_path / "robust")
+    shutil.copytree(cifar, tmp_path / "data")
+    path = tmp_path / "robust/corrupt-cifar.py"
     text = path.read_text().replace("RATE = 0.06", "RATE = 0.1")
     path.write_text(text.replace('"cifar-100-corrupt"', '"other"'))
-    said = run_inside(project, "corrupt-cifar.py")
-    assert "100 of 200 images corrupted" in said and "CIFAR100C reads" in said
-    assert (project / "data/other/img.bin").exists()
+    done = forks.start(tmp_path / "robust", str(path)).finish()
+    assert "100 of 200 images corrupted" in done.out and "CIFAR100C reads" in done.out, done.err
+    assert (tmp_path / "data/other/img.bin").exists()
 
 
 # Runs that are stopped
 
-@pytest.mark.parametrize("change, number, images", [
-    ("open ..cifar_train.json.tmp", 0, 0),  # the first record of finished images
-    ("open ..cifar_train.json.tmp", 1, 32),
-    ("os.rename .cifar_train.npy", 0, TRAIN)])
-def test_a_killed_attack_is_resumed_and_gives_the_same_bytes(work: Path, forks: Forks, change: str,
-                                                             number: int, images: int) -> None:
+def test_a_killed_attack_is_resumed_and_gives_the_same_bytes(work: Path, forks: Forks) -> None:
+    """Killed at its first record of finished images, at the second, and when all are finished."""
     whole = files(work / "data/attack")
     shutil.rmtree(work / "data/attack")
     command = ("robust/attack-cifar.py", *OUTSIDE[2][1:])
-    forks.kill(work, change, number, *command)
+    assert "resuming" not in forks.kill(work, "open ..cifar_train.json.tmp", 0, *command)
+    assert "resuming" not in forks.kill(work, "open ..cifar_train.json.tmp", 1, *command)
+    said = forks.kill(work, "os.rename .cifar_train.npy", 0, *command)
+    assert f"resuming after image 32 of {TRAIN}" in said
     resumed = forks.start(work, *command).finish()
     assert resumed.returncode == 0, resumed.err
-    assert resumed.out.count(f"resuming after image {images} of {TRAIN}") == (images > 0)
+    assert f"resuming after image {TRAIN} of {TRAIN}" in resumed.out
     assert files(work / "data/attack") == {name: whole[name] for name in ("cifar_train.npy", "cifar.json")}
 
 
@@ -451,7 +451,7 @@ def test_half_a_corruption_is_neither_read_nor_resumed(inside: Path, tmp_path: P
     image = [name for name, kind in kinds_of_copy(inside).items() if kind != "clean"][20]
     forks.kill(tmp_path, f"open {Path(image).name}", 0, "robust/corrupt-tiny.py", "--data", folder)
     before = files(folder)
-    refuse_corruption(forks, folder, "half corrupted, by a run that was stopped; delete the folder and copy")
+    refuse_corruption(forks, folder, "half corrupted, by a run that was stopped; delete the folder, copy")
     with pytest.raises(BadInput, match="delete the folder, copy tiny-imagenet-200 again with cp -r and run"):
         open_dataset("tinyC", folder)
     assert files(folder) == before

@@ -1,4 +1,4 @@
-"""The documented commands, each in a Python of its own, on a small set in the official layout."""
+"""The documented commands on a small set in the official layout, each script in a Python of its own."""
 import json
 import os
 import pickle
@@ -29,13 +29,16 @@ COMMANDS = (("train.py", *OPTIONS),
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, cifar: Path) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, cifar: Path, script) -> Path:
     """A folder in which the three commands have run."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "data").symlink_to(cifar)
-    for script, *options in COMMANDS:
-        result = subprocess.run([sys.executable, ROOT / script, *options], cwd=folder, capture_output=True,
-                                text=True)
+    for name, *options in COMMANDS:
+        if "--prune" in options:
+            result = script(name, folder, *options)
+        else:
+            result = subprocess.run([sys.executable, ROOT / name, *options], cwd=folder, capture_output=True,
+                                    text=True)
         assert result.returncode == 0 and not result.stderr, result.stderr
         (folder / "output.txt").open("a").write(result.stdout)
     return folder
@@ -89,40 +92,16 @@ def test_the_index_drops_what_is_not_in_the_middle_and_has_manifest_and_picture(
 
 # The same commands again
 
-@pytest.fixture
-def again(cifar: Path, trained: Path, script, tmp_path: Path) -> tuple[Path, Callable[..., str]]:
-    """The folder of a finished run in a working folder of its own, and train.py there with more options."""
+def test_the_files_of_an_earlier_run_are_moved_and_options_are_obeyed(cifar: Path, trained: Path, script,
+                                                                      tmp_path: Path) -> None:
+    """To a dated folder. Smaller images are trained on; epochs but the last may be left untested."""
     run = shutil.copytree(trained, tmp_path / "ckpt/CIFAR100" / NAME)
-
-    def train_again(*more: object) -> str:
-        result = script("train.py", tmp_path, "--data", cifar, *TRAINED, *more)
-        assert result.returncode == 0, result.stderr
-        return result.stdout
-
-    return run, train_again
-
-
-def test_one_seed_gives_the_same_bytes(trained: Path, again: tuple) -> None:
-    run, train_again = again
-    train_again()
-    assert log(run, times=False) == log(trained, times=False)
-    for name in ("best.pth", "last.pth", "dynamics.npy"):
-        assert (run / name).read_bytes() == (trained / name).read_bytes(), name
-    train_again("--seed", 1)
-    assert [row["train_loss"] for row in log(run)] != [row["train_loss"] for row in log(trained)]
-
-
-def test_the_files_of_an_earlier_run_are_moved_to_a_dated_folder(trained: Path, again: tuple) -> None:
-    run, train_again = again
-    said = train_again("--save", "False")
-    dated = run.parents[2] / re.search("moved the files of an earlier run to (.*)", said)[1]
+    result = script("train.py", tmp_path, "--data", cifar, *TRAINED, "--save", False, "--image_size", 8,
+                    "--eval_freq", 2)
+    assert result.returncode == 0, result.stderr
+    dated = tmp_path / re.search("moved the files of an earlier run to (.*)", result.stdout)[1]
     assert contents(dated) == contents(trained)
     assert names(run) == {"args.json", "dynamics.npy", "log.csv", dated.name}
-
-
-def test_smaller_images_train_and_eval_freq_leaves_epochs_untested_but_the_last(again: tuple) -> None:
-    run, train_again = again
-    train_again("--image_size", 8, "--eval_freq", 2)
     assert json.loads((run / "args.json").read_text())["image_size"] == 8
     assert [row["test_acc"] == "" for row in log(run)] == [True, False, False]
 
@@ -133,10 +112,10 @@ def test_a_run_that_diverges_stops(cifar: Path, script, tmp_path: Path) -> None:
                    ", learning rate 1e+38; start again with a smaller --lr", status=1)
 
 
-def test_a_name_that_the_terminal_cannot_show_is_no_error() -> None:
-    code = "from utils import options; options.run_script(lambda: print('\\u732b'))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                            env={**os.environ, "PYTHONIOENCODING": "ascii"})
+def test_a_name_that_the_terminal_cannot_show_is_no_error(script, tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("import sys; sys.stdout.reconfigure(encoding='ascii')\n"
+                                   "from utils import options; options.run_script(lambda: print('\\u732b'))")
+    result = script(str(tmp_path / "x.py"), tmp_path)
     assert result.returncode == 0 and result.stdout == "\\u732b\n", result.stderr
 
 

@@ -84,18 +84,18 @@ def test_features_and_logits_are_in_evaluation_mode_and_order(tmp_path: Path) ->
 # Every method
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_after_three_epochs(select, work: Path, method: str) -> None:
+def test_a_method_after_three_epochs(select, kept: Path, method: str) -> None:
     result = select("--method", method)
-    index = work / f"index/CIFAR100{'' if method == 'moderate' else f'-{method}'}.bin"
+    index = kept / f"index/CIFAR100{'' if method == 'moderate' else f'-{method}'}.bin"
     drop, manifest = read(index)
     assert drop.dtype == np.int64 and len(set(drop)) == len(drop) == 160
-    kept = np.load(index.with_suffix(".kept.npy"))
-    assert sorted([*drop, *kept]) == list(range(200))
-    assert kept.dtype == np.int32  # so that --prune never takes it for ids to drop
+    ids = np.load(index.with_suffix(".kept.npy"))
+    assert sorted([*drop, *ids]) == list(range(200))
+    assert ids.dtype == np.int32  # so that --prune never takes it for ids to drop
     counts = np.bincount(np.delete(LABELS, drop), minlength=CLASSES)
     assert manifest["kept_by_class"] == counts.tolist()
     assert re.search(f"kept 40 of 200 images, {min(counts)} .* to {max(counts)} .* per class; ids to drop "
-                     f"in {index.relative_to(work)}", result.stdout)
+                     f"in {index.relative_to(kept)}", result.stdout)
     assert (manifest["method"], manifest["rate"]) == (method, 0.2)
     row = METHODS[method]
     assert (manifest["keep"], manifest["per_class"], manifest["hard_cutoff"]) == (
@@ -103,7 +103,7 @@ def test_a_method_after_three_epochs(select, work: Path, method: str) -> None:
     for name, setting in (row.settings | RULES[row.keep].settings).items():
         assert manifest[name] == setting.default
     scores = {f"{index.stem}.scores.npy"} if METHODS[method].score else set()
-    assert names(work / "index") == {f"{index.stem}.{suffix}" for suffix in SUFFIXES} | scores
+    assert names(kept / "index") == {f"{index.stem}.{suffix}" for suffix in SUFFIXES} | scores
     assert len(Image.open(index.with_suffix(".png")).getcolors(10 ** 6)) > 100
 
 
@@ -199,10 +199,10 @@ def test_scores_of_an_earlier_selection_do_not_stay_beside_one_without(select, w
     (("--method", "aum", "--keep", "lowest"), "coreset-aum-0.2"),
     (("--per_class", True, "--seed", 1), "coreset-moderate-0.2-per_class-seed-1"),  # it draws between classes
     (("--method", "gm", "--per_class", False), "coreset-gm-0.2-per_class-False")])
-def test_a_coreset_runs_folder_names_what_is_not_default(select, work: Path, options: tuple,
+def test_a_coreset_runs_folder_names_what_is_not_default(select, kept: Path, options: tuple,
                                                          name: str) -> None:
     select(*options)
-    index = next((work / "index").glob("*.bin"))
+    index = next((kept / "index").glob("*.bin"))
     images_sha256 = read(index)[1]["images_sha256"]
     assert coreset_name(index, read_index(index, "CIFAR100", np.arange(TRAIN), images_sha256)[1], 40) == name
 
@@ -212,12 +212,31 @@ def test_a_coreset_runs_folder_names_what_is_not_default(select, work: Path, opt
 KEPT = {"best.features.npy", "best.features.json", "best.logits.npy"}
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, cifar: Path, trained: Path, script) -> Path:
+    """A working folder after a first selection, whose features are kept beside the checkpoint."""
+    folder = tmp_path_factory.mktemp("first")
+    (folder / "data").symlink_to(cifar)
+    shutil.copytree(trained, folder / RUN)
+    result = script("selection.py", folder, "--ckpt", RUN / "best.pth", "--rate", 0.2)
+    assert result.returncode == 0 and not result.stderr and "using the features" not in result.stdout
+    assert KEPT < names(folder / RUN) and not KEPT & names(folder / "index")
+    return folder
+
+
 @pytest.fixture
-def selected(select, work: Path) -> Path:
-    """The working folder after a first selection, whose features are kept beside the checkpoint."""
-    assert "using the features" not in select().stdout
-    assert KEPT < names(work / RUN) and not KEPT & names(work / "index")
+def kept(first: Path, work: Path) -> Path:
+    """The working folder with the features that were kept."""
+    for name in KEPT:
+        shutil.copy(first / RUN / name, work / RUN)
     return work
+
+
+@pytest.fixture
+def selected(first: Path, kept: Path) -> Path:
+    """The working folder after that selection."""
+    shutil.copytree(first / "index", kept / "index")
+    return kept
 
 
 @pytest.mark.parametrize("options", [("--rate", 0.4), ("--center", "mean"), ("--method", "grand"),
@@ -342,16 +361,18 @@ def test_the_releases_network_where_there_is_no_args_json(script, work: Path) ->
     assert result.returncode == 2 and "not a checkpoint of resnet50" in result.stderr
 
 
-def test_an_index_made_at_one_size_serves_another(script, work: Path) -> None:
-    """The network's own size is found beside it."""
-    result = script("train.py", work, *SMALL, "--epoch", 1, "--image_size", 16, "--model_dir", "small")
-    assert result.returncode == 0, result.stderr
-    result = script("selection.py", work, "--rate", 0.2, "--ckpt", Path("small/CIFAR100", NAME, "best.pth"))
+def test_an_index_made_at_one_size_serves_another(script, forks: Forks, work: Path) -> None:
+    """The network's own size is found beside it. This one takes images of any size."""
+    args = work / RUN / "args.json"
+    args.write_text(json.dumps({**json.loads(args.read_text()), "image_size": 16}))
+    result = script("selection.py", work, "--rate", 0.2, "--ckpt", RUN / "best.pth")
     assert result.returncode == 0, result.stderr
     manifest = read(work / "index/CIFAR100.bin")[1]
     assert (manifest["arch"], manifest["image_size"]) == (NAME, 16)
-    result = script("train.py", work, *SMALL, "--epoch", 1, "--prune", "index/CIFAR100.bin")
-    assert result.returncode == 0 and "40 of 200 training images" in result.stdout, result.stderr
+    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", *SMALL, "--image_size", 32, "--prune",
+                      "index/CIFAR100.bin")
+    assert "--image_size 32: the images of index/CIFAR100.bin were chosen with 16" in said
+    assert "40 of 200 training images" in said
 
 
 # Embeddings of one's own
@@ -449,11 +470,10 @@ def test_it_says_how_much_of_a_coreset_is_mislabelled(script, work: Path, noisy:
 
 
 def test_it_says_how_many_of_the_wrong_labels_a_run_has_fitted(script, work: Path, noisy: np.ndarray) -> None:
-    options = ("--dataset", "CIFAR100N", "--data", "noisy", "--arch", "resnet6", "--image_size", 16,
-               "--epoch", 2)
+    options = ("--dataset", "CIFAR100N", "--data", "noisy", *SMALL, "--epoch", 2)
     result = script("train.py", work, *options)
     assert result.returncode == 0, result.stderr
-    folder = work / "ckpt/CIFAR100N/resnet6"
+    folder = work / "ckpt/CIFAR100N" / NAME
     margin = np.load(folder / "dynamics.npy")[-1, 1]
     fitted = json.loads((folder / "args.json").read_text())["fitted_wrong_labels_percent"]
     assert fitted == pytest.approx(100 * (margin[noisy != LABELS] > 0).mean())
@@ -464,17 +484,18 @@ def test_it_says_how_many_of_the_wrong_labels_a_run_has_fitted(script, work: Pat
 
 # The first classes of a data set
 
-def test_three_classes_go_through_the_workflow_with_the_data_sets_ids(script, work: Path) -> None:
-    train = ("train.py", work, *SMALL, "--epoch", 2, "--classes", 3)
-    assert script(*train).returncode == 0
+def test_three_classes_go_through_the_workflow_with_the_data_sets_ids(script, forks: Forks, work: Path
+                                                                      ) -> None:
+    options = (*SMALL, "--epoch", 2, "--classes", 3, "--batch_size", 60)
+    assert script("train.py", work, *options).returncode == 0
     result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.2)  # --classes: args.json's
     assert result.returncode == 0, result.stderr
     drop, manifest = read(work / "index/CIFAR100.bin")
     assert manifest["images"] == 120 and manifest["kept"] == 24 and len(drop) == 96
     assert (LABELS[drop] < 3).all() and drop.max() > 120
     assert np.load(work / RUN / "dynamics.npy").shape == (2, 3, 120)
-    result = script(*train, "--prune", "index/CIFAR100.bin")
-    assert "24 of 120 training images, 30 test images, 3 classes" in result.stdout, result.stderr
+    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", *options, "--prune", "index/CIFAR100.bin")
+    assert "24 of 120 training images, 30 test images, 3 classes" in said
     result = script("train.py", work, *SMALL, "--prune", "index/CIFAR100.bin", "--classes", 5)
     assert result.returncode == 2 and "--classes 5: the images of index/CIFAR100.bin were chosen with 3" in (
         result.stderr)

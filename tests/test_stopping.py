@@ -24,12 +24,12 @@ from conftest import SMALL, TRAIN, TRAINED, contents, log, random_data
 from datasets import Recipe
 from forks import ROOT, Forks, Run
 from models.checkpoint import load_checkpoint
-from two_layers import NAME, TwoLayers
+from two_layers import NAME, WITH_DROPOUT, TwoLayers
 from utils.errors import BadInput
 from utils.files import locked, replacing
 from utils.runs import COLUMNS
 
-RUN = Path("CIFAR100", NAME)
+RUN, DROPOUT_RUN = Path("CIFAR100", NAME), Path("CIFAR100", WITH_DROPOUT)
 LONG = (*SMALL, "--epoch", 10_000)
 
 
@@ -72,23 +72,25 @@ LATER_EPOCHS = [
     ("open .last.pth.tmp.tmp", 1, None), ("open .last.pth.tmp.tmp", 1, 10_000),
     *((f"os.rename .last.pth.tmp{suffix}", 1, None) for suffix in (".tmp", ".ckpt", ""))]
 DEATHS = [*FIRST_EPOCH, *LATER_EPOCHS]
-OF_A_CORESET = [("os.rename .best.pth.tmp", 0, None), ("open .log.csv.tmp", 1, None),
-                ("os.rename .last.pth.tmp", 1, None)]
+OF_A_CORESET = [("os.rename .best.pth.tmp", 0, None), ("os.rename .last.pth.tmp", 1, None)]
 
 
 @pytest.mark.parametrize("place, deaths", [
-    pytest.param(RUN, DEATHS, marks=pytest.mark.kills), (RUN, DEATHS[::7]),
-    (RUN / "coreset-half-100", OF_A_CORESET)])
-def test_killed_and_resumed_is_as_never_stopped(cifar: Path, forks: Forks, tmp_path: Path, place: Path,
-                                                deaths: list) -> None:
-    epochs = len(deaths) + 2
-    options = ["--data", cifar, *SMALL, "--epoch", epochs, "--lr", 0.001]
-    if place != RUN:
+    pytest.param(DROPOUT_RUN, DEATHS, marks=pytest.mark.kills), (RUN, DEATHS[::7]),
+    (DROPOUT_RUN / "coreset-half-100", OF_A_CORESET)])
+def test_killed_and_resumed_is_as_never_stopped(cifar: Path, forks: Forks, trained: Path, tmp_path: Path,
+                                                place: Path, deaths: list) -> None:
+    epochs = max(3, len(deaths))
+    options = ["--data", cifar, *SMALL, "--arch", place.parts[1], "--epoch", epochs]
+    if place.parent == DROPOUT_RUN:
         (tmp_path / "half.bin").write_bytes(pickle.dumps(np.arange(0, TRAIN, 2)))
         options += ["--prune", "half.bin"]
-    never_stopped = forks.start(tmp_path, "train.py", *options, "--model_dir", "whole").finish()
-    assert never_stopped.returncode == 0, never_stopped.err
     run, expected = tmp_path / "killed" / place, tmp_path / "whole" / place
+    if place == RUN:
+        expected = trained
+    else:
+        never_stopped = forks.start(tmp_path, "train.py", *options, "--model_dir", "whole").finish()
+        assert never_stopped.returncode == 0, never_stopped.err
     options += ["--model_dir", "killed", "--resume"]
     for change, number, size in deaths:
         stop = {"change": change, "number": number, "bytes": size}
@@ -218,11 +220,15 @@ def test_a_stopped_selection_ends_as_one_that_was_not(cifar: Path, forks: Forks,
 
 # Ctrl-C
 
-def test_ctrl_c_is_one_line_and_the_finished_epochs_are_safe(cifar: Path, forks: Forks,
-                                                             tmp_path: Path) -> None:
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *LONG)
-    folder = tmp_path / "ckpt" / RUN
+def test_a_second_run_in_one_folder_stops_and_after_ctrl_c_the_finished_epochs_are_safe(
+        cifar: Path, forks: Forks, tmp_path: Path) -> None:
+    folder, command = tmp_path / "ckpt" / RUN, ("train.py", "--data", cifar, *LONG)
+    run = forks.start(tmp_path, *command)
     wait_until(lambda: len(log(folder)) >= 3, run)
+    second = forks.start(tmp_path, *command).finish()
+    check_one_line(second)
+    assert "another run is writing to this folder" in second.err and not list(folder.glob("earlier-*"))
+    assert run.poll() is None
     run.send_signal(signal.SIGINT)
     run.finish()
     assert run.returncode == 130
@@ -232,13 +238,14 @@ def test_ctrl_c_is_one_line_and_the_finished_epochs_are_safe(cifar: Path, forks:
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize("save, number, line", [
-    (True, 0, "no epoch was finished, so there is nothing to resume"), (False, 2, "nothing was saved")])
+@pytest.mark.parametrize("save, change, number, line", [
+    (True, "open dynamics.npy", 0, "no epoch was finished, so there is nothing to resume"),
+    (False, "os.rename .log.csv.tmp", 1, "nothing was saved")])
 def test_ctrl_c_where_there_is_nothing_to_resume(cifar: Path, forks: Forks, tmp_path: Path, save: bool,
-                                                 number: int, line: str) -> None:
-    """When an epoch's log is written, before its checkpoints are."""
-    stop = {"change": "os.rename .log.csv.tmp", "number": number, "signal": signal.SIGINT}
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, "--save", save, stop=stop).finish()
+                                                 change: str, number: int, line: str) -> None:
+    """Before the first epoch, and after one that left no checkpoint."""
+    run = forks.start(tmp_path, "train.py", "--data", cifar, *TRAINED, "--eval_freq", 3, "--save", save,
+                      stop={"change": change, "number": number, "signal": signal.SIGINT}).finish()
     assert (run.returncode, run.err) == (130, f"train.py: stopped; {line}\n")
 
 
@@ -257,13 +264,14 @@ def test_ctrl_c_in_the_first_seconds(cifar: Path, tmp_path: Path, imported: str,
     assert not [path for path in tmp_path.iterdir() if path.name != "ckpt"]
 
 
-def test_ctrl_c_that_is_swallowed_is_repeated() -> None:
+def test_ctrl_c_that_is_swallowed_is_repeated(forks: Forks, tmp_path: Path) -> None:
     """MindSpore does that in some steps of a compilation; the run continued."""
-    code = ("import contextlib, os, time; from utils.options import run_script\n"
-            "def main():\n with contextlib.suppress(KeyboardInterrupt): os.kill(os.getpid(), 2)\n"
-            " time.sleep(60)\nrun_script(main)")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stderr) == (130, "-c: stopped\n")
+    (tmp_path / "x.py").write_text(
+        "import contextlib, os, time; from utils.options import run_script\n"
+        "def main():\n with contextlib.suppress(KeyboardInterrupt): os.kill(os.getpid(), 2)\n"
+        " time.sleep(60)\nrun_script(main)")
+    run = forks.start(tmp_path, str(tmp_path / "x.py"))
+    assert (run.poll(30), run.err) == (130, "x.py: stopped\n")
 
 
 def test_output_that_nobody_reads_any_more_is_no_error() -> None:
@@ -294,13 +302,9 @@ def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
 
 def test_a_test_loss_that_is_not_finite_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a part of the test images counts as the best accuracy."""
-    real = train.make_test_step
-
-    def make_test_step(network: TwoLayers) -> train.Step:
-        step = real(network)
-        return lambda images, labels: (step(images, labels)[0] * float("nan"), labels.sum(), labels)
-
-    monkeypatch.setattr(train, "make_test_step", make_test_step)
+    for name, loss in (("make_train_step", 1), ("make_test_step", np.nan)):
+        monkeypatch.setattr(train, name, lambda *_, loss=loss: lambda images, labels: (
+            ms.Tensor(loss, ms.float32), labels.sum(), labels))
     with pytest.raises(FloatingPointError, match="^epoch 1/2: the test loss is not a finite number"):
         train.train(TwoLayers(3, True), random_data(30, 3), np.arange(30), tmp_path, epochs=2, batch_size=10,
                     lr=0.1, seed=0)
@@ -323,27 +327,13 @@ def test_several_ranks_go_through_the_pass_in_which_they_diverge(monkeypatch: py
     assert train.run_batches(step, batches, 5, "epoch 1/1").diverged_at == 1 and len(done) == steps
 
 
-# Two runs in one folder
-
-def test_a_second_run_in_one_folder_stops(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    folder, command = tmp_path / "ckpt" / RUN, ("train.py", "--data", cifar, *LONG)
-    first = forks.start(tmp_path, *command)
-    wait_until(lambda: len(log(folder)) >= 1, first)
-    second = forks.start(tmp_path, *command).finish()
-    assert first.poll() is None
-    first.send_signal(signal.SIGKILL)
-    first.finish()
-    check_one_line(second)
-    assert "another run is writing to this folder" in second.err and not list(folder.glob("earlier-*"))
-
-
 def test_a_lock_removes_the_empty_folders_that_it_made(tmp_path: Path) -> None:
     with locked(tmp_path / "a/b"):
         assert (tmp_path / "a/b").is_dir()
     assert not (tmp_path / "a").exists()
 
 
-# Full and read-only disks
+# Full and read-only disks, memory, file handles
 
 # No room for args.json (600 bytes), three epochs' dynamics (3,728), a checkpoint (5,500), another (16,600).
 @pytest.mark.parametrize("size, name", [(100, "args.json"), (1_000, "dynamics.npy"), (5_000, "best.pth"),
@@ -368,11 +358,17 @@ def test_a_full_disk_during_selection(cifar: Path, forks: Forks, trained: Path, 
     assert contents(run_folder) == before and not (tmp_path / "index").exists()
 
 
-def test_no_file_handles_left(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    """The limit is set while it trains: with fewer handles from the start, Python itself cannot start."""
+def test_memory_does_not_grow_with_the_epochs_and_without_file_handles_it_stops(
+        cifar: Path, forks: Forks, tmp_path: Path) -> None:
+    """That limit is set while it trains: with fewer handles from the start, Python itself cannot start."""
     run = forks.start(tmp_path, "train.py", "--data", cifar, *LONG)
     folder = tmp_path / "ckpt" / RUN
-    wait_until(lambda: len(log(folder)) >= 2, run)
+    memory = []  # resident, in kB
+    for epochs in (20, 80):
+        wait_until(lambda epochs=epochs: len(log(folder)) >= epochs, run)
+        words = Path(f"/proc/{run.pid}/status").read_text().split()
+        memory.append(int(words[words.index("VmRSS:") + 1]))
+    assert memory[1] < 1.02 * memory[0], memory
     resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (0, 0))
     run.finish()
     check_one_line(run)
@@ -450,17 +446,3 @@ def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path: Path, monkeypatch:
     with pytest.raises(BadInput, match="x: cannot be written"), replacing(tmp_path / "x") as temporary:
         temporary.write_text("newer")
     assert (tmp_path / "x").read_text() == "new"
-
-
-# Memory
-
-def test_memory_does_not_grow_with_the_epochs(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    run = forks.start(tmp_path, "train.py", "--data", cifar, *LONG)
-    memory = []  # resident, in kB
-    for epochs in (20, 80):
-        wait_until(lambda epochs=epochs: len(log(tmp_path / "ckpt" / RUN)) >= epochs, run)
-        words = Path(f"/proc/{run.pid}/status").read_text().split()
-        memory.append(int(words[words.index("VmRSS:") + 1]))
-    run.send_signal(signal.SIGKILL)
-    run.finish()
-    assert memory[1] < 1.02 * memory[0], memory

@@ -1,4 +1,5 @@
 """Arrays in .npy files: read without trust, written through a memory map, row by row where a pass is long."""
+import contextlib
 import math
 import os
 import time
@@ -78,13 +79,11 @@ class ResumableArrays:
 
     def _open(self) -> int:
         record = read_json_or_nothing(self.record)
-        if record.get("key") != self.key:
+        rows = record.get("rows")
+        if record.get("key") != self.key or not isinstance(rows, int):
             return 0
-        try:
+        with contextlib.suppress(BadInput):
             self.arrays = {name: open_array(path, "") for name, path in self.hidden.items()}
-            rows = int(record["rows"])
-        except (BadInput, ValueError, KeyError):
-            rows = 0
         if not 0 < rows <= min(map(len, self.arrays.values()), default=0) == self.n:
             self.arrays, rows = {}, 0
         return rows

@@ -41,7 +41,10 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
     if path.suffix == ".npy" and listed.dtype == np.int32 and not kept:
         raise BadInput(f"{path}: its int32 ids may be images to keep, but no {LISTS} beside it names this "
                        "file; put its own there, or save ids to drop as int64")
-    if manifest.get("dataset") == dataset and manifest.get("images") != images:
+    if manifest and manifest.get("dataset") != dataset:
+        raise BadInput(f"{path}: made for {manifest.get('dataset')}, not for {dataset}; make an index for "
+                       "this data set")
+    if manifest and manifest.get("images") != images:
         raise BadInput(f"{path}: made for {manifest.get('images')} images of {dataset}, not for {images}; "
                        "give the --classes and --skip_damaged of then, or make it again with --ckpt")
     if not np.isin(listed, ids).all():
@@ -56,9 +59,6 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
     if len(unique) == images:
         raise BadInput(f"{path}: drops all {images} images; make it again with a larger --rate")
     if manifest:
-        if manifest.get("dataset") != dataset:
-            raise BadInput(f"{path}: made for {manifest.get('dataset')}, not for {dataset}; make an index "
-                           "for this data set")
         if manifest.get("images_sha256", images_sha256) != images_sha256:
             raise BadInput(f"{path}: made for other images or labels of {dataset} than those in --data; make "
                            "it again")

@@ -8,28 +8,23 @@ import numpy as np
 
 from utils import ranks
 
+OfImages = list[tuple[np.ndarray, Any]]  # of each batch: positions (b,), and a tensor of each image's numbers
 
-class ClassAccuracy:
-    """Accuracy for each class in a test, from the labels of its images, (n,), and the number of classes."""
 
-    def __init__(self, labels: np.ndarray, classes: int) -> None:
-        self.labels, self.classes = labels, classes
-        self.pending: list[tuple[np.ndarray, Any]] = []
+def lowest_class_accuracy(correct: OfImages, labels: np.ndarray, classes: int) -> float:
+    """The lowest accuracy of a class that has images, in percent, over all ranks.
 
-    def record(self, positions: np.ndarray, correct: Any) -> None:
-        """Take 1 or 0 for each image of a batch, (b,), a tensor that may still be in the making."""
-        self.pending.append((positions, correct))
-
-    def lowest(self) -> float:
-        """The lowest accuracy of a class that has test images, in percent, over all ranks."""
-        counts = np.zeros((1, 2, self.classes))
-        for positions, correct in self.pending:
-            seen = positions >= 0  # not rows that fill up a batch
-            labels = self.labels[positions[seen]]
-            counts[0] += [np.bincount(labels, minlength=self.classes),
-                          np.bincount(labels, correct.asnumpy()[seen], self.classes)]
-        images, right = ranks.all_gather(counts).sum(axis=0)
-        return float(100 * (right[images > 0] / images[images > 0]).min())
+    Args:
+        correct: 1 or 0 for each image, (b,).
+        labels: of all images, (n,).
+    """
+    counts = np.zeros((1, 2, classes))
+    for positions, right in correct:
+        seen = positions >= 0  # not rows that fill up a batch
+        own = labels[positions[seen]]
+        counts[0] += [np.bincount(own, minlength=classes), np.bincount(own, right.asnumpy()[seen], classes)]
+    images, hits = ranks.all_gather(counts).sum(axis=0)
+    return float(100 * (hits[images > 0] / images[images > 0]).min())
 
 
 @dataclass

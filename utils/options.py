@@ -113,11 +113,8 @@ def add_seed_option(group: argparse._ActionsContainer, use: str) -> None:
 
 
 def rate(text: str) -> float:
-    """Parses a fraction of images to keep."""
-    with contextlib.suppress(argparse.ArgumentTypeError):
-        if value := fraction(text):
-            return float(f"{value:g}")  # as names of folders have it
-    raise argparse.ArgumentTypeError(f"{text!r} is no fraction above 0 and at most 1, such as 0.2")
+    """Parses a fraction of images to keep, with six digits, as names of folders have it."""
+    return float(f"{Number(None, 1)(text):g}")
 
 
 def plain_name(text: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from utils import ranks
-from utils.arrays import create_array, open_array
+from utils.arrays import create_array, open_array, read_array
 from utils.errors import BadInput
 from utils.files import read_json, replacing, to_json, write_json
+from utils.metrics import OfImages
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy", "damaged.txt")
@@ -41,7 +42,7 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     if not path.exists():
         print(f"no run to resume in {folder}: starting one")
         return False
-    earlier = {"amp_level": "O0", "damaged": [], **read_json(path, AGAIN)}  # of runs before these
+    earlier = read_json(path, AGAIN)
     for name, value in json.loads(to_json(options)).items():
         if name not in MAY_DIFFER and earlier.get(name) != value:
             reason = ", and learning rates change at fractions of the run" if name == "epoch" else ""
@@ -102,8 +103,7 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     path = folder / "log.csv"
     text = path.read_bytes().decode("ascii", "replace")
     rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
-    earlier = tuple(name for name in COLUMNS if name != "test_lowest_class_acc")  # of runs before that column
-    if any(tuple(row) not in (COLUMNS, earlier) for row in rows):
+    if any(tuple(row) != COLUMNS for row in rows):
         raise BadInput(f"{path}: not a log of train.py; {AGAIN}")
     if [row["epoch"] for row in rows[:finished]] != [str(i + 1) for i in range(finished)]:
         raise BadInput(f"{path}: has no row for each of the {finished} epochs of last.pth; {AGAIN}")
@@ -116,7 +116,7 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
 @ranks.on_first
 def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
     """Print and add to args.json which percentage of wrong labels, bool (n,), the last epoch predicted."""
-    margin = open_array(folder / "dynamics.npy", AGAIN)[-1, 1]
+    margin = read_array(folder / "dynamics.npy", AGAIN)[-1, 1]
     fitted = float(100 * (margin[mislabelled] > 0).mean())
     write_json(folder / "args.json", {**read_args(folder), "fitted_wrong_labels_percent": fitted})
     print(f"the training has fitted {fitted:.1f} % of the wrong labels")
@@ -135,7 +135,7 @@ class Dynamics:
 
     def __init__(self, path: Path, epochs: int, images: int, resume: bool) -> None:
         self.images = images
-        self.pending: list[tuple[np.ndarray, Any]] = []
+        self.pending: OfImages = []  # of the epoch, values (3, b)
         self.array = self._open(path, (epochs, 3, images), resume)
 
     @staticmethod
@@ -150,12 +150,8 @@ class Dynamics:
             raise BadInput(f"{path}: {array.dtype} {array.shape}, not float16 {shape}; {AGAIN}")
         return array
 
-    def record(self, positions: np.ndarray, values: Any) -> None:
-        """Take the values (3, k) of k images, a tensor that may still be in the making."""
-        self.pending.append((positions, values))
-
     def write_epoch(self, number: int) -> None:
-        """Write what has been recorded as epoch `number`, from 0."""
+        """Write what is pending as epoch `number`, from 0."""
         epoch = np.full((1, 3, self.images), np.nan, np.float16)
         for positions, values in self.pending:
             seen = positions >= 0  # not rows that fill up a batch
