@@ -40,11 +40,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def rows_of(folder: Path, methods: list[str]) -> list[Row]:
-    """The rows of a comparison's runs.csv of these methods, with or without options, and of random."""
+    """The rows of a comparison's runs.csv of these methods, with any options, and random's beside them."""
     path = folder / "runs.csv"
     if not path.exists():
         raise BadInput(f"{path}: missing; name folders that compare.py has written")
-    return [row for row in read_runs(path) if row["method"].split(":")[0] in (*methods, "random")]
+    rows = read_runs(path)
+    own = [row for row in rows if row["method"].split(":")[0] in methods]
+    protocols = {row["equal"] for row in own}
+    return own + [row for row in rows if row["method"] == "random" and row["equal"] in protocols]
 
 
 if __name__ == "__main__":

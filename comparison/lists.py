@@ -196,9 +196,10 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
     if isinstance(data.train, FileSplit):
         with replacing(folder / "paths.txt") as temporary:
             temporary.write_bytes(b"".join(b"train/%b\n" % path for path in data.train.paths))
+    records = [record for _, record in runs]
     write_json(folder / LISTS, {
         "dataset": data.name, "images": len(ids), "images_sha256": data.images_sha256,
-        "classes": runs[0][1]["classes"], "holds": "kept", "runs": [record for _, record in runs],
+        "classes": records[0]["classes"], "holds": "kept", "runs": records,
         "scores": described, "lists": listed, "versions": versions()})
 
 

@@ -161,7 +161,7 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
         own_name: for a folder of your own images; None: `name`.
 
     Raises:
-        BadInput: a size that its images cannot have, or fewer classes than asked for.
+        BadInput: an option that does not fit the data set.
     """
     source = SOURCES[name]
     side = image_size or source.side

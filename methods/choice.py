@@ -143,7 +143,7 @@ def choose(method: Method, rule: Rule, labels: np.ndarray, size: int, generator:
         score = method.score(labels, generator, **{need: evidence[need] for need in method.needs},
                              **{name: settings[name] for name in method.settings if name in settings})
         order = ranking(score, generator) if method.seeded else np.argsort(score, kind="stable")
-    # By ascending score in each.
+    # Positions of each class, or all of them; each group by ascending score.
     groups = [order[group] for group in members_of_classes(labels[order])] if per_class else [order]
     sizes = np.array(list(map(len, groups)))
     if method.cutoff_score:

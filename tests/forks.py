@@ -2,7 +2,8 @@
 
 So a run starts in a fiftieth of a second instead of two, and is otherwise the real one: the script is
 executed as __main__ in its working folder, with its own output, exit status, signals and limits. `--arch`
-also takes the networks of two_layers.py. Some tests start Python itself, so that the imports are tested too.
+also takes the networks of two_layers.py, and the toy set is drawn once for all. Some tests start Python
+itself, so that the imports are tested too.
 
     with Forks() as forks:
         run = forks.start(folder, "train.py", "--epoch", 1).finish()

@@ -69,7 +69,7 @@ def run_forward(arch: str, side: int) -> dict[str, Any]:
     found = {"parameters": sum(parameter.size for parameter in network.trainable_params()),
              "features": features.asnumpy(), "logits": network(images).asnumpy(),
              "classified": network.classifier(features).asnumpy()}
-    if side == 32:
+    if side == 32 and ms.get_context("device_target") == "CPU":  # for tests; device_check.py needs none
         smallest = SMALLEST.get(arch, 8)
         found["smallest"] = network(ms.Tensor(np.zeros((2, 3, smallest, smallest), np.float32))).shape
     fold_batchnorm(network)

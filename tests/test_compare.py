@@ -93,7 +93,7 @@ def test_intervals_show_accuracy_by_quantile_of_methods_with_three() -> None:
     line = np.argwhere((pixels == [int(charts.COLORS[0][i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2))
     line = line[line[:, 1] < charts.WIDTH - charts.RIGHT]
     left, right = line[line[:, 1].argmin()], line[line[:, 1].argmax()]
-    assert left[0] < right[0] - 100 and (pixels == [0xee] * 3).all(axis=2).any()
+    assert left[0] < right[0] - 100 and (pixels == [0xee] * 3).all(axis=2).sum() > 500
     # Of two comparisons each has its color, and there is no band of random.
     two = np.asarray(charts.draw_intervals({"toy": rows, "other": [*rows, row("aum:keep=0.3", 0.2, 1, 25)]}))
     first, second = ((two == list(ImageColor.getrgb(charts.COLORS[i]))).all(axis=2) for i in (0, 1))
@@ -107,6 +107,7 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
                  **row(f"{method}:keep={keep}", 0.2, 1, last, equal=equal)}
                 for method in ("aum", "moderate") for keep, last in ((0.1, 20), (0.5, 40), (0.9, 60))]
         rows += [{**rows[0], **row("random", 0.2, seed, 30 + seed, equal=equal)} for seed in (1, 2)]
+        rows += [{**rows[0], **row("random", 0.2, 3, 33)}]  # random's own protocol decides nothing
         write_csv(tmp_path / name / "runs.csv", rows, compare.COLUMNS)
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
     intervals.main([*folders, "--methods", "aum", "--out", str(tmp_path / "picture.png")])
@@ -114,11 +115,13 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
         colors = {color for _, color in picture.getcolors(10 ** 6)}
     assert {ImageColor.getrgb(color) for color in charts.COLORS[:3]} & colors == {
         ImageColor.getrgb(color) for color in charts.COLORS[:2]}  # not moderate's
+    intervals.main([str(tmp_path / "four"), "--out", str(tmp_path / "steps.png")])
     # Of one comparison it is compare.py's picture, with random's line.
     intervals.main([folders[0], "--methods", "aum", "moderate", "--out", str(tmp_path / "alone.png")])
     with Image.open(tmp_path / "alone.png") as picture:
         drawn = charts.draw_intervals({"one": tables.read_runs(tmp_path / "one/runs.csv")})
-        assert (np.asarray(picture) == np.asarray(drawn)).all() and (np.asarray(drawn) == 0xee).any()
+        assert (np.asarray(picture) == np.asarray(drawn)).all()
+        assert (np.asarray(drawn) == 0xee).all(axis=2).sum() > 500
     for options, words in ((["--methods", "gm"], "no method has runs at three quantiles"),
                            ([str(tmp_path / "three")], "three/runs.csv: missing"),
                            ([str(tmp_path / "four")], "two: equal epochs, four: equal steps; one picture")):
@@ -505,12 +508,14 @@ if script.stem == "selection":
     fcntl.flock(base, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails beside another one, as selection.py does
     time.sleep(0.1)
     index.write_text("ids")
-    index.with_suffix(".json").write_text(json.dumps({"method": method, "rate": float(rate)}))
+    index.with_suffix(".json").write_text(json.dumps({
+        "method": method, "rate": float(rate),
+        "not_default": [f"seed-{seed}"] if method == "random" else []}))
     sys.exit()
 folder, accuracy = pathlib.Path(options["--model_dir"], options["--dataset"], options["--arch"]), 80
 if "--prune" in options:
     manifest = json.loads(pathlib.Path(options["--prune"]).with_suffix(".json").read_text())
-    folder /= f"coreset-{manifest['method']}-{manifest['rate']:g}"
+    folder /= "-".join(["coreset", manifest["method"], f"{manifest['rate']:g}", *manifest["not_default"]])
     accuracy = 100 * manifest["rate"] + int(seed)
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "last.pth").write_text("weights")

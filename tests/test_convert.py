@@ -106,7 +106,7 @@ def test_a_network_without_rules_gets_its_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(NETWORKS, WITH_DROPOUT, WithDropout)
     weights = {name: p.asnumpy() for name, p in WithDropout(3, True).parameters_and_names()}
     turn = to_torch if back else from_torch
-    with pytest.raises(BadInput, match=f"{WITH_DROPOUT}: has no names in PyTorch; add them to RULES in"):
+    with pytest.raises(BadInput, match=f"--arch {WITH_DROPOUT}: has no names in PyTorch; add them to RULES"):
         turn(weights, "x.pth", WITH_DROPOUT, True)
 
 

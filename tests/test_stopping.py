@@ -169,6 +169,18 @@ def test_a_coreset_run_is_resumed_where_the_same_images_were_selected_anew(cifar
     assert "--resume: kept_sha256 is" in run.err
 
 
+def test_a_run_older_than_an_option_that_lacks_its_checkpoint_is_made_again(cifar: Path, forks: Forks,
+                                                                           finished: Path, tmp_path: Path
+                                                                           ) -> None:
+    """As base runs in a clone, whose last.pth is not committed. It is killed where it begins."""
+    args = json.loads((finished / "args.json").read_text())
+    (finished / "args.json").write_text(json.dumps(
+        {name: value for name, value in args.items() if name not in ("amp_level", "damaged")}))
+    (finished / "last.pth").unlink()
+    said = forks.kill(tmp_path, "open .args.json.tmp", 0, "train.py", "--data", cifar, *TRAINED, "--resume")
+    assert f"no finished epoch in ckpt/{RUN}: starting again" in said
+
+
 def cut_log(run: Path) -> None:
     (run / "log.csv").write_text((run / "log.csv").read_text().splitlines(keepends=True)[0])
 
@@ -176,7 +188,7 @@ def cut_log(run: Path) -> None:
 @pytest.mark.parametrize("damage, why", [
     (lambda run: shutil.copy(run / "best.pth", run / "last.pth"), "last.pth: holds no state to resume from"),
     (cut_log, "log.csv: has no row for each of the 3 epochs"),
-    (lambda run: (run / "log.csv").write_text("a,b\n1,2\n"), "log.csv: not a log of train.py"),
+    (lambda run: (run / "log.csv").write_text("a,b\n1,2\n"), "log.csv: not a log of this train.py"),
     (lambda run: (run / "best.pth").unlink(), "best.pth: missing"),
     (lambda run: (run / "dynamics.npy").unlink(), "dynamics.npy: missing; start again"),
     (lambda run: (run / "args.json").write_text("{"), "args.json: not an object in JSON")])
@@ -225,12 +237,12 @@ def test_a_second_run_in_one_folder_stops_and_after_ctrl_c_the_finished_epochs_a
     folder, command = tmp_path / "ckpt" / RUN, ("train.py", "--data", cifar, *LONG)
     run = forks.start(tmp_path, *command)
     wait_until(lambda: len(log(folder)) >= 3, run)
-    second = forks.start(tmp_path, *command).finish()
-    check_one_line(second)
-    assert "another run is writing to this folder" in second.err and not list(folder.glob("earlier-*"))
-    assert run.poll() is None
+    second, alive = forks.start(tmp_path, *command).finish(), run.poll() is None
     run.send_signal(signal.SIGINT)
     run.finish()
+    check_one_line(second)
+    assert "another run is writing to this folder" in second.err and not list(folder.glob("earlier-*"))
+    assert alive
     assert run.returncode == 130
     assert run.err == (f"train.py: stopped; the finished epochs are safe in ckpt/{RUN}; resume with "
                        "--resume\n")
@@ -335,7 +347,7 @@ def test_a_lock_removes_the_empty_folders_that_it_made(tmp_path: Path) -> None:
 
 # Full and read-only disks, memory, file handles
 
-# No room for args.json (600 bytes), three epochs' dynamics (3,728), a checkpoint (5,500), another (16,600).
+# No room for args.json (800 bytes), three epochs' dynamics (3,700), a checkpoint (5,400), another (16,500).
 @pytest.mark.parametrize("size, name", [(100, "args.json"), (1_000, "dynamics.npy"), (5_000, "best.pth"),
                                         (10_000, "last.pth")])
 def test_a_full_disk_is_one_line_and_leaves_no_temporary_files(cifar: Path, forks: Forks, finished: Path,
@@ -360,7 +372,7 @@ def test_a_full_disk_during_selection(cifar: Path, forks: Forks, trained: Path, 
 
 def test_memory_does_not_grow_with_the_epochs_and_without_file_handles_it_stops(
         cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    """That limit is set while it trains: with fewer handles from the start, Python itself cannot start."""
+    """The limit is set while it trains: with fewer handles from the start, Python itself cannot start."""
     run = forks.start(tmp_path, "train.py", "--data", cifar, *LONG)
     folder = tmp_path / "ckpt" / RUN
     memory = []  # resident, in kB
@@ -368,13 +380,13 @@ def test_memory_does_not_grow_with_the_epochs_and_without_file_handles_it_stops(
         wait_until(lambda epochs=epochs: len(log(folder)) >= epochs, run)
         words = Path(f"/proc/{run.pid}/status").read_text().split()
         memory.append(int(words[words.index("VmRSS:") + 1]))
-    assert memory[1] < 1.02 * memory[0], memory
     resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (0, 0))
     run.finish()
     check_one_line(run)
     assert "Too many open files" in run.err
     check_whole(folder)
     assert not list(folder.glob(".*"))
+    assert memory[1] < 1.02 * memory[0], memory
 
 
 @pytest.fixture

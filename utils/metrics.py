@@ -21,10 +21,11 @@ def lowest_class_accuracy(correct: OfImages, labels: np.ndarray, classes: int) -
     counts = np.zeros((1, 2, classes))
     for positions, right in correct:
         seen = positions >= 0  # not rows that fill up a batch
-        own = labels[positions[seen]]
-        counts[0] += [np.bincount(own, minlength=classes), np.bincount(own, right.asnumpy()[seen], classes)]
-    images, hits = ranks.all_gather(counts).sum(axis=0)
-    return float(100 * (hits[images > 0] / images[images > 0]).min())
+        of_batch = labels[positions[seen]]
+        counts[0] += [np.bincount(of_batch, minlength=classes),
+                      np.bincount(of_batch, right.asnumpy()[seen], classes)]
+    images, all_right = ranks.all_gather(counts).sum(axis=0)
+    return float(100 * (all_right[images > 0] / images[images > 0]).min())
 
 
 @dataclass

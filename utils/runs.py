@@ -42,7 +42,8 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     if not path.exists():
         print(f"no run to resume in {folder}: starting one")
         return False
-    earlier = read_json(path, AGAIN)
+    # Base runs in results/ are older than these options.
+    earlier = {"amp_level": "O0", "damaged": [], **read_json(path, AGAIN)}
     for name, value in json.loads(to_json(options)).items():
         if name not in MAY_DIFFER and earlier.get(name) != value:
             reason = ", and learning rates change at fractions of the run" if name == "epoch" else ""
@@ -104,7 +105,7 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     text = path.read_bytes().decode("ascii", "replace")
     rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
     if any(tuple(row) != COLUMNS for row in rows):
-        raise BadInput(f"{path}: not a log of train.py; {AGAIN}")
+        raise BadInput(f"{path}: not a log of this train.py; {AGAIN}")
     if [row["epoch"] for row in rows[:finished]] != [str(i + 1) for i in range(finished)]:
         raise BadInput(f"{path}: has no row for each of the {finished} epochs of last.pth; {AGAIN}")
     if tested and not (folder / "best.pth").exists():
