@@ -89,7 +89,7 @@ for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is
         --arch resnet6 --batch_size 64 --epoch 30 --device CPU --model_dir results/attack --resume
     finished data/attack/cifar.json || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network/best.pth
     compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle ccs --seeds $seeds
-    for methods in "$medians" "aum:keep=0.7 gm ccs dual"; do
+    for methods in "$medians" "aum:keep=0.7 aum:keep=0.7:per_class gm ccs dual"; do
         for data in CIFAR100N CIFAR100; do all_classes $data --methods $methods --seeds $seeds; done
     done
 done
