@@ -215,7 +215,7 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
     left = [run for run in runs if run.key not in done]
     jobs, lock = Jobs(args.jobs, list(map(str, args.devices))), threading.Lock()
-    # Base runs are ahead of the coresets by as many seeds as there are threads, so that few wait for one.
+    # Each base run begins as many seeds early as there are threads, so that few coresets wait for one.
     left.sort(key=lambda run: args.seeds.index(run.seed) - jobs.threads * (run.index is None))
     futures: dict[Run, Future[None]] = {}
     bases: dict[int, Future[None]] = {}

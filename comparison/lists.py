@@ -51,7 +51,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-# What methods choose by, by name; what the run was, for the manifest, with its seed, by which methods draw.
+# A run has evidence by name, and a record for the manifest with the seed by which methods draw.
 BaseRun = tuple[dict[str, np.ndarray], dict[str, Any]]
 Score = tuple[Method, np.ndarray]  # a method's score of each image by each run, float64 (runs, n)
 KeptLists = dict[str, tuple[np.ndarray, dict[str, Any]]]  # by name: ids, int32, ascending; manifest's entry

@@ -1,6 +1,7 @@
 """Small data sets in their official layouts, and the scripts run as by a shell."""
 import csv
 import io
+import json
 import os
 import pickle
 import shutil
@@ -49,6 +50,12 @@ def log(folder: Path, times: bool = True) -> list[dict[str, str]]:
     with open(folder / "log.csv", newline="") as file:
         return [{name: value for name, value in row.items() if times or name not in TIMES}
                 for row in csv.DictReader(file)]
+
+
+def set_args(folder: Path, **args: object) -> None:
+    """Change what a run's args.json says."""
+    path = folder / "args.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | args))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

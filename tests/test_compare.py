@@ -107,7 +107,7 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
                  **row(f"{method}:keep={keep}", 0.2, 1, last, equal=equal)}
                 for method in ("aum", "moderate") for keep, last in ((0.1, 20), (0.5, 40), (0.9, 60))]
         rows += [{**rows[0], **row("random", 0.2, seed, 30 + seed, equal=equal)} for seed in (1, 2)]
-        rows += [{**rows[0], **row("random", 0.2, 3, 33)}]  # random's own protocol decides nothing
+        rows += [{**rows[0], **row("random", 0.2, 3, 33)}]  # whose protocol does not count
         write_csv(tmp_path / name / "runs.csv", rows, compare.COLUMNS)
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
     intervals.main([*folders, "--methods", "aum", "--out", str(tmp_path / "picture.png")])
@@ -316,19 +316,20 @@ def test_a_cut_off_that_leaves_too_few_names_its_method() -> None:
 def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path, tmp_path: Path) -> None:
     """What is written down is what the runs' own files say."""
     options = ("--data", cifar, "--out", "out", *"--arch resnet6 --image_size 16 --classes 4 --epoch 1 "
-               "--base_epoch 2 --batch_size 40 --methods moderate --seeds 1 --device CPU".split())
+               "--base_epoch 2 --batch_size 40 --seeds 1 --jobs 2 --device CPU".split())
     forks.kill(tmp_path, "os.rename .runs.csv.tmp", 1, "compare.py", *options)
     assert len(rows_of(tmp_path)) == 1
     run = forks.start(tmp_path, "compare.py", *options).finish()
     assert run.returncode == 0, run.err
     rows = rows_of(tmp_path)
     assert sorted((row["seed"], row["method"], row["rate"]) for row in rows) == [
-        ("1", "moderate", "0.2"), ("1", WHOLE, "1")]
+        ("1", "moderate", "0.2"), ("1", "random", "0.2"), ("1", WHOLE, "1")]
     for row in rows:
-        folder, index, images = tmp_path / "out/seed-1/CIFAR100/resnet6", "", 160
+        folder, index, images = tmp_path / f"out/seed-{row['seed']}/CIFAR100/resnet6", "", 160
         if row["method"] != WHOLE:
-            index = sha256(tmp_path / "out/index/seed-1/rate-0.2/CIFAR100.bin")
-            folder, images = folder / "coreset-moderate-0.2", 32
+            name = "CIFAR100.bin" if row["method"] == "moderate" else "CIFAR100-random.bin"
+            index = sha256(tmp_path / f"out/index/seed-{row['seed']}/rate-0.2" / name)
+            folder, images = next(folder.glob(f"coreset-{row['method']}-0.2*")), 32
         epochs = log(folder)
         assert (int(row["images"]), int(row["epochs"])) == (images, len(epochs))
         assert int(row["steps"]) == len(epochs) * -(-images // 40)
@@ -363,6 +364,12 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
+def starter(forks: Forks, project: Path) -> Callable[..., Run]:
+    """start = starter(forks, project); start("--jobs", 2): start compare.py there."""
+    return lambda *options, **settings: forks.start(project, str(project / "compare.py"), *OPTIONS, *options,
+                                                    **settings)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return make_project(tmp_path)
@@ -375,7 +382,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     for jobs in (2, 1):
         shutil.rmtree(project / "out", ignore_errors=True)
         (project / "calls").unlink(missing_ok=True)
-        run = forks.start(project, str(project / "compare.py"), *OPTIONS, "--jobs", jobs).finish()
+        run = starter(forks, project)("--jobs", jobs).finish()
         assert run.returncode == 0, run.err
         found.append(results(project))
         found[-1]["runs.csv"] = sorted(found[-1]["runs.csv"].splitlines())
@@ -385,9 +392,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
 
 @pytest.fixture
 def start(forks: Forks, project: Path) -> Callable[..., Run]:
-    """start("--jobs", 2): start compare.py."""
-    return lambda *options, **settings: forks.start(project, str(project / "compare.py"), *OPTIONS, *options,
-                                                    **settings)
+    return starter(forks, project)
 
 
 def results(project: Path) -> dict[str, bytes]:

@@ -46,7 +46,7 @@ def exported(arch: str, small_images: bool = True) -> tuple[dict[str, np.ndarray
 
 @pytest.mark.parametrize("arch, small_images", FORMS)
 def test_there_and_back(arch: str, small_images: bool) -> None:
-    """By the names of PyTorch's network, where the golden files have them."""
+    """The names are those of PyTorch's network where the golden files have them."""
     weights, theirs = exported(arch, small_images)
     if small_images and arch in SMALL:
         assert set(theirs) == set(golden(arch)["names"])

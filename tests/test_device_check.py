@@ -22,12 +22,12 @@ def test_all_agrees_on_a_cpu(tmp_path: Path) -> None:
 
 
 def fail() -> device_check.Found:
-    device_check.run("python", "-c", "import sys; print('begun'); sys.exit('train.py: error: nowhere')")
+    device_check.run("python", "train.py", "--data", "nowhere")
     return 0, None
 
 
 @pytest.mark.parametrize("check, said", [
-    (fail, "FAILED: train.py: error: nowhere"),
+    (fail, "FAILED: train.py: error: nowhere/cifar-100-python/train: missing"),
     (lambda: (0.2, 80.0), "0.2       0.1        80  DIFFERS"),
     (lambda: (float("nan"), None), "nan       0.1         -  DIFFERS")])
 def test_what_does_not_agree_is_said_and_the_rest_goes_on(

@@ -18,7 +18,6 @@ from forks import Forks
 from models.checkpoint import load_checkpoint
 from two_layers import NAME, TwoLayers
 from utils.errors import BadInput
-from utils.metrics import lowest_class_accuracy
 from utils.runs import Dynamics
 
 RUN = Path("ckpt/CIFAR100", NAME)
@@ -68,12 +67,6 @@ def test_of_a_run_whose_network_stays(tmp_path: Path) -> None:
     assert recorded.dtype == np.float16
     assert np.abs(recorded - expected).max() < 1e-3
     assert np.abs(recorded[0] - recorded[1]).max() > 1e-2
-
-
-def test_the_lowest_accuracy_is_of_classes_that_have_images() -> None:
-    labels = np.array([0, 0, 0, 1, 3])  # no image is of the classes 2 and 4
-    batches = [(np.array([0, 1, 3]), ms.Tensor([1, 1, 1])), (np.array([2, 4, -1]), ms.Tensor([0, 1, 0]))]
-    assert lowest_class_accuracy(batches, labels, 5) == pytest.approx(200 / 3)  # 50 if the -1 were counted
 
 
 # The file

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 
 from comparison.charts import COLORS
 from comparison.lists import average_ranks
-from conftest import CLASSES, TRAIN, TRAINED, check_one_line, names
+from conftest import CLASSES, TRAIN, TRAINED, check_one_line, names, set_args
 from datasets import open_dataset
 from forks import Forks
 from methods import METHODS
@@ -35,12 +35,6 @@ def make(script, folder: Path, runs: tuple[Path, ...], *methods: str) -> None:
     result = script("comparison/lists.py", folder, "--ckpt", *(run / "best.pth" for run in runs), "--methods",
                     *methods, "--rates", *RATES, "--out", "lists")
     assert result.returncode == 0 and not result.stderr, result.stderr
-
-
-def set_args(folder: Path, **args: object) -> None:
-    """Change what a run says of itself."""
-    path = folder / "args.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | args))
 
 
 def manifest(folder: Path) -> dict:
@@ -186,7 +180,7 @@ def test_a_plain_list_of_ids_to_drop_is_one_of_ids_to_drop_and_that_is_said(work
 
 
 def test_a_part_of_the_classes(work: Path, script, forks: Forks) -> None:
-    """Its rows are those of ids.npy, and a training on its list begins with that part."""
+    """Its rows are those of ids.npy, and train.py takes the images of its list from that part."""
     part, record = np.flatnonzero(np.arange(TRAIN) % CLASSES < 3), work / RUN / "dynamics.npy"
     set_args(work / RUN, classes=3, images=len(part))
     np.save(record, np.load(record)[..., part])

@@ -18,6 +18,7 @@ from models.checkpoint import load_checkpoint, load_weights
 from models.layers import ConvBN, Dropout, fold_batchnorm, shift_dropout
 from two_layers import TwoLayers
 from utils.errors import BadInput
+from utils.metrics import lowest_class_accuracy
 from weights import make_batch
 
 # The network of base runs in results/ and the default one. Together the steps of the others take minutes.
@@ -100,6 +101,12 @@ def test_train_lowers_the_learning_rate_that_its_steps_use(tmp_path: Path) -> No
     assert len({row["test_acc"] for row in log(tmp_path)}) == 1  # so best.pth is that of the first epoch
     first, last = (load_checkpoint(tmp_path / name)["hidden.0.weight"] for name in ("best.pth", "last.pth"))
     assert (first == last).all() and (first != start).any()
+
+
+def test_the_lowest_accuracy_is_of_classes_that_have_images() -> None:
+    labels = np.array([0, 0, 0, 1, 3])  # classes 2 and 4 have no images
+    batches = [(np.array([0, 1, 3]), ms.Tensor([1, 1, 1])), (np.array([2, 4, -1]), ms.Tensor([0, 1, 0]))]
+    assert lowest_class_accuracy(batches, labels, 5) == pytest.approx(200 / 3)  # 50 if the -1 were counted
 
 
 class WithDropout(ms.nn.Cell):

@@ -94,7 +94,7 @@ def test_the_index_drops_what_is_not_in_the_middle_and_has_manifest_and_picture(
 
 def test_the_files_of_an_earlier_run_are_moved_and_options_are_obeyed(cifar: Path, trained: Path, script,
                                                                       tmp_path: Path) -> None:
-    """To a dated folder. Smaller images are trained on; epochs but the last may be left untested."""
+    """Images are smaller, no checkpoint is written, and every second epoch is tested."""
     run = shutil.copytree(trained, tmp_path / "ckpt/CIFAR100" / NAME)
     result = script("train.py", tmp_path, "--data", cifar, *TRAINED, "--save", False, "--image_size", 8,
                     "--eval_freq", 2)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageFont
 
 import train
-from conftest import CLASSES, SMALL, TRAIN, Payload, check_one_line, names, objects
+from conftest import CLASSES, SMALL, TRAIN, Payload, check_one_line, names, objects, set_args
 from datasets import SOURCES, DataSet
 from datasets.images import Split
 from forks import Forks
@@ -364,8 +364,7 @@ def test_the_releases_network_where_there_is_no_args_json(script, work: Path) ->
 
 def test_an_index_made_at_one_size_serves_another(script, forks: Forks, work: Path) -> None:
     """The network's own size is found beside it; two-layers takes images of any size."""
-    args = work / RUN / "args.json"
-    args.write_text(json.dumps({**json.loads(args.read_text()), "image_size": 16}))
+    set_args(work / RUN, image_size=16)
     result = script("selection.py", work, "--rate", 0.2, "--ckpt", RUN / "best.pth")
     assert result.returncode == 0, result.stderr
     manifest = read(work / "index/CIFAR100.bin")[1]
