@@ -98,4 +98,4 @@ for data in CIFAR100N CIFAR100; do
     lists $data resnet6 results/$data/lists --data data --methods $scores --rates 0.2
 done
 lists CIFAR100-all resnet20 results/lists/CIFAR100 --methods $scores random gm kcenter \
-    aum:keep=middle aum:keep=0.7
+    aum:keep=middle aum:keep=0.7 aum:keep=0.7:per_class
