@@ -10,6 +10,7 @@ import argparse
 import csv
 import os
 import platform
+import socket
 import subprocess
 import sys
 import tempfile
@@ -108,7 +109,10 @@ def trained(folder: Path, device: str, level: str, launcher: str = "python") -> 
     """The folder of a run of one epoch, begun where it is not there yet."""
     model_dir = folder / f"{device}-{level}-{launcher}"
     if not model_dir.exists():
-        ranks = ("--worker_num=2", "--local_worker_num=2", "--join=True", f"--log_dir={folder / 'log'}")
+        with socket.create_server(("127.0.0.1", 0)) as server:  # another job may have msrun's usual port
+            port = server.getsockname()[1]
+        ranks = ("--worker_num=2", "--local_worker_num=2", "--join=True", f"--log_dir={folder / 'log'}",
+                 f"--master_port={port}")
         run(launcher, *(ranks if launcher == "msrun" else ()), "train.py", *EPOCH, "--device", device,
             "--amp_level", level, "--model_dir", model_dir)
     return model_dir / "toy/resnet6"
