@@ -176,15 +176,18 @@ def difference_table(rows: list[Row]) -> str:
     """Methods by rates: paired differences to random, seed by seed."""
     cells = by_cell(rows, "last_accuracy")
 
-    def text(method: str, rate: float) -> str:
-        own, random = cells.get((method, rate), {}), cells.get(("random", rate), {})
-        pairs = [own[seed] - random[seed] for seed in sorted(own.keys() & random.keys())]
-        if not pairs:
-            return "-"
-        mean, half_width = interval(pairs)
-        return f"{'+' * (mean > 0)}{plus_minus(mean, half_width)} ({len(pairs)})"
+    table = methods_by_rates(rows, lambda method, rate: minus_random(cells, method, rate) or "-")
+    return markdown([row for row in table if row[0] != "random"])
 
-    return markdown([row for row in methods_by_rates(rows, text) if row[0] != "random"])
+
+def minus_random(cells: Cells, method: str, rate: float) -> str:
+    """Mean and interval of the paired differences, and their number; "" where there is no pair."""
+    own, random = cells.get((method, rate), {}), cells.get(("random", rate), {})
+    pairs = [own[seed] - random[seed] for seed in sorted(own.keys() & random.keys())]
+    if not pairs:
+        return ""
+    mean, half_width = interval(pairs)
+    return f"{'+' * (mean > 0)}{plus_minus(mean, half_width)} ({len(pairs)})"
 
 
 def names_and_rates(rows: list[Row]) -> tuple[list[str], list[float]]:
