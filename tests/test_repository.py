@@ -193,6 +193,14 @@ def test_no_run_of_these_comparisons_is_left_out(header: str, compared: list[str
         method for name in compared for method, rate in accuracies(name, "last_accuracy") if rate == 0.2}
 
 
+def test_the_mean_margins_shown_are_those_of_the_training_dynamics() -> None:
+    runs = ["CIFAR100-all/seed-1/CIFAR100/resnet20", "CIFAR100N-all/seed-1/CIFAR100N/resnet20",
+            "CIFAR100/seed-1/CIFAR100/resnet6", "CIFAR100N/seed-1/CIFAR100N/resnet6"]
+    margins = [np.load(ROOT / f"results/{run}/dynamics.npy")[:, 1].mean(axis=0, dtype=float) for run in runs]
+    assert [figures for _, *figures in cells_below("docs/results.md", "| mean margin, seed 1 |")] == [
+        [f"{np.quantile(of_run, quantile):.2f}" for of_run in margins] for quantile in (0.5, 0.7)]
+
+
 def test_the_lists_are_those_of_their_manifest_and_of_the_runs() -> None:
     """AUM's score is a mean of which seed 1's dynamics are one part; windows follow from the scores."""
     found = read_json(LISTS / "manifest.json", "")
