@@ -122,6 +122,10 @@ def main(argv: list[str] | None = None) -> None:
              f"{data.image_size}x{data.image_size} pixels\n\nBase runs: {args.base_arch}. "
              f"Coreset runs: {args.arch}. Batches of {args.batch_size}.\n\n")
     perturbed = 0.0 if data.perturbed is None else float(data.perturbed.mean())
+    paper = published_rows(ROOT / "imgs/published.csv", args.dataset, perturbed) if args.paper else []
+    if args.paper and not paper:
+        options.warn(f"--paper: imgs/published.csv has no figures of {name} with {100 * perturbed:.0f} % of "
+                     "the images changed")
     del data  # the runs need the memory
     if args.dry_run:
         for run in runs:
@@ -131,13 +135,13 @@ def main(argv: list[str] | None = None) -> None:
         write_json(args.out / "settings.json", settings)
         failures = execute(runs, args)
         rows = in_order(read_runs(args.out / "runs.csv"))
-        paper = published_rows(ROOT / "imgs/published.csv", args.dataset, perturbed) if args.paper else []
         with replacing(args.out / "table.md") as temporary:
             temporary.write_text(title + tables(rows, paper), encoding="utf8")
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
         if any(row["method"] != WHOLE for row in rows):
+            intervals = draw_intervals({name: rows})
             for file, picture in (("plot.png", draw_plot(rows, name)),
-                                  ("intervals.png", draw_intervals({name: rows}))):
+                                  ("intervals.png", intervals and intervals[0])):
                 if picture:
                     with replacing(args.out / file) as temporary:
                         picture.save(temporary, format="PNG")

@@ -3,8 +3,9 @@
     python selection.py --dataset CIFAR100 --ckpt ckpt/CIFAR100/resnet50/best.pth --rate 0.2
 
 Other methods by --method, other rules for their scores by --keep. Writes <save>/<dataset>.bin (ids to drop),
-.json (manifest), .scores.npy and .png; for other methods than moderate <save>/<dataset>-<method>.*; followed
-by what is not the method's default, such as -keep-middle; of a folder of images also .txt, the files kept.
+.kept.npy (ids to keep), .json (manifest), .scores.npy and .png; for other methods than moderate
+<save>/<dataset>-<method>.*; followed by what is not the method's default, such as -keep-middle; of a folder
+of images also .txt, the files kept.
 """
 import argparse
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                          "the two out")
     if args.labels and not args.features:
         parser.error("--labels: belong to --features; name both")
-    for name in ("dataset", "classes", "image_size", "arch", "name"):
+    for name in ("dataset", "classes", "image_size", "arch", "name", "workers"):
         if args.labels and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name}: says nothing of --features with --labels; leave it out")
     if args.dynamics and "dynamics" not in needs:

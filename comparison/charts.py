@@ -36,7 +36,7 @@ def draw_plot(rows: list[Row], title: str) -> Image.Image:
                       {rate: f"{100 * rate:g} %" for rate in rates}, whole)
 
 
-def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
+def draw_intervals(compared: dict[str, list[Row]]) -> tuple[Image.Image, list[str]] | None:
     """Last epoch's accuracy by the quantile of a score around which images are kept, the easy end first.
 
     One line per comparison and method that has three or more quantiles at the rate with the most of them; for
@@ -48,7 +48,8 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
         compared: rows of runs.csv by the comparison's name.
 
     Returns:
-        None: no method has three quantiles.
+        The picture and the names of its lines, such as "aum", of several comparisons "aum, CIFAR100N"; None:
+        no method has three quantiles.
 
     Raises:
         BadInput: some comparisons have runs with equal epochs, others with equal steps only.
@@ -78,10 +79,10 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Image.Image | None:
     heading = f"test accuracy after the last epoch, %; keep {100 * rate:g} %, equal {equal}"
     axis = "quantile of the score around which images are kept, from the easy end"
     if several:
-        return draw_chart(heading, axis, lines[rate], ticks, None)
+        return draw_chart(heading, axis, lines[rate], ticks, None), [*lines[rate]]
     random = cells.get(("random", rate))
     level = ("random", *mean_and_deviation(random.values())) if random else None
-    return draw_chart(f"{title}: {heading}", axis, lines[rate], ticks, level)
+    return draw_chart(f"{title}: {heading}", axis, lines[rate], ticks, level), [*lines[rate]]
 
 
 def easy_quantile(name: str) -> tuple[str, float] | None:

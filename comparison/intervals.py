@@ -3,6 +3,7 @@
     python -m comparison.intervals results/CIFAR100N results/CIFAR100 --methods aum --out intervals.png
 """
 import argparse
+import itertools
 from pathlib import Path
 
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
@@ -30,13 +31,19 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     compared = {folder.name: rows_of(folder, args.methods) for folder in args.folders}
-    picture = draw_intervals(compared)
-    if picture is None:
+    drawn = draw_intervals(compared)
+    if drawn is None:
         raise BadInput("no method has runs at three quantiles of its score; name others in --methods, or "
                        "add such runs by compare.py")
+    picture, lines = drawn
     with replacing(args.out) as temporary:
         picture.save(temporary, format="PNG")
-    print(f"intervals of {', '.join(args.methods)} in {args.out}")
+    print(f"intervals of {'; '.join(lines)} in {args.out}")
+    for method, folder in itertools.product(args.methods, compared):
+        line = f"{method}, {folder}" if len(compared) > 1 else method
+        if line not in lines:
+            options.warn(f"{line}: not drawn; fewer than three quantiles of its score have runs at the rate "
+                         "that is shown")
 
 
 def rows_of(folder: Path, methods: list[str]) -> list[Row]:

@@ -179,10 +179,11 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
     among, asked = record.get("classes"), classes or len(names)
     if among not in (None, asked) and record.get("images_sha256") == sha256:
         raise BadInput(f"--classes {asked}: images or labels of {name} were changed in the first {among} "
-                       f"classes; name --classes {among}, or run the script in robust/ again")
-    if classes is not None:
-        if not 2 <= classes <= len(names):
-            raise BadInput(f"--classes {classes}: {name} has {len(names)}; name a number from 2 to that")
+                       f"classes; name --classes {among}, or run the script in robust/ again "
+                       f"with --classes {asked}")
+    if classes is not None and not 2 <= classes <= len(names):
+        raise BadInput(f"--classes {classes}: {name} has {len(names)}; name a number from 2 to that")
+    if classes is not None and classes < len(names):
         train, test = (half.without(np.flatnonzero(half.labels >= classes)) for half in (train, test))
         names = names[:classes]
         if not len(test.labels):

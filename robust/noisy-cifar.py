@@ -2,16 +2,14 @@
 import project  # noqa: F401  first: it finds the project's own modules
 from datasets.cifar import read_cifar100
 from robust import labels, options
-from utils.options import fraction, positive, run_script
+from utils.options import run_script
 
 RATE = 0.2  # the probability with which an image gets another label
 
 
 def main() -> None:
     parser = options.make_parser("Mislabel CIFAR-100's training images.")
-    parser.add_argument("--rate", "--share", default=RATE, type=fraction, help="probability of another label")
-    parser.add_argument("--classes", type=positive, help="change labels of the first CLASSES classes only, "
-                        "among these; None: of all")
+    options.add_noise_options(parser, RATE)
     args = parser.parse_args()
     train, _, classes = read_cifar100(args.data)
     labels.mislabel_to_files(train, len(classes), args.rate, args.seed, args.data / "noisy/cifar.npy",

@@ -8,7 +8,7 @@ from robust.project import ROOT
 from utils.device import versions
 from utils.errors import BadInput
 from utils.files import read_json, sha256, write_json
-from utils.options import Number, Parser, add_seed_option
+from utils.options import Number, Parser, add_seed_option, fraction, positive
 
 TINY = "tiny-imagenet-200"
 rate_of_each = Number(0, 1 / len(CORRUPTIONS))  # parses the fraction of the images for each corruption
@@ -21,6 +21,13 @@ def make_parser(description: str) -> Parser:
                         help="folder that holds the data set's own folder")
     add_seed_option(parser, "everything random")
     return parser
+
+
+def add_noise_options(parser: Parser, rate: float) -> None:
+    """Add the options of label noise: --rate with this default, and --classes."""
+    parser.add_argument("--rate", "--share", default=rate, type=fraction, help="probability of another label")
+    parser.add_argument("--classes", type=positive, help="change labels of the first CLASSES classes only, "
+                        "among these; None: of all")
 
 
 def tiny_folder(data: Path, name: str = TINY) -> tuple[Path, Path]:

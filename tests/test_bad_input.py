@@ -66,6 +66,8 @@ OPTIONS = [
     ("selection.py --features f.npy --labels labels.npy --name pets", "--name: says nothing of --features"),
     ("selection.py --features f.npy --labels labels.npy --dataset tiny",
      "--dataset: says nothing of --features"),
+    ("selection.py --features f.npy --labels labels.npy --workers 2",
+     "--workers: says nothing of --features"),
     ("selection.py --features features.npy --method el2n", "--features"),
     ("compare.py --methods random", "--out"),
     ("compare.py --out results --methods best", "--methods"),

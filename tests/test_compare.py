@@ -1,6 +1,7 @@
 """compare.py's tables, intervals and plot for runs made by hand; its plan, its options and its processes."""
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -89,13 +90,17 @@ def test_intervals_show_accuracy_by_quantile_of_methods_with_three() -> None:
     # Of a fifth, the window at 0.9 is the highest one: these are two quantiles.
     assert charts.draw_intervals({"toy": rows}) is None
     rows += [row("aum", 0.2, 1, 20)]
-    pixels = np.asarray(charts.draw_intervals({"toy": rows}))
+    picture, names = charts.draw_intervals({"toy": rows})
+    pixels = np.asarray(picture)
+    assert names == ["aum"]
     line = np.argwhere((pixels == [int(charts.COLORS[0][i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2))
     line = line[line[:, 1] < charts.WIDTH - charts.RIGHT]
     left, right = line[line[:, 1].argmin()], line[line[:, 1].argmax()]
     assert left[0] < right[0] - 100 and (pixels == [0xee] * 3).all(axis=2).sum() > 500
     # Of two comparisons each has its color, and there is no band of random.
-    two = np.asarray(charts.draw_intervals({"toy": rows, "other": [*rows, row("aum:keep=0.3", 0.2, 1, 25)]}))
+    picture, names = charts.draw_intervals({"toy": rows, "other": [*rows, row("aum:keep=0.3", 0.2, 1, 25)]})
+    two = np.asarray(picture)
+    assert names == ["aum, toy", "aum, other"]
     first, second = ((two == list(ImageColor.getrgb(charts.COLORS[i]))).all(axis=2) for i in (0, 1))
     assert first.sum() > 500 < second.sum() and (two == [0xee] * 3).all(axis=2).sum() < 500
 
@@ -110,7 +115,11 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
         rows += [{**rows[0], **row("random", 0.2, 3, 33)}]  # whose protocol does not count
         write_csv(tmp_path / name / "runs.csv", rows, compare.COLUMNS)
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
-    intervals.main([*folders, "--methods", "aum", "--out", str(tmp_path / "picture.png")])
+    intervals.main([*folders, "--methods", "aum", "dual", "--out", str(tmp_path / "picture.png")])
+    printed = capsys.readouterr()
+    assert printed.out == f"intervals of aum, one; aum, two in {tmp_path}/picture.png\n"
+    assert re.findall(r"(\w+, \w+): not drawn; fewer than three quantiles", printed.err) == [
+        "dual, one", "dual, two"]
     with Image.open(tmp_path / "picture.png") as picture:
         colors = {color for _, color in picture.getcolors(10 ** 6)}
     assert {ImageColor.getrgb(color) for color in charts.COLORS[:3]} & colors == {
@@ -119,7 +128,7 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
     # Of one comparison it is compare.py's picture, with random's line.
     intervals.main([folders[0], "--methods", "aum", "moderate", "--out", str(tmp_path / "alone.png")])
     with Image.open(tmp_path / "alone.png") as picture:
-        drawn = charts.draw_intervals({"one": tables.read_runs(tmp_path / "one/runs.csv")})
+        drawn, _ = charts.draw_intervals({"one": tables.read_runs(tmp_path / "one/runs.csv")})
         assert (np.asarray(picture) == np.asarray(drawn)).all()
         assert (np.asarray(drawn) == 0xee).all(axis=2).sum() > 500
     for options, words in ((["--methods", "gm"], "no method has runs at three quantiles"),
@@ -485,7 +494,9 @@ def test_what_it_runs_ends_with_it(project: Path, start: Callable, number: int, 
 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(project: Path, start: Callable) -> None:
     run = start("--dry_run").finish()
-    assert run.returncode == 0 and not (project / "out").exists()
+    assert run.returncode == 0 and not run.err and not (project / "out").exists()
+    warned = start("--dry_run", "--paper").finish()
+    assert "warning: --paper: imgs/published.csv has no figures of toy with 20 % of" in warned.err
     for options, message in ((("--methods", "aum:hard_cutoff=0.9"), "--hard_cutoff 0.9: leaves 300 of 3000"),
                              (("--base_arch", "vgg16"), "--base_arch vgg16: needs images of 32 pixels")):
         refused = start("--dry_run", *options).finish()

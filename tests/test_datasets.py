@@ -120,6 +120,7 @@ def test_the_first_classes_keep_labels_and_ids(cifar: Path) -> None:
     assert (some.train.labels == every.train.labels[ids]).all()
     assert (some.train.pixels([0, -1]) == every.train.pixels(ids[[0, -1]])).all()
     assert (some.test.labels == every.test.labels[every.test.labels < 3]).all()
+    assert open_dataset("CIFAR100", cifar, classes=5).train.subset is None  # all of them
 
 
 def test_evaluation_batches_normalize_in_order_and_fill_up(cifar: Path) -> None:

@@ -247,6 +247,12 @@ def test_some_labels_of_the_first_classes_alone_are_changed(work: Path, forks: F
     with pytest.raises(BadInput, match="--classes 5: images or labels of CIFAR100N were changed in"):
         open_dataset("CIFAR100N", work / "data")
     assert open_dataset("CIFAR100N", work / "data", classes=2).mislabelled.any()
+    folder = work / "data/tiny-imagenet-200"
+    with pytest.raises(BadInput, match="the first 3 classes; .*the script in robust/ again with --classes 2"):
+        open_dataset("tinyN", folder, classes=2)
+    run(forks, work, "noisy-tiny.py", "--data", "data", "--classes", 2, "--rate", 0.5)
+    tiny = open_dataset("tinyN", folder, classes=2)
+    assert tiny.mislabelled.any() and tiny.train.labels.max() == 1
 
 
 @pytest.mark.parametrize("script, name, record", [

@@ -46,7 +46,8 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
                        "this data set")
     if manifest and manifest.get("images") != images:
         raise BadInput(f"{path}: made for {manifest.get('images')} images of {dataset}, not for {images}; "
-                       "give the --classes and --skip_damaged of then, or make it again with --ckpt")
+                       "give the --classes and --skip_damaged that it was made with, or make it again "
+                       "with --ckpt")
     if not np.isin(listed, ids).all():
         raise BadInput(f"{path}: ids reach from {listed.min()} to {listed.max()}, {dataset} has {images} "
                        f"from {ids[0]} to {ids[-1]}; make an index for this data set, with the same "
