@@ -100,7 +100,8 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
         if fitted := by_cell(some, "fitted_wrong_labels_percent").get((WHOLE, 1.0)):
             parts += ["Wrong labels that the training on the whole set has fitted, %: "
                       f"{plus_minus(*mean_and_deviation(fitted.values()))} ({len(fitted)})\n"]
-        parts += ["Test accuracy after the last epoch, %: mean ± standard deviation (number of runs)\n",
+        parts += ["Test accuracy after the last epoch, %: mean ± standard deviation (number of runs); in "
+                  "bold the highest mean of the methods with the most runs\n",
                   accuracy_table(some, "last_accuracy"),
                   "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
                   "noise that is early stopping by an oracle\n", accuracy_table(some, "best_accuracy"),
