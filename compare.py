@@ -27,11 +27,11 @@ from utils import options  # first: utils sets what MindSpore reads when it is l
 from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
 from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
-from comparison.variants import coreset_sizes, data_options, selection_of, selection_options, variant
+from comparison.variants import data_options, parse_variant, selection_options, variant
 from datasets import SOURCES, open_dataset
-from methods import METHODS
+from methods import METHODS, InvalidInput, Selection
+from methods.select import COMMON, settings_by_name
 from models import NETWORKS, check_image_size
-from selection import index_name
 from utils.device import versions
 from utils.errors import BadInput
 from utils.files import locked, read_json, replacing, sha256, write_csv, write_json
@@ -47,6 +47,8 @@ FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = options.Parser("Compare selection methods over rates and seeds.")
+    parser.hints = {f"--{name}": f"an option of a method follows its name: aum:{name}=..."
+                    for name in (*COMMON, *settings_by_name())}
     data = parser.add_argument_group("data and training, as in train.py")
     options.add_data_options(data, SOURCES)
     data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of a coreset run")
@@ -82,6 +84,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     args.base_epoch = args.base_epoch or args.epoch
     args.base_arch = args.base_arch or args.arch
+    args.dataset, args.data = args.dataset or "CIFAR100", args.data or Path("data")
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     return args
 
@@ -154,11 +157,21 @@ def main(argv: list[str] | None = None) -> None:
 def plan(args: argparse.Namespace, n: int) -> list[Run]:
     """All runs on n training images: for each seed the base run, then its coreset runs.
 
+    A line says which selections are left out, since their cut-off leaves too few images for the rate.
+
     Raises:
-        BadInput: a rate keeps none of them, or a method's cut-off leaves too few for it.
+        BadInput: a rate keeps none of them.
     """
-    selections = {method: selection_of(method) for method in args.methods}
-    sizes, common = coreset_sizes(args.rates, selections.values(), n), data_options(args)
+    selections, common = list[tuple[str, Selection, int]](), data_options(args)
+    with options.warnings_shown():
+        for rate, method in product(args.rates, args.methods):
+            selection = parse_variant(method, rate)
+            try:
+                selections.append((method, selection, selection.size(n)))
+            except InvalidInput as error:
+                if error.keyword == "rate":
+                    raise BadInput(f"--rates: {error.problem}") from None
+                print(f"{method} at a rate of {rate:g} is left out: {error}")
 
     def train(seed: int, arch: str, epochs: int, folder: Path, *more: str) -> tuple[str, ...]:
         return ("train.py", *common, "--seed", str(seed), "--arch", arch, "--epoch", str(epochs),
@@ -172,17 +185,17 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
         runs.append(Run(WHOLE, 1.0, seed, "epochs",
                         (train(seed, args.base_arch, args.base_epoch, base_dir),), base))
         model_dir = base_dir if args.equal == "epochs" else base_dir / "equal-steps"
-        for rate, method in product(args.rates, args.methods):
-            save = args.out / "index" / f"seed-{seed}" / f"rate-{rate:g}"
-            index, epochs = save / index_name(selections[method], name), args.epoch
+        for method, selection, size in selections:
+            save = args.out / "index" / f"seed-{seed}" / f"rate-{selection.rate:g}"
+            index, epochs = save / selection.index_name(name), args.epoch
             if args.equal == "steps":
-                steps, of_coreset = (math.ceil(images / args.batch_size) for images in (n, sizes[rate]))
+                steps, of_coreset = (math.ceil(images / args.batch_size) for images in (n, size))
                 epochs = round(args.base_epoch * steps / of_coreset)
             select = ("selection.py", *common, "--seed", str(seed), "--ckpt", str(base / "best.pth"),
-                      *selection_options(method), "--rate", f"{rate:g}", "--save", str(save))
+                      *selection_options(method), "--rate", f"{selection.rate:g}", "--save", str(save))
             coreset = train(seed, args.arch, epochs, model_dir, "--prune", str(index))
-            runs.append(Run(method, rate, seed, args.equal, (select, coreset), model_dir / name / args.arch,
-                            index))
+            runs.append(Run(method, selection.rate, seed, args.equal, (select, coreset),
+                            model_dir / name / args.arch, index))
     return runs
 
 
@@ -193,8 +206,11 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
         BadInput: options, images or labels differ.
     """
     path = args.out / "settings.json"
-    settings = {name: getattr(args, name) for name in FIXED}
-    earlier = read_json(path, "name another --out")
+    settings = {**{name: getattr(args, name) for name in FIXED}, "keep_scale": "difficulty"}
+    earlier = read_json(path, "choose another --out")
+    if earlier and "keep_scale" not in earlier:
+        raise BadInput(f"--out {args.out}: its rules count the score, not the difficulty; choose another "
+                       "--out")
     if not earlier and (args.out / "runs.csv").exists():
         raise BadInput(f"{path}: missing, so the settings of the runs in runs.csv are not known; put it "
                        "back, or name another --out")

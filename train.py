@@ -74,6 +74,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.resume and not args.save:
         parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
+    args.dataset, args.data = args.dataset or "CIFAR100", args.data or Path("data")
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     return args
 

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from comparison.tables import WHOLE, Row, by_cell, by_protocol, mean_and_deviation, names_and_rates
-from methods import METHODS, WINDOWS
+from methods import METHODS
+from methods.rules import WINDOWS
 from utils.errors import BadInput
 
 # Okabe and Ito's colors, which color-blind readers tell apart.
@@ -91,12 +92,12 @@ def easy_quantile(name: str) -> tuple[str, float] | None:
     if not method:  # the whole set
         return None
     given = re.search(":keep=([^:]+)", name)
-    keep = given[1] if given else method.keep
+    keep = given[1] if given else method.rule
     try:
         quantile = float(WINDOWS.get(keep, keep))
     except ValueError:
         return None
-    return re.sub(":keep=[^:]+", "", name), round(quantile if method.hard == "high" else 1 - quantile, 6)
+    return re.sub(":keep=[^:]+", "", name), quantile
 
 
 def draw_chart(title: str, axis: str, lines: Lines, ticks: dict[float, str],

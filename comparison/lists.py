@@ -18,18 +18,18 @@ import numpy as np
 
 from comparison.charts import draw_matrix
 from comparison.tables import markdown
-from comparison.variants import coreset_sizes, data_options, selection_of, variant
+from comparison.variants import parse_variant, variant
 from datasets import SOURCES, DataSet
 from datasets.folder import FileSplit
-from methods import METHODS, Method, choose
-from models.checkpoint import finished_epochs
-from selection import Task, not_default, open_task, read_evidence
-from selection import parse_options as parse_selection
-from utils.device import random_stream, set_up, versions
+from datasets.inputs import open_dataset_of, read_arrays
+from methods import METHODS, InvalidInput, Method, Selection
+from methods.checks import check_array
+from methods.select import score_of
+from utils.device import random_stream, versions
 from utils.errors import BadInput
 from utils.files import locked, read_json, replacing, sha256, writable, write_array, write_json
 from utils.index import LISTS
-from utils.runs import read_args
+from utils.runs import logged_epochs, read_args
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-# A run has evidence by name, and a record for the manifest with the seed by which methods draw.
+# A run has arrays by name, and a record for the manifest with the seed by which methods draw.
 BaseRun = tuple[dict[str, np.ndarray], dict[str, Any]]
 Score = tuple[Method, np.ndarray]  # a method's score of each image by each run, float64 (runs, n)
 KeptLists = dict[str, tuple[np.ndarray, dict[str, Any]]]  # by name: ids, int32, ascending; manifest's entry
@@ -59,29 +59,37 @@ KeptLists = dict[str, tuple[np.ndarray, dict[str, Any]]]  # by name: ids, int32,
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
-    set_up(args.device, options.SEED)
-    selections = [selection_of(method) for method in args.methods]
-    needs = {need for selection in selections for need in selection.needs}
+    selections = [parse_variant(method, rate) for method in args.methods for rate in args.rates]
+    needs = tuple(dict.fromkeys(need for selection in selections for need in selection.needs))
     # What does not fit is found out before long passes.
-    check_folder(args.out, {list_name(selection, rate) for selection in selections for rate in args.rates})
+    check_folder(args.out, set(map(list_name, selections)))
     check_runs(args.ckpt)
-    with writable(args.out):
-        first, task = open_run(args, args.ckpt[0])
-        data = task.data
-        assert data is not None  # there are no --labels
-        sizes = coreset_sizes(args.rates, selections, len(data.train.labels))
-        runs = [read_run(first, task, needs, data)]
-        runs += [read_run(*open_run(args, checkpoint), needs, data) for checkpoint in args.ckpt[1:]]
+    with writable(args.out), options.warnings_shown():
+        data, origin = open_run(args, args.ckpt[0])
+        check_sizes(selections, len(data.train.labels))
+        runs = [read_run(args, args.ckpt[0], needs, data, origin)]
+        runs += [read_run(args, checkpoint, needs, *open_run(args, checkpoint, data))
+                 for checkpoint in args.ckpt[1:]]
         ranks.end_others()
-    scored = {score_name(selection): selection for selection in selections if METHODS[selection.method].score}
-    scores = {name: score_by(selection, data.train.labels, runs) for name, selection in scored.items()}
-    lists = {list_name(selection, rate): keep(selection, rate, size, data, runs[0], scores)
-             for selection in selections for rate, size in sizes.items()}
+        labels = data.train.labels
+        scores = {score_name(selection): score_by(selection, labels, runs)
+                  for selection in {score_name(one): one for one in selections if one.method.score}.values()}
+        lists = {list_name(selection): keep(selection, data, runs[0], scores) for selection in selections}
     with locked(args.out):
         write_lists(args.out, data, runs, scores, lists)
         if scores:
             write_correlations(args.out, scores, data.name)
     print(f"{args.out}: lists {len(lists)}, scores {len(scores)}, runs {len(runs)}")
+
+
+def check_sizes(selections: list[Selection], n: int) -> None:
+    """Raise BadInput where a rate keeps none of n images, or a cut-off leaves too few for it."""
+    for selection in selections:
+        try:
+            selection.size(n)
+        except InvalidInput as error:
+            raise BadInput(f"--methods {selection.title(':', '=')} at --rates {selection.rate:g}: {error}"
+                           ) from None
 
 
 def check_folder(folder: Path, names: set[str]) -> None:
@@ -99,79 +107,73 @@ def check_folder(folder: Path, names: set[str]) -> None:
 def check_runs(checkpoints: list[Path]) -> None:
     """Make sure that runs have been finished, and on the whole data set; BadInput where one was not."""
     for checkpoint in checkpoints:
-        of_run, finished = read_args(checkpoint.parent), finished_epochs(checkpoint.parent)
-        if of_run.get("prune"):
-            raise BadInput(f"{checkpoint}: trained on a coreset; name runs on the whole data set")
-        if of_run and finished not in (None, of_run.get("epoch")):
-            raise BadInput(f"{checkpoint}: its run has finished {finished} of {of_run.get('epoch')} epochs; "
+        run, finished = read_args(checkpoint.parent), logged_epochs(checkpoint.parent)
+        if run.get("prune"):
+            raise BadInput(f"{checkpoint}: trained on a coreset; pass runs on the whole data set")
+        if run and finished not in (None, run.get("epoch")):
+            raise BadInput(f"{checkpoint}: its run has finished {finished} of {run.get('epoch')} epochs; "
                            "resume it first")
 
 
-def list_name(selection: argparse.Namespace, rate: float) -> str:
+def list_name(selection: Selection) -> str:
     """A list's file: <method>[-<what is not its default>...]-<rate>.npy."""
-    return "-".join([selection.method, *not_default(selection), f"{rate:g}.npy"])
+    return f"{selection.title()}-{selection.rate:g}.npy"
 
 
-def open_run(args: argparse.Namespace, checkpoint: Path) -> tuple[argparse.Namespace, Task]:
-    """The options of selection.py that name a run, and what it chooses from by them."""
-    selection = parse_selection([*data_options(args), "--ckpt", str(checkpoint), "--save", str(args.out)])
-    return selection, open_task(selection)
-
-
-def read_run(selection: argparse.Namespace, task: Task, needs: set[str], first: DataSet) -> BaseRun:
-    """A run's evidence, as selection.py reads it.
+def open_run(args: argparse.Namespace, checkpoint: Path, first: DataSet | None = None
+             ) -> tuple[DataSet, dict[str, Any]]:
+    """The data set of a run and what the manifest says of it.
 
     Raises:
         BadInput: it has other images than the first run.
     """
-    assert task.data is not None  # there are no --labels
-    if not np.array_equal(task.data.train.ids, first.train.ids) or (
-            task.data.images_sha256 != first.images_sha256):
-        raise BadInput(f"{selection.ckpt}: trained on other images than the first of --ckpt; name runs on "
-                       "the same data")
-    selection.needs = needs
-    evidence, sources = read_evidence(selection, task)
-    of_run = read_args(selection.ckpt.parent)
-    record = {"seed": of_run.get("seed", options.SEED), "checkpoint": str(selection.ckpt)}
-    record |= {name: of_run.get(name) for name in ("arch", "epoch", "batch_size", "lr", "amp_level")}
-    return evidence, {**record, **task.origin, **sources}
+    names = "dataset", "data", "name", "image_size", "classes"
+    data, origin = open_dataset_of(checkpoint, {name: getattr(args, name) for name in names})
+    if first and not (np.array_equal(data.train.ids, first.train.ids)
+                      and data.images_sha256 == first.images_sha256):
+        raise BadInput(f"{checkpoint}: trained on other images than the first of --ckpt; pass runs on the "
+                       "same data")
+    return data, origin
 
 
-def score_name(selection: argparse.Namespace) -> str:
-    """The method and those of its score's settings that are not the default, such as moderate-center-mean."""
-    settings = METHODS[selection.method].settings
-    return "-".join([selection.method, *(f"{name}-{selection.settings[name]}" for name in settings
-                                         if selection.settings[name] != settings[name].default)])
+def read_run(args: argparse.Namespace, checkpoint: Path, needs: tuple[str, ...], data: DataSet,
+             origin: dict[str, Any]) -> BaseRun:
+    """A run's arrays, as selection.py reads them."""
+    arrays, files = read_arrays(needs, {}, checkpoint, data, args.out, None, args.workers, args.device)
+    run = read_args(checkpoint.parent)
+    record = {"seed": run.get("seed", options.SEED), "checkpoint": str(checkpoint)}
+    record |= {name: run.get(name) for name in ("arch", "epoch", "batch_size", "lr", "amp_level")}
+    return arrays, {**record, **origin, **files}
 
 
-def score_by(selection: argparse.Namespace, labels: np.ndarray, runs: list[BaseRun]) -> Score:
+def score_name(selection: Selection) -> str:
+    """The method and those changes that the score depends on, such as moderate-center-mean."""
+    of_score = ("first_epochs", *selection.method.settings)
+    return "-".join([selection.name, *(word for word in selection.changes() if word.startswith(of_score))])
+
+
+def score_by(selection: Selection, labels: np.ndarray, runs: list[BaseRun]) -> Score:
     """A method's score by each run."""
-    method = METHODS[selection.method]
-    assert method.score is not None
-    return method, np.array([
-        method.score(labels, random_stream(record["seed"], selection.method),
-                     **{need: evidence[need] for need in method.needs},
-                     **{name: selection.settings[name] for name in method.settings})
-        for evidence, record in runs])
+    scores = [score_of(selection, labels, {name: check_array(name, arrays[name], len(labels),
+                                                             selection.first_epochs)
+                                           for name in selection.method.needs},
+                       random_stream(record["seed"], selection.name)) for arrays, record in runs]
+    return selection.method, np.array(scores)
 
 
-def keep(selection: argparse.Namespace, rate: float, size: int, data: DataSet, run: BaseRun,
-         scores: dict[str, Score]) -> tuple[np.ndarray, dict[str, Any]]:
+def keep(selection: Selection, data: DataSet, run: BaseRun, scores: dict[str, Score]
+         ) -> tuple[np.ndarray, dict[str, Any]]:
     """The ids that a method's rule keeps by the mean of its scores, and their entry of the manifest.
 
     What else the rule needs is of one run.
     """
-    method, name, (evidence, record) = METHODS[selection.method], score_name(selection), run
-    if name in scores:
-        mean = scores[name][1].mean(axis=0)
-        method = replace(method, score=lambda labels, generator: mean, needs=(), settings={})
-    choice = choose(method, selection.rule, data.train.labels, size,
-                    random_stream(record["seed"], selection.method), evidence, selection.per_class,
-                    selection.hard_cutoff, **selection.settings)
+    name, (arrays, record) = score_name(selection), run
+    mean = scores[name][1].mean(axis=0) if name in scores else None
+    kept, _ = replace(selection, seed=record["seed"]).select(data.train.labels, arrays, mean, data.classes)
     # The name of a coreset run's folder ends with "list", so that it differs from that of a run on an index.
-    entry = {"method": selection.method, "rate": rate, "not_default": [*not_default(selection), "list"],
-             "kept": size, "score": f"{name}.scores.npy" if name in scores else None}
-    return data.train.ids[choice.kept].astype(np.int32), entry
+    entry = {"method": selection.name, "rate": selection.rate, "not_default": [*selection.changes(), "list"],
+             "kept": len(kept), "score": f"{name}.scores.npy" if name in scores else None}
+    return data.train.ids[kept].astype(np.int32), entry
 
 
 def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[str, Score],
@@ -199,7 +201,7 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
     records = [record for _, record in runs]
     write_json(folder / LISTS, {
         "dataset": data.name, "images": len(ids), "images_sha256": data.images_sha256,
-        "classes": records[0]["classes"], "holds": "kept", "runs": records,
+        "classes": records[0]["classes"], "holds": "kept", "keep_scale": "difficulty", "runs": records,
         "scores": described, "lists": listed, "versions": versions()})
 
 

@@ -4,14 +4,14 @@ Features: finite, float32 (n, d), possibly a memory map.
 """
 import numpy as np
 
-from methods.pieces import blocks, members_of_classes
+from .blocks import blocks, members_of_classes
 
 KMEANS_ROUNDS = 100
 TINY = 1e-30  # a length of 0 becomes it
 
 
-def to_center(labels: np.ndarray, generator: np.random.Generator, *, features: np.ndarray,
-              center: str = "median") -> np.ndarray:
+def distance_to_class_center(labels: np.ndarray, generator: np.random.Generator, *, features: np.ndarray,
+                             center: str = "median") -> np.ndarray:
     """norm(h - center of the image's class), the score of Moderate Coreset, Xia et al., ICLR 2023.
 
     The paper keeps the images nearest the median of all distances; its herding keeps those nearest to the
@@ -26,8 +26,8 @@ def to_center(labels: np.ndarray, generator: np.random.Generator, *, features: n
     for members in members_of_classes(labels):
         coordinates = np.asarray(features[members]).T
         squares = np.zeros(len(members))
-        for some in blocks(coordinates):
-            block = np.ascontiguousarray(coordinates[some])
+        for rows in blocks(coordinates):
+            block = np.ascontiguousarray(coordinates[rows])
             centers = getattr(np, center)(block, axis=1, keepdims=True).astype(block.dtype)
             difference = block - centers.astype(float)
             squares += np.einsum("dn,dn->n", difference, difference)
@@ -35,7 +35,8 @@ def to_center(labels: np.ndarray, generator: np.random.Generator, *, features: n
     return distances
 
 
-def to_centroid(labels: np.ndarray, generator: np.random.Generator, *, features: np.ndarray) -> np.ndarray:
+def distance_to_nearest_centroid(labels: np.ndarray, generator: np.random.Generator, *,
+                                 features: np.ndarray) -> np.ndarray:
     """Distance to the nearest centroid of a k-means of features of length 1, k = number of classes.
 
     Sorscher et al., Beyond neural scaling laws, NeurIPS 2022, whose distance is the cosine's: far images are

@@ -5,6 +5,7 @@ probability p_y of its label, the margin (p_y less the highest other probability
 softmax and y the one-hot label. All are finite; the first lies in 0..1, the second in -1..1, the third in
 0..sqrt(2). They come from the one training run, in training mode, so they cost no pass of their own.
 """
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -14,15 +15,15 @@ WINDOW = 10  # epochs
 
 
 def forgetting(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.ndarray,
-               never_learned: str = "none") -> np.ndarray:
+               never_learned: str = "zero") -> np.ndarray:
     """Number of epochs in which an image's prediction went from correct to wrong.
 
     Toneva et al., An Empirical Study of Example Forgetting, ICLR 2019. Correct: a margin above 0.
 
     Args:
-        never_learned: what an image counts that was never correct. "none": its 0 events, as in the code of
+        never_learned: what an image counts that was never correct. "zero": its 0 events, as in the code of
             CCS (generate_importance_score.py 99), DeepCore and DUAL; the published order under label noise
-            agrees with that alone. "most": as many as there are epochs, as in the paper of origin.
+            agrees with that alone. "max": as many as there are epochs, as in the paper of origin.
     """
     events = np.zeros(len(labels))
     learned, before = np.zeros((2, len(labels)), bool)
@@ -31,22 +32,17 @@ def forgetting(labels: np.ndarray, generator: np.random.Generator, *, dynamics: 
         events += before & ~correct
         learned |= correct
         before = correct
-    return np.where(learned, events, len(dynamics)) if never_learned == "most" else events
+    return np.where(learned, events, len(dynamics)) if never_learned == "max" else events
 
 
-def el2n(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.ndarray,
-         el2n_epochs: int = 10) -> np.ndarray:
-    """Mean of norm(p - y) over the first epochs.
+def el2n(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.ndarray) -> np.ndarray:
+    """Mean of norm(p - y) over the first epochs, ten by default.
 
     EL2N, Paul et al., Deep Learning on a Data Diet, NeurIPS 2021. The paper takes the mean over ten runs at
     one early epoch; here it is over the first epochs of one run, as in CCS's code, which sums them: ten runs
     cost ten trainings, and several epochs of one even out its noise too.
-
-    Args:
-        el2n_epochs: how many epochs; all where the run has fewer.
     """
-    [epochs] = at_most(len(dynamics), "el2n", el2n_epochs=el2n_epochs)
-    return mean_over_epochs(dynamics[:epochs], ERROR)
+    return mean_over_epochs(dynamics, ERROR)
 
 
 def aum(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.ndarray) -> np.ndarray:
@@ -66,23 +62,17 @@ def dyn_unc(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.
     code leaves out the last window and takes probabilities of evaluation mode; public code divides by
     WINDOW - 1 under the root, which ranks alike.
     """
-    [length] = at_most(len(dynamics), "dyn-unc", window=WINDOW)
-    return mean_over_windows(dynamics[:, PROBABILITY], length, lambda mean, deviation: deviation)
+    return mean_over_windows(dynamics[:, PROBABILITY], lambda mean, deviation: deviation)
 
 
-def dual(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.ndarray,
-         dual_epochs: int = 30) -> np.ndarray:
+def dual(labels: np.ndarray, generator: np.random.Generator, *, dynamics: np.ndarray) -> np.ndarray:
     """Uncertain and hard: mean over windows of std(p_y) (1 - mean p_y).
 
     DUAL, Cho et al., Lightweight Dataset Pruning without Full Training via Example Difficulty and Prediction
-    Uncertainty, ICML 2025: windows of J = WINDOW epochs in the first T. Its rule is `beta` in rules.py.
-
-    Args:
-        dual_epochs: T; shorter runs shorten T and J.
+    Uncertainty, ICML 2025: windows of J = WINDOW epochs in the first T, 30 by default (60 for ImageNet). Its
+    rule is `beta` in rules.py.
     """
-    epochs, length = at_most(len(dynamics), "dual", T=dual_epochs, J=WINDOW)
-    return mean_over_windows(dynamics[:epochs, PROBABILITY], min(length, epochs),
-                             lambda mean, deviation: deviation * (1 - mean))
+    return mean_over_windows(dynamics[:, PROBABILITY], lambda mean, deviation: deviation * (1 - mean))
 
 
 def mean_over_epochs(dynamics: np.ndarray, row: int) -> np.ndarray:
@@ -90,9 +80,16 @@ def mean_over_epochs(dynamics: np.ndarray, row: int) -> np.ndarray:
     return dynamics[:, row].mean(axis=0, dtype=float)
 
 
-def mean_over_windows(probability: np.ndarray, length: int,
-                      score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Mean over all windows of `length` rows of a score of a window's mean and deviation, float64 (n,)."""
+def mean_over_windows(probability: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarray]
+                      ) -> np.ndarray:
+    """Mean over all windows of WINDOW rows of a score of a window's mean and deviation, float64 (n,).
+
+    Where there are fewer rows, all of them are the one window, and a warning says so.
+    """
+    length = min(WINDOW, len(probability))
+    if length < WINDOW:
+        warnings.warn(f"dynamics: {length} epoch{'s' if length > 1 else ''} are used, windows of {WINDOW} "
+                      f"become {length}", stacklevel=1)
     # In float64 sums of float16 numbers are exact: a sum that moves on stays so, a constant has deviation 0.
     total, scores = probability[:length - 1].sum(axis=0, dtype=float), np.zeros(probability.shape[1])
     windows = range(len(probability) - length + 1)
@@ -103,11 +100,3 @@ def mean_over_windows(probability: np.ndarray, length: int,
         scores += score(mean, np.sqrt(sum((row - mean) ** 2 for row in window) / length))
         total -= window[0]
     return scores / len(windows)
-
-
-def at_most(epochs: int, method: str, **asked: int) -> list[int]:
-    """The numbers of epochs that a method asks for, or as many as the run has, which a line says."""
-    shorter = [f"{name} {number} becomes {epochs}" for name, number in asked.items() if number > epochs]
-    if shorter:
-        print(f"{method}: the run has {epochs} epoch{'s' if epochs > 1 else ''}, {', '.join(shorter)}")
-    return [min(number, epochs) for number in asked.values()]

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from methods.pieces import blocks
+from .blocks import blocks
 
 
 def grand(labels: np.ndarray, generator: np.random.Generator, *, features: np.ndarray, logits: np.ndarray

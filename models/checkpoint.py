@@ -3,7 +3,6 @@ import binascii
 import logging
 import os
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +85,6 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
     weights = {name: value for name, value in values.items() if not name.startswith(STATE)}
     return weights, {name.removeprefix(STATE): value
                      for name, value in values.items() if name not in weights}
-
-
-@cache  # last.pth has weights and momentum, which take a second to read
-def finished_epochs(folder: Path) -> int | None:
-    """The number of epochs that last.pth in a run's folder calls finished; None: it is missing."""
-    path = folder / "last.pth"
-    return int(load_state(path)[1].get("epoch", 0)) if path.exists() else None
 
 
 def _tensor(parts: list[Any]) -> np.ndarray:
@@ -180,5 +172,5 @@ def find_arch(arch: str | None, checkpoint: Path) -> str:
 
     Where there is no args.json that tells, resnet50, the release's default.
     """
-    arch = arch or read_args(checkpoint.parent).get("arch")
-    return arch if arch in NETWORKS else "resnet50"
+    recorded = read_args(checkpoint.parent).get("arch")
+    return arch or (recorded if recorded in NETWORKS else "resnet50")

@@ -293,17 +293,14 @@ def release_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def choose(name: str, arrays: dict[str, np.ndarray]) -> None:
     """Let a method choose a fifth of the images from labels, features, logits and dynamics."""
-    from methods import METHODS, RULES
-    from methods import choose as choose_coreset
-    labels, method = arrays["labels"], METHODS[name]
-    choose_coreset(method, RULES[method.keep], labels, len(labels) // 5, np.random.default_rng(0), arrays,
-                   method.per_class, method.hard_cutoff)
+    from methods import configure
+    configure(name, rate=0.2).select(arrays["labels"], arrays)
 
 
 def needs_of(name: str) -> tuple[str, ...]:
     """What a method's score and rule read."""
-    from methods import METHODS, RULES
-    return tuple(dict.fromkeys((*METHODS[name].needs, *RULES[METHODS[name].keep].needs)))
+    from methods import configure
+    return configure(name, rate=0.2).needs
 
 
 def mapped(folder: Path) -> dict[str, np.ndarray]:

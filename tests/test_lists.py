@@ -13,6 +13,7 @@ from conftest import CLASSES, TRAIN, TRAINED, check_one_line, names, set_args
 from datasets import open_dataset
 from forks import Forks
 from methods import METHODS
+from test_selection import NOTICED
 from two_layers import NAME
 
 RUN = Path("ckpt/CIFAR100", NAME)
@@ -27,14 +28,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cifar: Path, trained: Path,
     (folder / "data").symlink_to(cifar)
     shutil.copytree(trained, folder / RUN)
     assert not script("train.py", folder, *TRAINED, "--seed", 7, "--model_dir", "second").returncode
-    make(script, folder, (RUN, SECOND), *METHODS, "forgetting:never_learned=most", "aum:keep=0.7")
+    make(script, folder, (RUN, SECOND), *METHODS, "forgetting:never_learned=max", "aum:per_class=False")
     return folder
 
 
 def make(script, folder: Path, runs: tuple[Path, ...], *methods: str) -> None:
     result = script("comparison/lists.py", folder, "--ckpt", *(run / "best.pth" for run in runs), "--methods",
                     *methods, "--rates", *RATES, "--out", "lists")
-    assert result.returncode == 0 and not result.stderr, result.stderr
+    assert result.returncode == 0, result.stderr
+    assert all(NOTICED.search(line) for line in result.stderr.splitlines()), result.stderr
 
 
 def manifest(folder: Path) -> dict:
@@ -44,9 +46,10 @@ def manifest(folder: Path) -> dict:
 def test_one_run_gives_what_selection_gives(work: Path, script) -> None:
     """With the run's seed, which draws random's and ccs's images."""
     methods = {"moderate": (), "gm": (), "dual": (), "el2n": (), "random": (), "ccs": (),
-               "aum-keep-0.7": ("--keep", 0.7)}
+               "aum-keep-0.7": ("--keep", 0.7), "aum-per_class-False": ("--per_class=False",)}
     set_args(work / RUN, seed=7)
-    make(script, work, (RUN,), *("aum:keep=0.7" if "-" in name else name for name in methods))
+    make(script, work, (RUN,), *methods.keys() - {"aum-keep-0.7", "aum-per_class-False"}, "aum:keep=0.7",
+         "aum:per_class=False")
     for name, options in methods.items():
         result = script("selection.py", work, "--ckpt", RUN / "best.pth", "--rate", 0.3, "--method",
                         name.partition("-")[0], "--seed", 7, *options)
@@ -70,8 +73,11 @@ def test_scores_are_the_means_and_lists_follow_from_them(folder: Path) -> None:
     scores = np.load(folder / "lists/aum.scores.npy")
     assert np.allclose(scores, np.mean(margins, axis=0)) and not np.allclose(*margins, atol=1e-3)
     order = np.argsort(np.mean(margins, axis=0))
-    assert set(np.load(folder / "lists/aum-0.1.npy")) == set(order[:TRAIN // 10])
-    assert set(np.load(folder / "lists/aum-keep-0.7-0.3.npy")) == set(order[110:170])
+    assert set(np.load(folder / "lists/aum-per_class-False-0.3.npy")) == set(order[110:170])
+    kept = np.load(folder / "lists/aum-0.1.npy")
+    for label in range(CLASSES):  # of each class the window at 0.3 from its easy end, the high one
+        own = order[order % CLASSES == label]
+        assert set(kept[kept % CLASSES == label]) == set(own[26:30])
 
 
 def test_scores_of_features_are_means_too_and_rules_use_those_of_the_first_run(folder: Path, script) -> None:
@@ -106,7 +112,7 @@ def test_correlations(folder: Path) -> None:
     lines = (folder / "lists/correlations.md").read_text().splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines]
     header, table = rows[0], {row[0]: row for row in rows[2:]}
-    assert {"aum, ccs", "moderate, herding", "forgetting, d2", "forgetting-never_learned-most"} <= set(header)
+    assert {"aum, ccs", "moderate, herding", "forgetting, d2", "forgetting-never_learned-max"} <= set(header)
     errors = means(folder, 2)
     between = np.corrcoef([by_hand(values) for values in errors])[0, 1]
     assert table["el2n"][1] == f"{between:.2f} to {between:.2f}"
@@ -133,11 +139,11 @@ def test_ties_share_their_mean_rank() -> None:
 def test_training_on_a_list_keeps_its_images(folder: Path, work: Path, script) -> None:
     """In a folder named after the method; network and image size are the user's, not the runs'."""
     shutil.copytree(folder / "lists", work / "lists")
-    result = script("train.py", work, "--prune", "lists/aum-keep-0.7-0.1.npy", *TRAINED)
+    result = script("train.py", work, "--prune", "lists/aum-per_class-False-0.1.npy", *TRAINED)
     assert result.returncode == 0 and not result.stderr, result.stderr
     assert f"20 of {TRAIN} training images" in result.stdout
-    args = json.loads((work / RUN / "coreset-aum-0.1-keep-0.7-list/args.json").read_text())
-    kept = np.load(work / "lists/aum-keep-0.7-0.1.npy")
+    args = json.loads((work / RUN / "coreset-aum-0.1-per_class-False-list/args.json").read_text())
+    kept = np.load(work / "lists/aum-per_class-False-0.1.npy")
     data = open_dataset("CIFAR100", work / "data")
     assert args["images"] == len(kept) == 20 and args["index"]["images_sha256"] == data.images_sha256
 
@@ -184,12 +190,13 @@ def test_a_part_of_the_classes(work: Path, script, forks: Forks) -> None:
     part, record = np.flatnonzero(np.arange(TRAIN) % CLASSES < 3), work / RUN / "dynamics.npy"
     set_args(work / RUN, classes=3, images=len(part))
     np.save(record, np.load(record)[..., part])
-    make(script, work, (RUN,), "aum")
-    ids, kept = np.load(work / "lists/ids.npy"), np.load(work / "lists/aum-0.1.npy")
+    make(script, work, (RUN,), "aum:keep=hardest:per_class=False")
+    name = "lists/aum-keep-hardest-per_class-False-0.1.npy"
+    ids, kept = np.load(work / "lists/ids.npy"), np.load(work / name)
     assert (ids == part).all() and len(kept) == 12
     margins = np.load(record)[:, 1].mean(axis=0, dtype=float)
     assert set(kept) == set(ids[np.argsort(margins)[:12]])
-    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", "--prune", "lists/aum-0.1.npy", *TRAINED)
+    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", "--prune", name, *TRAINED)
     assert "12 of 120 training images" in said
 
 
@@ -216,7 +223,7 @@ def test_a_run_on_a_coreset_is_refused(work: Path, script) -> None:
     set_args(work / RUN, prune="index.bin", images=40)
     result = script("comparison/lists.py", work, "--ckpt", RUN / "best.pth", "--methods", "moderate", "--out",
                     "lists")
-    check_one_line(result, "trained on a coreset; name runs on the whole")
+    check_one_line(result, "trained on a coreset; pass runs on the whole")
 
 
 def test_lists_that_would_lose_their_manifest_are_not_left_behind(work: Path, script) -> None:

@@ -1,19 +1,40 @@
 """Selection methods: each on data whose right answer can be seen, and all on awkward data at every rate."""
 import inspect
 import math
+import shutil
 import statistics
+import subprocess
+import sys
 import tracemalloc
+import warnings
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
 import pytest
 
-import methods
-from methods import METHODS, RULES, Choice, Method, Rule, distances, find_rule, pieces, rules, sets
-from methods.choice import Pool, coreset_size
+from forks import ROOT
+from methods import (
+    METHODS,
+    RULES,
+    Candidates,
+    InvalidInput,
+    Method,
+    Rule,
+    SelectionWarning,
+    blocks,
+    configure,
+    distances,
+    feature_rules,
+    rules,
+    select,
+)
+from methods.checks import check_array
 from methods.dynamics import mean_over_epochs
-from utils.errors import BadInput
+from methods.select import coreset_size, keep_images, score_of
 
 RATES = (0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
@@ -34,22 +55,29 @@ def record(**rows: list | np.ndarray) -> np.ndarray:
                     axis=1).astype(np.float16)
 
 
+class Choice(NamedTuple):
+    """The positions kept and the score."""
+    kept: np.ndarray
+    score: np.ndarray | None
+
+
 def choose(name: str, labels: np.ndarray, size: int, generator: np.random.Generator, keep: str | None = None,
            **given: object) -> Choice:
-    """A method's choice by its own rule or the rule `keep`, from evidence and settings."""
-    method = METHODS[name]
-    evidence = {need: given.pop(need) for need in ("features", "logits", "dynamics") if need in given}
-    options = {"per_class": method.per_class, "hard_cutoff": method.hard_cutoff, **given}
-    rule = find_rule(keep or method.keep)
-    return methods.choose(method, rule, labels, size, generator, evidence, **options)
+    """A method's choice of `size` images by its own rule or the rule `keep`, from arrays and settings."""
+    arrays = {need: given.pop(need) for need in ("features", "logits", "dynamics") if need in given}
+    selection = configure(name, rate=1e-6, keep=keep, **given)
+    inputs = {need: check_array(need, arrays[need], len(labels), selection.first_epochs)
+              for need in selection.needs}
+    score = score_of(selection, labels, inputs, generator) if selection.method.score else None
+    return Choice(keep_images(selection, labels, size, score, inputs, generator), score)
 
 
 def scored(score: list | np.ndarray, size: int, keep: str, seed: int = 0, labels: np.ndarray | None = None,
-           **options: object) -> list[int]:
+           hard: str = "high", **options: object) -> list[int]:
     """What a rule keeps of a plain score."""
-    method = Method("middle", lambda labels, generator: np.array(score, float))
+    selection = configure(rate=1e-6, keep=keep, hard=hard, **options)
     labels = np.zeros(len(score), int) if labels is None else labels
-    return methods.choose(method, find_rule(keep), labels, size, seeded(seed), {}, **options).kept.tolist()
+    return keep_images(selection, labels, size, np.array(score, float), {}, seeded(seed)).tolist()
 
 
 # Rules
@@ -61,13 +89,13 @@ def test_ranks_are_the_releases(rate: float) -> None:
         number = coreset_size(n, rate)
         assert number == last - first
         if number:
-            pool = Pool(np.arange(n), np.arange(n), np.arange(n), {}, {}, seeded())
-            ranks = RULES["middle"].keep(pool, number)
+            everything = Candidates(np.arange(n), np.arange(n), np.arange(n), "high", {}, {}, seeded())
+            ranks = RULES["middle"].select(everything, number)
             assert (ranks[0], ranks[-1], len(ranks)) == (first, last - 1, number)
 
 
 @pytest.mark.parametrize("keep, expected", [
-    ("highest", [0, 2, 3]), ("lowest", [1, 2, 4]), ("middle", [0, 1, 2]), ("ends", [1, 3, 4])])
+    ("hardest", [0, 2, 3]), ("easiest", [1, 2, 4]), ("middle", [0, 1, 2]), ("ends", [1, 3, 4])])
 def test_rules_and_ties_drawn_from_all_classes(keep: str, expected: list[int]) -> None:
     """Of 1,000 images in order of their class, all of one score, 200 are kept."""
     assert scored([3, 1, 2, 9, 0], 3, keep) == expected
@@ -76,33 +104,38 @@ def test_rules_and_ties_drawn_from_all_classes(keep: str, expected: list[int]) -
     assert kept.tolist() != scored(np.zeros(1000), 200, keep, seed=1)
 
 
-@pytest.mark.parametrize("keep, quantile", [("lowest", "0"), ("middle", "0.5"), ("highest", "1")])
-def test_a_quantile_is_the_center_of_the_window(keep: str, quantile: str) -> None:
+@pytest.mark.parametrize("keep, difficulty", [("easiest", 0), ("middle", 0.5), ("hardest", 1)])
+def test_a_difficulty_is_the_center_of_the_window(keep: str, difficulty: float) -> None:
+    """Counted from the easy end, which is the high one where hard images have low scores."""
     for n in range(1, 60):
         score = seeded(n).random(n)
         for size in range(1, n + 1):
-            assert scored(score, size, keep) == scored(score, size, quantile)
+            window = partial(rules.window, difficulty=difficulty)
+            order = np.argsort(score)
+            everything = Candidates(np.arange(n), order, score, "high", {}, {}, seeded())
+            assert scored(score, size, keep) == sorted(window(everything, size))
     assert scored(range(100), 10, "0.3") == list(range(25, 35))
+    assert scored(range(100), 10, "0.3", hard="low") == list(range(65, 75))
     assert scored(range(100), 10, "0.02") == list(range(10))  # moved inside
     assert scored(range(100), 10, "0.97") == list(range(90, 100))
+    assert scored(range(100), 10, "0.03", hard="low") == list(range(90, 100))
+    assert scored(range(100), 10, "hardest", hard="low") == list(range(10))
 
 
 @pytest.mark.parametrize("hard, kept", [("low", [4, 5, 6]), ("high", [2, 3, 4])])
 def test_the_hard_end_is_cut_off_first(hard: str, kept: list[int]) -> None:
-    method = Method("middle", lambda labels, generator: np.arange(9.), hard=hard)
-    choice = methods.choose(method, find_rule("middle"), np.zeros(9, int), 3, seeded(), {}, hard_cutoff=2 / 9)
-    assert choice.kept.tolist() == kept
+    assert scored(range(9), 3, "middle", hard=hard, hard_cutoff="2/9") == kept
 
 
 def test_per_class_each_class_keeps_its_fraction() -> None:
     """Of 5 + 3 + 2 images 5 are kept: 2.5 + 1.5 + 1, and one of two equal remainders by the seed."""
     labels = np.repeat([4, 8, 9], [5, 3, 2])
-    found = {tuple(scored(range(10), 5, "lowest", seed, labels, per_class=True)) for seed in range(20)}
+    found = {tuple(scored(range(10), 5, "easiest", seed, labels, per_class=True)) for seed in range(20)}
     assert found == {(0, 1, 2, 5, 8), (0, 1, 5, 6, 8)}
-    assert scored(range(10), 5, "lowest", labels=labels) == [0, 1, 2, 3, 4]
+    assert scored(range(10), 5, "easiest", labels=labels) == [0, 1, 2, 3, 4]
 
 
-def test_best_is_the_window_that_labels_the_others_best(capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_is_the_window_that_labels_the_others_best() -> None:
     """Labels of low scores are random, those of high scores are on the wrong side, as are no others."""
     generator = seeded()
     n, score = 400, np.arange(400.)
@@ -111,8 +144,9 @@ def test_best_is_the_window_that_labels_the_others_best(capsys: pytest.CaptureFi
     features[:, 0] += 2 * side - 1
     labels = side.copy()
     labels[:100], labels[300:] = generator.integers(0, 2, 100), 1 - side[300:]
-    method = Method("middle", lambda labels, generator: score)
-    kept = methods.choose(method, find_rule("best"), labels, 80, seeded(), {"features": features}).kept
+    best = configure(rate=0.2, keep="best", hard="high")
+    with pytest.warns(UserWarning) as told:
+        kept = keep_images(best, labels, 80, score, {"features": features}, seeded())
 
     def right(kept: np.ndarray) -> float:
         x = np.column_stack([features / np.sqrt((features.astype(float) ** 2).mean()), np.ones(n)])
@@ -120,12 +154,11 @@ def test_best_is_the_window_that_labels_the_others_best(capsys: pytest.CaptureFi
         weights = np.linalg.inv(x[kept].T @ x[kept] + rules.RIDGE * np.eye(4)) @ x[kept].T @ y[kept]
         return np.mean((x @ weights).argmax(axis=1) == labels)
 
-    windows = [np.array(scored(score, 80, f"{quantile:g}")) for quantile in rules.QUANTILES]
+    windows = [np.array(scored(score, 80, f"{difficulty:g}")) for difficulty in rules.DIFFICULTIES]
     assert right(kept) == max(map(right, windows))
-    assert f"labels {100 * right(kept):.1f} % of all images" in capsys.readouterr().out
+    assert f"labels {100 * right(kept):.1f} % of all images" in str(told[0].message)
     alike = np.ones((n, 3), np.float32) * 1e9  # near a singular matrix
-    choice = methods.choose(method, find_rule("best"), labels, 80, seeded(), {"features": alike})
-    assert len(choice.kept) == 80
+    assert len(keep_images(best, labels, 80, score, {"features": alike}, seeded())) == 80
 
 
 # Distances
@@ -154,7 +187,7 @@ def test_herding_keeps_the_nearest_of_all_classes() -> None:
 @pytest.mark.parametrize("by_class", [False, True])
 def test_distances_to_centers(name: str, center: Callable, block: int, by_class: bool,
                               monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", block)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block)
     generator = seeded()
     features = generator.normal(size=(61, 9)).astype(np.float32)
     labels = generator.choice([0, 3, 4, 1000], 61)  # gaps, and
@@ -163,14 +196,14 @@ def test_distances_to_centers(name: str, center: Callable, block: int, by_class:
         labels.sort()
     plain = [np.linalg.norm(f.astype(float) - center(features[labels == c], axis=0))
              for f, c in zip(features, labels, strict=True)]
-    found = distances.to_center(labels, seeded(), features=features, center=name)
+    found = distances.distance_to_class_center(labels, seeded(), features=features, center=name)
     assert np.allclose(found, plain, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [1, 2 ** 23])
 def test_selfsup_keeps_the_far_ones(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two opposite directions, each with one image at 0.4 rad on either side; lengths do not matter."""
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", block)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block)
     angles = np.array([-.1, -.05, .05, .1, -.4, .4, 3.0, 3.1, 3.2, 3.3, 2.75, 3.55])
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     features = (circle * seeded().uniform(1, 1000, (12, 1))).astype(np.float32)
@@ -188,7 +221,7 @@ def test_kmeans_uses_centroids_that_lost_their_images() -> None:
     for features in (three, two):
         labels = np.arange(len(features)) % 3  # three centroids
         for seed in range(20):
-            assert distances.to_centroid(labels, seeded(seed), features=features).max() == 0
+            assert distances.distance_to_nearest_centroid(labels, seeded(seed), features=features).max() == 0
 
 
 # Predictions
@@ -230,31 +263,30 @@ def test_entropy_and_least_confidence_are_of_the_prediction_whatever_the_label()
 # Dynamics of three epochs, counted by hand
 
 def test_forgetting() -> None:
-    """+-+, +++, never right, -+-, a margin of 0 is not right, +--; the third counts 0 events or most."""
+    """+-+, +++, never right, -+-, a margin of 0 is not right, +--; the third counts 0 events or the most."""
     margin = [[.5, .5, -.1, -.5, .5, .1],
               [-.5, .5, -.1, .5, 0, -.1],
               [.5, .5, -.1, -.5, .5, -.1]]
     run = record(margin=margin)
     choice = choose("forgetting", np.zeros(6, int), 5, seeded(), dynamics=run)
     assert choice.score.tolist() == [1, 0, 0, 1, 1, 1]
-    choice = choose("forgetting", np.zeros(6, int), 5, seeded(), dynamics=run, never_learned="most")
+    choice = choose("forgetting", np.zeros(6, int), 5, seeded(), dynamics=run, never_learned="max")
     assert choice.score.tolist() == [1, 0, 3, 1, 1, 1]
     assert choice.kept.tolist() == [0, 2, 3, 4, 5]
-    choice = choose("forgetting", np.zeros(6, int), 1, seeded(), dynamics=run, never_learned="most")
+    choice = choose("forgetting", np.zeros(6, int), 1, seeded(), dynamics=run, never_learned="max")
     assert choice.kept.tolist() == [2]
     margin = [[1], [-1], [1], [-1], [-1], [1], [0]]  # each time counts
     choice = choose("forgetting", np.zeros(1, int), 1, seeded(), dynamics=record(margin=margin))
     assert choice.score.tolist() == [3]
 
 
-def test_el2n(capsys: pytest.CaptureFixture[str]) -> None:
+def test_el2n() -> None:
     run = record(error=[[1, .25, .5], [.5, .25, 1], [0, 1, 0]])
-    choice = choose("el2n", np.zeros(3, int), 2, seeded(), dynamics=run, el2n_epochs=2)
+    choice = choose("el2n", np.zeros(3, int), 2, seeded(), dynamics=run, first_epochs=2)
     assert choice.score.tolist() == [.75, .25, .75]
     assert choice.kept.tolist() == [0, 2]
-    assert capsys.readouterr().out == ""
-    assert choose("el2n", np.zeros(3, int), 2, seeded(), dynamics=run).score.tolist() == [.5, .5, .5]
-    assert capsys.readouterr().out == "el2n: the run has 3 epochs, el2n_epochs 10 becomes 3\n"
+    with pytest.warns(UserWarning, match="^dynamics: there are 3 epochs, first_epochs 10 becomes 3$"):
+        assert choose("el2n", np.zeros(3, int), 2, seeded(), dynamics=run).score.tolist() == [.5, .5, .5]
 
 
 STRATA = record(margin=[[0] * 1 + [.51] * 5 + [1] * 14])  # images in the strata 0, 25 and 49 of 50
@@ -278,9 +310,9 @@ def test_ccs_drops_the_lowest_margins_first() -> None:
     run = record(margin=[[-.5, .5, -1, .25, -.75, 1, .75, .1, .2, .3]])
     kept = choose("ccs", np.zeros(10, int), 7, seeded(), dynamics=run, hard_cutoff=0.3).kept
     assert kept.tolist() == [1, 3, 5, 6, 7, 8, 9]
-    with pytest.raises(BadInput, match="--hard_cutoff 0.3: leaves 7 of 10 images, 8 are to be kept"):
+    with pytest.raises(InvalidInput, match="hard_cutoff: 0.3 leaves 7 of 10 images, 8 are to be kept"):
         choose("ccs", np.zeros(10, int), 8, seeded(), dynamics=run, hard_cutoff=0.3)
-    with pytest.raises(BadInput, match="leaves 0 of 10"):
+    with pytest.raises(InvalidInput, match="leaves 0 of 10"):
         choose("ccs", np.zeros(10, int), 1, seeded(), dynamics=run, hard_cutoff=1)
 
 
@@ -292,7 +324,7 @@ def test_ccs_keeps_the_highest_area_whatever_its_sign(margins: list, area: list[
     assert choice.kept.tolist() == [0, 1, 2] and choice.score.tolist() == area
 
 
-def test_dyn_unc_and_dual_are_means_over_windows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dyn_unc_and_dual_are_means_over_windows() -> None:
     run = record(probability=seeded().random((35, 7)))
     images = run[:, 0].T.astype(float).tolist()
 
@@ -306,19 +338,18 @@ def test_dyn_unc_and_dual_are_means_over_windows(capsys: pytest.CaptureFixture[s
     score = [statistics.fmean(statistics.pstdev(w) * (1 - statistics.fmean(w)) for w in windows(image[:30]))
              for image in images]
     assert np.allclose(choose("dual", np.zeros(7, int), 3, seeded(), dynamics=run).score, score, rtol=1e-12)
-    assert capsys.readouterr().out == ""
 
 
-def test_short_runs_shorten_windows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_runs_shorten_windows() -> None:
     """p = 0 .5 1 and .5 .5 .5 have deviations sqrt(1/6) and 0."""
     run = record(probability=[[0, .5], [.5, .5], [1, .5]])
-    choice = choose("dyn-unc", np.zeros(2, int), 1, seeded(), dynamics=run)
+    with pytest.warns(UserWarning, match="^dynamics: 3 epochs are used, windows of 10 become 3$"):
+        choice = choose("dyn-unc", np.zeros(2, int), 1, seeded(), dynamics=run)
     assert np.allclose(choice.score, [math.sqrt(1 / 6), 0])
     assert choice.kept.tolist() == [0]
-    choice = choose("dual", np.zeros(2, int), 1, seeded(), dynamics=run)
+    with pytest.warns(UserWarning, match="first_epochs 30 becomes 3"):
+        choice = choose("dual", np.zeros(2, int), 1, seeded(), dynamics=run)
     assert np.allclose(choice.score, [math.sqrt(1 / 24), 0])
-    assert capsys.readouterr().out == ("dyn-unc: the run has 3 epochs, window 10 becomes 3\n"
-                                       "dual: the run has 3 epochs, T 30 becomes 3, J 10 becomes 3\n")
 
 
 def test_dual_draws_by_score_times_beta_density() -> None:
@@ -338,15 +369,16 @@ def test_dual_draws_by_score_times_beta_density() -> None:
     assert expected.min() > .05
 
 
-def test_dual_takes_images_of_weight_0_last(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.filterwarnings("default")
+def test_dual_takes_images_of_weight_0_last() -> None:
     """Three images whose probability changes, and others that are always 0, .5 or 1."""
     probability = np.array([[.1, .2, .3, 0, .5, 1, .5, 1], [.2, .3, .9, 0, .5, 1, .5, 1]])
     run = record(probability=probability)
-    drawn = [choose("dual", np.zeros(8, int), 5, seeded(seed), dynamics=run).kept.tolist()
-             for seed in range(20)]
+    with pytest.warns(UserWarning, match="^dual: of the 5 images kept 2 have weight 0 and are drawn unif"):
+        drawn = [choose("dual", np.zeros(8, int), 5, seeded(seed), dynamics=run).kept.tolist()
+                 for seed in range(20)]
     assert all(kept[:3] == [0, 1, 2] for kept in drawn)
     assert {i for kept in drawn for i in kept} == set(range(8))
-    assert "dual: of the 5 images kept 2 have weight 0 and are drawn uniformly\n" in capsys.readouterr().out
 
 
 # Matching
@@ -354,7 +386,7 @@ def test_dual_takes_images_of_weight_0_last(capsys: pytest.CaptureFixture[str]) 
 def median_of(points: list) -> np.ndarray:
     points = np.array(points, float)
     gram = points @ points.T
-    weights = sets.geometric_median(gram.__matmul__, np.diag(gram))
+    weights = feature_rules.geometric_median(gram.__matmul__, np.diag(gram))
     assert weights.sum() == pytest.approx(1)
     return weights @ points
 
@@ -390,9 +422,9 @@ def picks_by_definition(points: np.ndarray, number: int, unit: bool) -> list[int
 def test_gm_picks_by_its_definition(d: int, length: str) -> None:
     features = seeded().gamma(1, size=(80, d)).astype(np.float32)
     expected = picks_by_definition(features.astype(float), 30, length == "unit")
-    pool = Pool(np.arange(80), np.arange(80), np.zeros(80), {"features": features}, {"gm_length": length},
-                seeded())
-    assert sets.matching(pool, 30).tolist() == expected
+    everything = Candidates(np.arange(80), np.arange(80), np.zeros(80), "high", {"features": features},
+                            {"gm_length": length}, seeded())
+    assert feature_rules.gm_matching(everything, 30).tolist() == expected
     choice = choose("gm", np.zeros(80, int), 10, seeded(), features=features, gm_length=length)
     assert choice.kept.tolist() == sorted(expected[:10])
 
@@ -471,20 +503,20 @@ def test_d2_passes_messages_by_its_definition() -> None:
 N = 67
 LABELS = seeded(1).choice([0, 3, 4, 11], N)  # gaps, and
 LABELS[5] = 8  # a class of one image
-EVIDENCE = {"features": seeded(2).gamma(1, size=(N, 5)).astype(np.float32),
+ARRAYS = {"features": seeded(2).gamma(1, size=(N, 5)).astype(np.float32),
             "logits": seeded(3).normal(size=(N, 12)).astype(np.float32),
             "dynamics": seeded(4).random((3, 3, N)).astype(np.float16)}
 
 
-def run(name: str, number: int, seed: int = 0, evidence: dict = EVIDENCE, labels: np.ndarray = LABELS,
+def run(name: str, number: int, seed: int | list[int] = 0, arrays: dict = ARRAYS, labels: np.ndarray = LABELS,
         **settings: object) -> Choice:
-    return choose(name, labels, number, seeded(seed), **evidence, **settings)
+    return choose(name, labels, number, seeded(seed), **arrays, **settings)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_keeps_the_number_asked_for(name: str) -> None:
     for number in (1, *(coreset_size(N, rate) for rate in RATES)):
-        choice = run(name, number, hard_cutoff=0)  # for 100 %
+        choice = run(name, number, **{"hard_cutoff": 0} if METHODS[name].score else {})  # for 100 %
         assert choice.kept.dtype == np.int64
         assert (np.diff(choice.kept) > 0).all() and choice.kept[0] >= 0 and choice.kept[-1] < N
         assert len(choice.kept) == number
@@ -501,15 +533,16 @@ def test_the_default_cut_off_leaves_enough_at_the_papers_rates_but_100_percent()
             number = coreset_size(n, rate)
             if number:
                 assert len(choose("ccs", np.zeros(n, int), number, seeded(), dynamics=margin).kept) == number
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInput):
         run("ccs", N)
 
 
 @pytest.mark.parametrize("name, setting", [
     ("gm", {"gm_length": "as-is"}), ("moderate", {"center": "mean"}), ("herding", {"center": "mean"}),
-    ("el2n", {"el2n_epochs": 1}), ("ccs", {"hard_cutoff": 0.5}), ("dual", {"dual_power": 0.5}),
-    ("dual", {"dual_epochs": 2}), ("d2", {"per_class": False}),
-    ("kcenter", {"per_class": False}), ("moderate", {"per_class": True}), ("aum", {"keep": "best"})])
+    ("el2n", {"first_epochs": 1}), ("ccs", {"hard_cutoff": 0.5}), ("dual", {"dual_power": 0.5}),
+    ("dual", {"first_epochs": 2}), ("d2", {"per_class": False}),
+    ("kcenter", {"per_class": False}), ("moderate", {"per_class": True}), ("aum", {"keep": "best"}),
+    ("aum", {"per_class": False}), ("aum", {"first_epochs": 1})])
 def test_settings_change_the_coreset(name: str, setting: dict) -> None:
     assert run(name, 20, **setting).kept.tolist() != run(name, 20).kept.tolist()
 
@@ -523,7 +556,7 @@ def test_one_seed_one_coreset(name: str) -> None:
 
 # Blocks and memory
 
-ALL_BUT_RANDOM = [name for name, method in METHODS.items() if method.keep != "uniform"]
+ALL_BUT_RANDOM = [name for name, method in METHODS.items() if method.rule != "uniform"]
 ORDERS = {"mixed": LABELS, "by class": np.sort(LABELS), "one class": np.zeros(N, int)}
 
 
@@ -531,7 +564,7 @@ ORDERS = {"mixed": LABELS, "by class": np.sort(LABELS), "one class": np.zeros(N,
 @pytest.mark.parametrize("name", ALL_BUT_RANDOM)
 def test_small_blocks_give_the_same(name: str, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run(name, 20, labels=ORDERS[order])
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 300)
     small_blocks = run(name, 20, labels=ORDERS[order])
     assert small_blocks.kept.tolist() == plain.kept.tolist()
     if plain.score is not None:
@@ -542,8 +575,8 @@ def test_small_blocks_give_the_same(name: str, order: str, monkeypatch: pytest.M
 def test_mixed_images_are_chosen_as_those_in_order(name: str) -> None:
     mixed = run(name, 20)
     ids = np.argsort(LABELS, kind="stable")
-    in_order = run(name, 20, labels=LABELS[ids], evidence={
-        need: array[ids] for need, array in EVIDENCE.items() if need != "dynamics"})
+    in_order = run(name, 20, labels=LABELS[ids], arrays={
+        need: array[ids] for need, array in ARRAYS.items() if need != "dynamics"})
     assert sorted(ids[in_order.kept]) == mixed.kept.tolist()
     if mixed.score is not None:
         assert in_order.score.tobytes() == mixed.score[ids].tobytes()
@@ -554,8 +587,11 @@ def test_distances_of_large_features_do_not_overflow() -> None:
     features, labels = column(0, 3, 4, 5, 100) * np.float32(1e25), np.zeros(5, int)
     choice = choose("moderate", labels, 2, seeded(), features=features)
     assert choice.kept.tolist() == [0, 3] and np.allclose(choice.score, np.array([4, 1, 0, 1, 96]) * 1e25)
-    assert np.isfinite(distances.to_center(labels, seeded(), features=features, center="mean")).all()
-    assert choose("gm", labels, 2, seeded(), features=features + np.float32(1e25)).kept.tolist() == [0, 1]
+    assert np.isfinite(choose("moderate", labels, 2, seeded(), features=features, center="mean").score).all()
+    small = seeded().gamma(1, size=(5, 3)).astype(np.float32)
+    large = small * np.float32(2 ** 80)
+    found = [choose("gm", labels, 2, seeded(), features=these).kept.tolist() for these in (small, large)]
+    assert found[0] == found[1]
     assert 4 in choose("kcenter", labels, 2, seeded(), features=features).kept
     far = column(1, 1, 1, 1, -1) * np.float32(1e25)
     assert choose("selfsup", np.arange(5) % 2, 2, seeded(), features=far).score.max() < 1e-6
@@ -566,20 +602,20 @@ def test_distances_of_large_features_do_not_overflow() -> None:
 def test_memory_is_a_part_of_what_it_reads(name: str, by_class: bool,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty classes, blocks of 64 KiB: neither all features nor all dynamics are copied."""
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 2 ** 16)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2 ** 16)
     n = 4000
-    evidence = {"features": np.ones((n, 512), np.float32), "logits": np.ones((n, 200), np.float32),
+    arrays = {"features": np.ones((n, 512), np.float32), "logits": np.ones((n, 200), np.float32),
                 "dynamics": np.ones((200, 3, n), np.float16)}
-    evidence["features"] += seeded().random(n, np.float32)[:, None]
+    arrays["features"] += seeded().random(n, np.float32)[:, None]
     labels = np.arange(n) % 20
     if by_class:
         labels.sort()
     tracemalloc.start()
-    run(name, n // 5, evidence=evidence, labels=labels)
+    run(name, n // 5, arrays=arrays, labels=labels)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    needs = {*METHODS[name].needs, *RULES[METHODS[name].keep].needs}
-    assert peak < sum(evidence[need].nbytes for need in needs) / 2
+    needs = {*METHODS[name].needs, *configure(name, rate=1e-6).rule.needs}
+    assert peak < sum(arrays[need].nbytes for need in needs) / 2
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.score])
@@ -600,17 +636,172 @@ def test_readmes_example_of_a_new_score_and_a_new_rule(monkeypatch: pytest.Monke
         """Mean probability of the label over the training run."""
         return mean_over_epochs(dynamics, 0)
 
-    def evenly(pool, size):
+    def evenly(candidates, size):
         """Keep images evenly spread over the ranks."""
-        return pool.order[np.arange(size) * len(pool.order) // size]
+        return candidates.order[np.arange(size) * len(candidates.order) // size]
 
-    monkeypatch.setitem(METHODS, "confidence", Method("lowest", confidence, ("dynamics",), hard="low"))
+    monkeypatch.setitem(METHODS, "confidence", Method("easiest", confidence, ("dynamics",), hard="low"))
     monkeypatch.setitem(RULES, "evenly", Rule(evenly, any_score=True))
-    evidence = {"dynamics": record(probability=[[.5, .1, .9, .2], [.5, .3, .1, .2]])}
     labels = np.zeros(4, int)
-    assert run("confidence", 2, evidence=evidence, labels=labels).kept.tolist() == [1, 3]
-    assert choose("confidence", labels, 2, seeded(), "evenly",
-                  dynamics=record(probability=[[.4, .1, .3, .2]])).kept.tolist() == [1, 2]
-    monkeypatch.setitem(RULES, "evenly", Rule(lambda pool, size: pool.order[:1], any_score=True))
-    with pytest.raises(BadInput, match="the rule keeps 1 images where 2 are asked for"):
-        choose("confidence", labels, 2, seeded(), "evenly", **evidence)
+    dynamics = record(probability=[[.5, .1, .9, .2], [.5, .3, .1, .2]])
+    assert select(labels, 0.5, method="confidence", dynamics=dynamics).tolist() == [0, 2]
+    dynamics = record(probability=[[.4, .1, .3, .2]])
+    assert select(labels, 0.5, method="confidence", dynamics=dynamics, keep="evenly").tolist() == [1, 2]
+    monkeypatch.setitem(RULES, "evenly", Rule(lambda candidates, size: candidates.order[:1], any_score=True))
+    with pytest.raises(InvalidInput, match="the rule evenly keeps 1 images where 2 are asked for"):
+        select(labels, 0.5, method="confidence", dynamics=dynamics, keep="evenly")
+
+
+# The function select
+
+GIVEN = {"method": "moderate", "features": ARRAYS["features"]}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_not_given_is_the_methods_own(name: str) -> None:
+    """Its rule, its quotas and its cut-off, drawn by the seed of the scripts."""
+    kept, score = select(LABELS, 0.25, method=name, return_score=True, **ARRAYS)
+    expected = run(name, len(kept), [42, *name.encode()])
+    assert kept.tolist() == expected.kept.tolist() and kept.dtype == np.int64
+    assert (score is None) == (expected.score is None) and (score is None or (score == expected.score).all())
+    assert len(kept) == coreset_size(N, 0.25)
+
+
+@pytest.mark.parametrize("labels, same_as", [
+    (LABELS.tolist(), LABELS), (LABELS.astype(np.uint8), LABELS),
+    (np.array(["a", "b", "c"])[LABELS % 3], LABELS % 3),
+    (["no", "yes", "no"] * 22 + ["no"], np.arange(N) % 3 == 1),
+    (np.arange(N) % 3 == 1, np.arange(N) % 3 == 1)])
+def test_labels_of_any_kind(labels: object, same_as: np.ndarray) -> None:
+    expected = run("moderate", coreset_size(N, 0.2), [42, *b"moderate"], labels=same_as, per_class=True).kept
+    for features in (ARRAYS["features"], ARRAYS["features"].astype(float), ARRAYS["features"].tolist()):
+        kept = select(labels, 0.2, method="moderate", features=features, per_class=True)
+        assert kept.tolist() == expected.tolist()
+
+
+def test_strings_are_the_columns_of_logits_in_sorted_order() -> None:
+    """Where a score needs them: whole numbers are columns by themselves."""
+    columns = np.arange(N) % 12
+    words = np.array([f"class {i:02}" for i in range(12)])[columns]
+    found = [select(labels, 0.2, method="grand", **ARRAYS, return_score=True)[1]
+             for labels in (columns, words)]
+    assert (found[0] == found[1]).all()
+    for labels, problem in ((["z", *words[1:]], "labels: of 13 classes, but the logits have 12 columns"),
+                            (columns + 1, "labels: reach 12, but the logits have 12 columns")):
+        with pytest.raises(ValueError, match=problem):
+            select(labels, 0.2, method="grand", **ARRAYS)
+
+
+def test_a_score_of_ones_own_takes_any_rule() -> None:
+    score = seeded().random(N)
+    kept, same = select(LABELS, 0.2, score=score, keep=0.3, hard="low", return_score=True)
+    size = coreset_size(N, 0.2)
+    assert kept.tolist() == scored(score, size, "0.7") and (same == score).all()
+    assert select(LABELS, 0.2, score=score.astype(np.float16), keep="middle").tolist() == scored(
+        score.astype(np.float16), size, "middle")
+
+
+@pytest.mark.parametrize("given, problem", [
+    ({"method": "oum"}, "method: 'oum' is none of random, moderate, "),
+    ({}, "method: pass either a method, or a score of your own as score"),
+    ({**GIVEN, "score": np.ones(N)}, "method: pass either a method, or"),
+    ({"method": "moderate"}, r"features: missing; pass an array \(n, d\)"),
+    ({**GIVEN, "features": ARRAYS["features"][:-1]}, f"features: of {N - 1} images, but there are {N} label"),
+    ({**GIVEN, "features": np.full((N, 2), np.nan)}, "features: holds numbers that are not finite in float3"),
+    ({**GIVEN, "features": np.ones(N)}, r"features: float64 \(67,\); pass floats \(n, d\)"),
+    ({**GIVEN, "keep": "lowest"}, "keep: rules count difficulty now; lowest is easiest for moderate"),
+    ({"method": "aum", "keep": "lowest"}, "keep: rules count difficulty now; lowest is hardest for aum"),
+    ({**GIVEN, "keep": "beta"}, "keep: 'beta' is neither one of easiest, middle, hardest, "),
+    ({**GIVEN, "keep": 1.5}, "keep: 1.5 is neither one of"),
+    ({**GIVEN, "centre": "mean"}, "centre: not a setting of moderate with the rule middle; it has keep, per"),
+    ({**GIVEN, "dual_power": 3}, "dual_power: not a setting of moderate .* it belongs to dual"),
+    ({**GIVEN, "center": "middle"}, "center: 'middle' is none of median, mean"),
+    ({**GIVEN, "hard": "low"}, "hard: only for a score of your own"),
+    ({**GIVEN, "first_epochs": 3}, "first_epochs: the method moderate uses no dynamics"),
+    ({**GIVEN, "per_class": "perhaps"}, "per_class: 'perhaps' is neither True nor False"),
+    ({**GIVEN, "rate": 0}, "rate: 0 is not a number above 0 to 1"),
+    ({"method": "random", "labels": [0, 1], "rate": 0.1}, "rate: 0.1 keeps none of 2 images"),
+    ({**GIVEN, "seed": -1}, "seed: -1 is not a whole number from 0"),
+    ({**GIVEN, "labels": LABELS - 1}, "labels: .* are below 0, such as -1, which often marks images with"),
+    ({**GIVEN, "labels": LABELS / 2}, "labels: float64"),
+    ({"method": "gm", "keep": "middle"}, "keep: the method gm has no score; those that have one: moderate"),
+    ({"method": "aum", "dynamics": np.zeros((3, 2, N))}, r"dynamics: float64 .*; pass floats \(epochs, 3, n"),
+    ({"method": "aum", "dynamics": np.full((3, 3, N), np.nan)}, "dynamics: hold no finished epoch"),
+    ({"score": np.ones(N)}, "keep: missing; a score of your own has no usual rule"),
+    ({"score": np.ones(N), "keep": "hardest"}, "hard: missing; high or low"),
+    ({"score": np.ones(N - 1), "keep": "middle"}, r"score: float64 \(66,\); it has to be one number per im"),
+    ({"score": np.full(N, np.inf), "keep": "middle"}, "score: 67 of 67 numbers are not finite")])
+def test_what_cannot_be_used_is_one_line_that_names_the_keyword(given: dict, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^{problem}") as error:
+        select(**{"labels": LABELS, "rate": 0.2, **given})
+    assert "\n" not in str(error.value)
+
+
+def test_images_that_training_never_showed_are_refused_and_unfinished_epochs_are_left_out() -> None:
+    dynamics = ARRAYS["dynamics"].astype(np.float32)
+    unfinished = np.concatenate([dynamics, np.full((2, 3, N), np.nan, np.float32)])
+    assert select(LABELS, 0.2, method="aum", dynamics=unfinished).tolist() == select(
+        LABELS, 0.2, method="aum", dynamics=dynamics).tolist()
+    unfinished[:, :, :4] = np.nan
+    with pytest.raises(ValueError, match="dynamics: 4 of 67 images have numbers that are not finite; leave"):
+        select(LABELS, 0.2, method="aum", dynamics=unfinished)
+
+
+@pytest.mark.parametrize("score, problem", [
+    (lambda labels, generator: np.ones(len(labels) - 1), r"float64 \(66,\); it has to be one number per im"),
+    (lambda labels, generator: np.full(len(labels), np.nan), "67 of 67 numbers are not finite"),
+    (lambda labels, generator: None, r"object \(\); it has to be one number per image"),
+    (lambda labels: np.ones(len(labels)), "too many positional arguments; methods/table.py and rules.py sa")])
+def test_a_score_that_is_wrong_is_named(score: Callable, problem: str, monkeypatch: pytest.MonkeyPatch
+                                        ) -> None:
+    score.__name__ = "mine"
+    monkeypatch.setitem(METHODS, "mine", Method("middle", score))
+    with pytest.raises(ValueError, match=f"^test_methods.mine: {problem}"):
+        select(LABELS, 0.2, method="mine")
+
+
+def test_a_methods_own_cut_off_gives_way_to_the_rate_and_one_by_hand_does_not() -> None:
+    given = {"method": "ccs", "dynamics": ARRAYS["dynamics"]}
+    with pytest.warns(UserWarning, match="^ccs: its hard_cutoff 0.2 leaves fewer images than the rate 0.9"):
+        assert len(select(LABELS, 0.9, **given)) == coreset_size(N, 0.9)
+    with pytest.raises(ValueError, match="hard_cutoff: 0.2 leaves 54 of 67 images, 61 are to be kept"):
+        select(LABELS, 0.9, hard_cutoff=0.2, **given)
+    with pytest.warns(UserWarning):
+        assert configure("ccs", rate=0.9).title() == "ccs" == configure("ccs", rate=0.2).title()
+
+
+def test_a_choice_that_is_a_draw_is_a_warning() -> None:
+    """All scores equal, or more than a tenth of the coreset inside one tie."""
+    labels = np.zeros(100, int)
+    with pytest.warns(SelectionWarning, match="score: all 100 scores are equal, so the images kept are draw"):
+        select(labels, 0.2, score=np.zeros(100), keep="middle")
+    counts = np.repeat([0., 1, 2, 3], [70, 17, 10, 3])
+    with pytest.warns(SelectionWarning, match="7 of the 20 images kept are drawn by the seed from the 17 w"):
+        select(labels, 0.2, score=counts, keep="hardest", hard="high")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        select(labels, 0.3, score=counts, keep="hardest", hard="high")
+
+
+def test_classes_that_lose_nearly_all_are_named() -> None:
+    """Three of four classes lie at one end of the score; with per_class each keeps one image or more."""
+    labels = np.repeat(["owl", "bee", "cat", "dog"], [40, 40, 18, 2])
+    score = np.arange(100.)
+    with pytest.warns(SelectionWarning, match=r"share: 3 of 4 \(bee: 0 of 40, cat: 0 of 18, dog: 0 of 2\); "
+                      "per_class keeps the same fraction"):
+        select(labels, 0.2, score=score, keep="easiest", hard="high")
+    kept = select(labels, 0.1, score=score, keep="easiest", hard="high", per_class=True)
+    # Of 10 images 4, 4, 1.8 and 0.2 would be theirs; the dog's comes from one of the largest parts.
+    counts = [np.count_nonzero(labels[kept] == name) for name in ("owl", "bee", "cat", "dog")]
+    assert sorted(counts[:2]) == [3, 4] and counts[2:] == [2, 1]
+
+
+def test_the_library_needs_numpy_alone(tmp_path: Path) -> None:
+    """Copied into another folder, under another name; nothing is printed."""
+    shutil.copytree(ROOT / "methods", tmp_path / "vendored/coresets")
+    program = ("import sys; sys.path.insert(0, 'vendored'); import numpy; from coresets import select; "
+               "features = numpy.random.default_rng(0).random((100, 3)); "
+               "print(select([0, 1] * 50, 0.2, method='moderate', features=features).shape, "
+               "{'mindspore', 'PIL', 'tqdm', 'utils', 'datasets', 'models', 'methods'} & {*sys.modules})")
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("(20,) set()\n", "")

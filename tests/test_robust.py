@@ -14,13 +14,12 @@ from datasets import SOURCES, DataSet, open_dataset
 from datasets.images import Split
 from datasets.scenes import CLEAN
 from golden_networks import golden, seeded
-from methods import METHODS, RULES, choose
+from methods import select
 from models.layers import classifier, fold_batchnorm, pool
 from robust import attacks, options
 from robust.attacks import ATTACKS, Attack
 from robust.corruptions import BLUR_TAPS, CORRUPTIONS, choose_kinds, corrupt
 from robust.labels import flip_labels
-from utils.device import random_stream
 from utils.errors import BadInput
 from utils.options import Number, fraction
 from weights import make_pixels
@@ -112,8 +111,7 @@ def test_which_images_are_corrupted_and_mislabelled_follows_from_the_seed() -> N
 def test_a_random_selection_by_the_same_seed_is_independent(seed: int) -> None:
     perturbed = {"corrupted": choose_kinds(50_000, 0.04, seed) != CLEAN,
                  "mislabelled": flip_labels(np.zeros(50_000, int), 100, 0.2, seed)[1]}
-    kept = choose(METHODS["random"], RULES["uniform"], np.zeros(50_000, int), 10_000,
-                  random_stream(seed, "random"), {}).kept
+    kept = select(np.zeros(50_000, int), 0.2, method="random", seed=seed)
     for kind, marks in perturbed.items():  # of 10,000 kept ones 20 % with a deviation of 0.4 % or less
         assert marks[kept].mean() == pytest.approx(0.2, abs=0.02), kind
 

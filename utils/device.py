@@ -1,10 +1,10 @@
 """Device and seed: which device, with the settings that make a CPU fast, and streams of random numbers."""
+import contextlib
 import os
 import platform
+from importlib import metadata
 
-import mindspore as ms
 import numpy as np
-import PIL
 
 from utils import ranks
 from utils.errors import BadInput
@@ -23,6 +23,7 @@ def set_up(device: str, seed: int) -> str:
     Raises:
         BadInput: the device is not present, or MS_SIMULATION_LEVEL is set.
     """
+    import mindspore as ms  # here: a selection from one's own arrays does without it
     if "MS_SIMULATION_LEVEL" in os.environ:
         raise BadInput("MS_SIMULATION_LEVEL: set in the environment, with which MindSpore's CPU operators "
                        "return zeros; unset it")
@@ -51,6 +52,9 @@ def random_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {"mindspore": ms.__version__, "numpy": np.__version__, "pillow": PIL.__version__,
-            "python": platform.python_version()}
+    """The versions that a result depends on, of what is installed."""
+    found = {}
+    for name in ("mindspore", "numpy", "pillow"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return {**found, "python": platform.python_version()}

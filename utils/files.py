@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,37 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[Path]:
+    """Give a temporary folder; on success the files in it take the places of `paths`, all in one folder.
+
+    Those of `paths` that were not written are deleted. A failure, such as a full disk, leaves the earlier
+    files, complete.
+
+    Raises:
+        BadInput: a file cannot be written.
+    """
+    written = paths[0].with_name(f".{paths[0].name}.tmp")
+    try:
+        shutil.rmtree(written, ignore_errors=True)  # of a killed run
+        written.mkdir()
+        yield written
+        for path in paths:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        for path in paths:
+            if (written / path.name).exists():
+                rename(written / path.name, path)
+            else:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        path = paths[0].with_name(os.path.basename(error.filename or paths[0]))
+        raise BadInput(f"{path}: cannot be written: {error.strerror or error}; make room or choose another "
+                       "folder") from error
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
 
 
 def rename(source: Path, target: Path) -> None:

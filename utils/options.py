@@ -9,7 +9,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,18 +27,22 @@ WAIT = 3  # seconds in which msrun ends this rank where the first one has failed
 class Parser(argparse.ArgumentParser):
     """An option parser whose help shows defaults and whose errors are one line.
 
-    An option must be spelled out: --model is not --model_dir. In a path, ~ is the home folder.
+    An option must be spelled out: --model is not --model_dir. In a path, ~ is the home folder. `hints` says,
+    for options that are not this script's, what to do instead.
     """
 
     def __init__(self, description: str, **settings: Any) -> None:
         super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
                          allow_abbrev=False, **settings)
+        self.hints: dict[str, str] = {}
         self.register("type", Path, lambda text: Path(os.path.expanduser(text)))
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].partition("=")[0]
+            if name in self.hints:
+                self.error(f"{name}: {self.hints[name]}")
             near = difflib.get_close_matches(name, self._option_string_actions, 1)
             hint = f"did you mean {near[0]}?" if near else "--help lists them"
             self.error(f"{name}: not an option; {hint}")
@@ -80,12 +85,22 @@ def warn(text: str) -> None:
         print(f"{os.path.basename(sys.argv[0])}: warning: {text}", file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Print notes (UserWarning) as lines, and warnings of more weight (its subclasses) as warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, category, *_: (
+            print if category is UserWarning else warn)(str(message))
+        yield
+
+
 def add_data_options(group: argparse._ActionsContainer, names: Iterable[str]) -> None:
     """Add the options of the data set, as train.py and selection.py have them."""
-    group.add_argument("--dataset", default="CIFAR100", choices=names, help="data set; folder: your own "
-                       "images, in train/<class>/ and val/<class>/")
-    group.add_argument("--data", default="data", type=Path, help="folder that holds the data set's own "
-                       "folder; for tiny, tinyC, tinyA, tinyN and folder, that folder itself")
+    group.add_argument("--dataset", choices=names, help="data set; folder: your own images, in "
+                       "train/<class>/ and val/<class>/ (default: CIFAR100)")
+    group.add_argument("--data", type=Path, help="folder that holds the data set's own folder; for tiny, "
+                       "tinyC, tinyA, tinyN and folder, that folder itself (default: data)")
     group.add_argument("--name", type=plain_name, help="name that replaces folder in output paths, for "
                        "--dataset folder; None: folder")
     group.add_argument("--image_size", type=positive, help="side of the images in pixels: 32, 16 or 8 "

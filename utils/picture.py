@@ -1,4 +1,4 @@
-"""The picture by which a person judges a selection."""
+"""The summary figure of a selection."""
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,20 +12,23 @@ INK, KEPT, DROPPED = "#222222", "#2f7ebc", "#c9ced6"
 Images = Callable[[np.ndarray], np.ndarray]  # positions (k,) to their square images, uint8 (k, side, side, 3)
 
 
-def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: np.ndarray, n: int,
-                   images: Images | None, captions: Sequence[str]) -> Image.Image:
+def draw_selection(title: str, score: np.ndarray | None, hard: str, score_name: str, kept: np.ndarray,
+                   n: int, images: Images | None, captions: Sequence[str]) -> Image.Image:
     """Histogram of the score with the kept images in color, and rows of images.
 
-    The rows show images of lowest, middle and highest score; without a score, kept and dropped images.
+    The rows show the easiest images, kept ones from easy to hard, and the hardest; without a score, kept and
+    dropped images.
 
     Args:
         score: (n,), or None.
+        hard: the end of the score at which the hard images are, "low" or "high".
         score_name: what it measures.
         kept: positions of the coreset.
         images: None where there are none to show.
         captions: the text below each image, by position.
     """
-    rows = [(name, shown, images(shown)) for name, shown in image_rows(score, kept, n)] if images else []
+    parts = image_rows(score, hard, kept, n)
+    rows = [(name, positions, images(positions)) for name, positions in parts] if images else []
     height = 60 + (0 if score is None else HEIGHT + 40) + len(rows) * ROW_HEIGHT + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), "white")
     pen = ImageDraw.Draw(sheet)
@@ -60,7 +63,7 @@ def draw_selection(title: str, score: np.ndarray | None, score_name: str, kept: 
 
 def fitting(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The words of a caption that fit under an image, or the beginning of a long one; "…" for the rest."""
-    words = caption.replace("_", " ").split()
+    words = caption.replace("_", " ").split() or [""]
     shown, length = " ".join(words), len(words)
     while font.getlength(shown) > CELL:
         length -= 1
@@ -68,13 +71,14 @@ def fitting(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) ->
     return shown
 
 
-def image_rows(score: np.ndarray | None, kept: np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
+def image_rows(score: np.ndarray | None, hard: str, kept: np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
     """Headings and the positions of the images to show below each."""
+    def spread(positions: np.ndarray) -> np.ndarray:
+        return positions[np.linspace(0, len(positions) - 1, min(COLUMNS, len(positions)), dtype=int)]
+
     if score is None:
         dropped = np.delete(np.arange(n), kept)
-        return [(name, positions[np.linspace(0, len(positions) - 1, min(COLUMNS, len(positions)), dtype=int)])
-                for name, positions in (("kept", kept), ("dropped", dropped)) if len(positions)]
-    order = np.argsort(score, kind="stable")
-    middle = max(0, n // 2 - COLUMNS // 2)
-    return [("lowest", order[:COLUMNS]), ("in the middle", order[middle:middle + COLUMNS]),
-            ("highest", order[-COLUMNS:][::-1])]
+        return [("kept", spread(kept)), *([("dropped", spread(dropped))] if len(dropped) else [])]
+    order = np.argsort(score if hard == "high" else -score, kind="stable")
+    return [("easiest", order[:COLUMNS]), ("kept, from easy to hard", spread(order[np.isin(order, kept)])),
+            ("hardest", order[-COLUMNS:][::-1])]

@@ -89,6 +89,12 @@ def read_args(folder: Path) -> dict[str, Any]:
     return read_json(folder / "args.json", "train again, or name another checkpoint")
 
 
+def logged_epochs(folder: Path) -> int | None:
+    """The number of epochs in a run's log.csv; None: it is missing."""
+    path = folder / "log.csv"
+    return len(path.read_text(errors="replace").splitlines()) - 1 if path.exists() else None
+
+
 def trained_on(args: dict[str, Any]) -> str:
     """In words what the run with these options was trained on: the data set, and how many images of it."""
     part = f", a coreset of {args.get('images')} images" if args.get("prune") else ""

@@ -1,10 +1,13 @@
-"""Rules that choose a coreset as a whole: matching, k-center, message passing on a graph."""
+"""Rules that need features: matching, greedy k-center, message passing on a graph."""
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from methods.choice import Pool
-from methods.pieces import blocks
+from .blocks import blocks
+
+if TYPE_CHECKING:
+    from .rules import Candidates
 
 WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-12  # fraction by which the last step shortens the sum of distances
@@ -12,7 +15,7 @@ COINCIDING = 1e-6  # distance, in lengths of the longest feature
 NEIGHBORS, GAMMA, FLOOR = 5, 0.1, 1e-7  # of D2's graph
 
 
-def matching(pool: Pool, size: int) -> np.ndarray:
+def gm_matching(candidates: "Candidates", size: int) -> np.ndarray:
     """Keep images whose mean is nearest to the geometric median.
 
     GM Matching, Acharya et al., ICML 2025, Algorithm 1: with m the geometric median, start at theta = m and
@@ -25,7 +28,7 @@ def matching(pool: Pool, size: int) -> np.ndarray:
     All is computed from inner products of features, the median being a weighted mean of them. They are kept
     in a matrix unless there are more of them than numbers in the features.
     """
-    points = pool.evidence["features"][pool.positions].astype(float)
+    points = candidates.inputs["features"][candidates.positions].astype(float)
     gram = points @ points.T if len(points) <= points.shape[1] else None
 
     def products(weights: np.ndarray) -> np.ndarray:
@@ -37,7 +40,7 @@ def matching(pool: Pool, size: int) -> np.ndarray:
     squares = np.einsum("nd,nd->n", points, points)
     weights = geometric_median(products, squares)
     with_median, scale = products(weights), np.ones(len(points))
-    if pool.settings["gm_length"] == "unit":
+    if candidates.settings["gm_length"] == "unit":
         scale = np.divide(1, np.sqrt(squares), out=scale, where=squares > 0)
         with_median *= scale / (np.sqrt(max(weights @ with_median, 0)) or 1)
     with_theta = with_median.copy()
@@ -46,29 +49,29 @@ def matching(pool: Pool, size: int) -> np.ndarray:
         picked[i] = pick = int(with_theta.argmax())
         with_theta += with_median - scale * scale[pick] * products_with(pick)
         with_theta[pick] = -np.inf
-    return pool.positions[picked]
+    return candidates.positions[picked]
 
 
-def farthest(pool: Pool, size: int) -> np.ndarray:
+def k_center_greedy(candidates: "Candidates", size: int) -> np.ndarray:
     """Keep images one by one, each the farthest from those that are kept: greedy k-center.
 
     As DeepCore's kCenterGreedy (methods/kcentergreedy.py, from Sener, Savarese, ICLR 2018): a random image
     first, Euclidean distances of features.
     """
-    points = np.asarray(pool.evidence["features"][pool.positions], float)
+    points = np.asarray(candidates.inputs["features"][candidates.positions], float)
     squares = np.einsum("nd,nd->n", points, points)
     nearest = np.full(len(points), np.inf)
     picked = np.empty(size, int)
-    pick = int(pool.generator.integers(len(points)))
+    pick = int(candidates.generator.integers(len(points)))
     for i in range(size):
         picked[i] = pick
         nearest = np.minimum(nearest, squares + squares[pick] - 2.0 * (points @ points[pick]))
         nearest[pick] = -np.inf
         pick = int(nearest.argmax())
-    return pool.positions[picked]
+    return candidates.positions[picked]
 
 
-def graph(pool: Pool, size: int) -> np.ndarray:
+def message_passing(candidates: "Candidates", size: int) -> np.ndarray:
     """Keep images of high score that are far from one another: message passing on a graph of neighbors.
 
     D2 pruning, Maharana, Yadav, Bansal, ICLR 2024. Each image has edges to its NEIGHBORS nearest in feature
@@ -79,7 +82,8 @@ def graph(pool: Pool, size: int) -> np.ndarray:
     from each neighbor j. Before that, their code cuts off the images of lowest AUM, of all classes together
     (--mis-key of train.py, mode "class" of selection_mp.py).
     """
-    points, score = np.asarray(pool.evidence["features"][pool.positions], float), pool.score[pool.positions]
+    points = np.asarray(candidates.inputs["features"][candidates.positions], float)
+    score = candidates.score[candidates.positions]
     n, k = len(points), min(NEIGHBORS, len(points) - 1)
     neighbors, apart = nearest_neighbors(points, k)
     one, other = np.repeat(np.arange(n), k), neighbors.ravel()
@@ -93,7 +97,7 @@ def graph(pool: Pool, size: int) -> np.ndarray:
         own = slice(begin[pick], begin[pick + 1])
         message[target[own]] -= np.exp(-GAMMA * distance[own]) * message[pick]
         message[pick] = -np.inf
-    return pool.positions[kept]
+    return candidates.positions[kept]
 
 
 def nearest_neighbors(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What methods choose by: features and logits of a checkpoint, training dynamics, your own embeddings."""
+"""Features and logits of a data set's training images by a checkpoint, computed once and kept."""
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,11 @@ import numpy as np
 
 from datasets import DataSet
 from datasets.pipeline import evaluation_batches
-from models.checkpoint import finished_epochs, load_network
+from models.checkpoint import load_network
 from utils import ranks
-from utils.arrays import ResumableArrays, all_finite, read_array
+from utils.arrays import ResumableArrays, read_array
 from utils.errors import BadInput, FolderUnavailable
 from utils.files import locked, read_json_or_nothing, sha256, write_json
-from utils.runs import read_args
 
 BATCH_SIZE = 64
 KEPT = "features", "logits"
@@ -53,7 +52,7 @@ def kept_path(stem: Path, name: str) -> Path:
 
 
 def read_kept(stem: Path, key: dict[str, Any], n: int) -> dict[str, np.ndarray]:
-    """Features and logits that are whole and have that key; {} where there are none."""
+    """Complete features and logits that have that key; {} where there are none."""
     if read_json_or_nothing(kept_path(stem, "key")) != key:
         return {}
     try:
@@ -98,62 +97,3 @@ def extract(network: ms.nn.Cell, checkpoint: Path, data: DataSet, stem: Path, ke
         arrays.finish()
         write_json(kept_path(stem, "key"), key)
     return read_kept(stem, key, n)
-
-
-def read_dynamics(path: Path, checkpoint: Path | None, data: DataSet) -> np.ndarray:
-    """The training dynamics of a run on the whole set, float16 (epochs, 3, n), memory-mapped.
-
-    For a run that is not finished, those of its finished epochs.
-
-    Args:
-        path: dynamics.npy in the run's folder, beside its args.json.
-        checkpoint: that has to lie in the same folder; None: there is none.
-
-    Raises:
-        BadInput: the file is missing or damaged, or belongs to other images or to another run than the
-            checkpoint.
-    """
-    command = f"train.py writes it for {data.name}, without --prune and with --dynamics True"
-    dynamics = read_array(path, command)
-    n = len(data.train.labels)
-    if dynamics.dtype != np.float16 or dynamics.shape[1:] != (3, n) or not dynamics.size:
-        raise BadInput(f"{path}: {dynamics.dtype} {dynamics.shape}, not float16 (epochs, 3, {n}); {command}")
-    if checkpoint is not None and checkpoint.parent.resolve() != path.parent.resolve():
-        raise BadInput(f"{path}: not in the folder of {checkpoint}, so of another run; name both of one run")
-    if read_args(path.parent).get("images_sha256") != data.images_sha256:
-        raise BadInput(f"{path}: args.json beside it is missing or of other images than --data's; {command}")
-    dynamics = dynamics[:finished_epochs(path.parent)]
-    if not len(dynamics):
-        raise BadInput(f"{path.with_name('last.pth')}: names no finished epoch; {command}")
-    if not all_finite(dynamics):
-        raise BadInput(f"{path}: holds numbers that are not finite; {command}")
-    return dynamics
-
-
-def read_embeddings(path: Path, n: int) -> np.ndarray:
-    """Your own features, float32 (n, d), memory-mapped where the file has that type.
-
-    Raises:
-        BadInput: they are missing or damaged, or not such an array, or have not `n` rows.
-    """
-    remedy = "save a float array (images, features) with numpy.save"
-    features = read_array(path, remedy)
-    if features.ndim != 2 or features.dtype.kind != "f" or not features.size:
-        raise BadInput(f"{path}: {features.dtype} {features.shape}; {remedy}")
-    if len(features) != n:
-        raise BadInput(f"{path}: {len(features)} rows, but {n} labels; make one row per image")
-    if features.dtype != np.float32:
-        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
-            features = features.astype(np.float32)
-    if not all_finite(features):
-        raise BadInput(f"{path}: holds numbers that are not finite in float32; {remedy}")
-    return features
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """Your own labels, whole numbers (n,); BadInput where the file holds no such array."""
-    remedy = "save whole numbers, one label per image, with numpy.save"
-    labels = np.array(read_array(path, remedy))
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
-        raise BadInput(f"{path}: {labels.dtype} {labels.shape}; {remedy}")
-    return labels

@@ -1,0 +1,182 @@
+"""What a selection chooses by: labels, and the arrays of a training run, of this project or any other."""
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets import SOURCES, DataSet, open_dataset
+from utils import options
+from utils.arrays import read_array
+from utils.device import set_up
+from utils.errors import BadInput
+from utils.files import read_json_or_nothing, sha256
+from utils.index import LISTS
+from utils.runs import logged_epochs, read_args, trained_on
+
+DEFAULT: dict[str, Any] = {"dataset": "CIFAR100", "data": Path("data")}
+
+
+def open_dataset_of(file: Path | None, given: dict[str, Any]) -> tuple[DataSet, dict[str, Any]]:
+    """The data set that a run was trained on, without the images that it skipped, and both for the manifest.
+
+    A line says what is taken from the run; a warning says where the run was not on all of this data set, or
+    has not been finished.
+
+    Args:
+        file: the run's checkpoint or dynamics, with args.json beside it where this project wrote it; None:
+            there is no run.
+        given: options by name: dataset, data, name, image_size, classes and arch. Where one is None, the run
+            decides, and without a run DEFAULT.
+
+    Raises:
+        BadInput: the file is missing, or options contradict those of the run.
+    """
+    if file and not file.is_file():
+        raise BadInput(f"{file}: no such file; pass one that train.py wrote")
+    run = read_args(file.parent) if file else {}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if run and chosen.get("dataset") in (None, run.get("dataset")):
+        taken = {name: run[name] for name in ("dataset", "name", "data")
+                 if name not in chosen and run.get(name) and str(run[name]) != str(DEFAULT.get(name))}
+        if not Path(taken.get("data", ".")).exists():  # relative to another folder, or moved
+            del taken["data"]
+        if taken:
+            print("as the training run:", *(f"--{name} {value}" for name, value in taken.items()))
+        chosen = taken | chosen
+    chosen = DEFAULT | chosen
+    image_size, classes = (chosen.get(name, run.get(name)) for name in ("image_size", "classes"))
+    data = open_dataset(chosen["dataset"], Path(chosen["data"]), image_size, classes, chosen.get("name"))
+    origin = {"images_sha256": data.images_sha256, "classes": classes,
+              "arch": chosen.get("arch", run.get("arch")),
+              "image_size": data.image_size if run else chosen.get("image_size")}
+    if file and run:
+        check_run(file, run, data, given, SOURCES[chosen["dataset"]].side)
+        origin["trained_on"] = trained_on(run)
+        origin |= {name: run[name] for name in ("damaged", "pretrained") if run.get(name)}
+        if run.get("damaged") and run.get("images_sha256") == data.images_sha256:
+            data = data.without(run["damaged"], ())
+    elif file and file.suffix != ".npy":
+        print(f"{file}: no args.json beside it; taken as trained on {len(data.classes)} classes with "
+              f"{data.image_size}x{data.image_size} pixels")
+    return data, origin
+
+
+def check_run(file: Path, run: dict[str, Any], data: DataSet, given: dict[str, Any], side: int) -> None:
+    """Warn where a run was not on all of this data set, or was stopped before its last epoch.
+
+    Args:
+        side: the data set's own image size, in pixels, which a run has that names none.
+
+    Raises:
+        BadInput: options contradict those of the run.
+    """
+    not_recorded = {"arch": given.get("arch"), "image_size": side,
+                    "classes": given.get("classes") if data.train.subset is None else "all"}
+    for name, otherwise in not_recorded.items():
+        option, trained = given.get(name), run.get(name) or otherwise
+        if option not in (None, trained):
+            raise BadInput(f"--{name} {option}: the run of {file} has {trained}, as args.json beside it "
+                           "says; omit the option")
+    differ = run.get("images_sha256", data.images_sha256) != data.images_sha256
+    if differ and trained_on(run) == data.name:
+        options.warn(f"{file}: trained on other images or labels of {data.name} than those in --data; using "
+                     "it anyway")
+    elif differ or run.get("prune"):
+        options.warn(f"{file}: trained on {trained_on(run)}, not on all of the {data.name} in --data; using "
+                     "it anyway")
+    finished = logged_epochs(file.parent)
+    if finished not in (None, run.get("epoch", finished)):
+        options.warn(f"{file}: its run has finished {finished} of {run['epoch']} epochs; using it anyway")
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Labels of your own (n,), from a .npy file, or from a .csv or .txt file with one label per line.
+
+    Lines are numbers if all are whole numbers, else strings.
+
+    Raises:
+        BadInput: the file is missing or damaged, or a line is not one label.
+    """
+    remedy = "save one label per image with numpy.save, or as a .csv or .txt file with one label per line"
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".txt"):
+        return np.array(read_array(path, remedy))
+    if not path.is_file():
+        raise BadInput(f"{path}: missing; {remedy}")
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: not text in UTF-8; {remedy}") from None
+    rows = list(csv.reader(lines)) if suffix == ".csv" else [[line] for line in lines]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 1 or not row[0].strip():
+            raise BadInput(f"{path}: line {number} is not one label; {remedy}")
+    labels = [row[0].strip() for row in rows]
+    whole = [label.removeprefix("-").isdecimal() for label in labels]
+    if len(labels) > 1 and all(whole[1:]) and not whole[0]:
+        raise BadInput(f"{path}: line 1 is {labels[0]!r}, and all others are whole numbers; delete a header")
+    return np.array(labels).astype(int if all(whole) else str)
+
+
+def read_arrays(needs: tuple[str, ...], own: dict[str, Path], checkpoint: Path | None, data: DataSet | None,
+                save: Path, arch: str | None = None, workers: int | None = None, device: str = "auto"
+                ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays that a selection needs, by name, and which files they come from, for the manifest.
+
+    Args:
+        needs: of "features", "logits" and "dynamics".
+        own: .npy files of your own by name, also "score".
+        checkpoint: beside it lie dynamics; it gives features and logits where they are not among `own`.
+        save: folder of the index, where features are kept if there is no room beside the checkpoint.
+    """
+    files: dict[str, Any] = {}
+    if checkpoint and needs:
+        files = {"checkpoint": str(checkpoint), "checkpoint_sha256": sha256(checkpoint)}
+        if "dynamics" in needs:
+            own = {"dynamics": checkpoint.with_name("dynamics.npy"), **own}
+    if "dynamics" in own:
+        check_dynamics(own["dynamics"], checkpoint, data)
+    arrays: dict[str, Any] = {}
+    for name, path in own.items():
+        arrays[name] = read_array(path, f"--{name} takes an array that numpy.save wrote" if name != "dynamics"
+                                  else "train.py writes it, without --prune and with --dynamics True")
+        files |= {name: str(path), f"{name}_sha256": sha256(path)}
+    if data and checkpoint and {"features", "logits"} & set(needs):
+        from models.checkpoint import find_arch  # here: nothing else needs MindSpore
+        from models.features import features_and_logits
+        set_up(device, options.SEED)
+        arch = find_arch(arch, checkpoint)
+        arrays |= features_and_logits(data, arch, checkpoint, save, workers)
+        files |= {"arch": arch, "image_size": data.image_size}
+    return arrays, files
+
+
+def check_dynamics(path: Path, checkpoint: Path | None, data: DataSet | None) -> None:
+    """Make sure that training dynamics are of the same run as a checkpoint, and of the images of a data set.
+
+    Where no args.json lies beside them, a warning says that their images were not checked.
+
+    Raises:
+        BadInput: they are not.
+    """
+    if checkpoint and checkpoint.parent.resolve() != path.parent.resolve():
+        raise BadInput(f"{path}: not in the folder of {checkpoint}, so of another run; pass both of one run")
+    if data and path.exists():
+        run = read_args(path.parent)
+        if not run:
+            options.warn(f"{path}: no args.json beside it; not checked: whether it is of the images of "
+                         f"{data.name}, in their order")
+        elif run.get("images_sha256") != data.images_sha256:
+            raise BadInput(f"{path}: of other images than those of {data.name} in --data, as args.json "
+                           "beside it says; pass the dynamics of a run on these")
+
+
+def hard_end_of(score: Path) -> str | None:
+    """The hard end of a score that this project wrote, by the manifest beside it; None: it is not known."""
+    lists = read_json_or_nothing(score.with_name(LISTS)).get("scores", {})
+    own = read_json_or_nothing(score.with_name(score.name.removesuffix(".scores.npy") + ".json"))
+    hard = lists.get(score.name, own).get("hard")
+    if hard:
+        print(f"{score}: hard images are at its {hard} end, as the manifest beside it says")
+    return hard
