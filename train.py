@@ -33,7 +33,7 @@ from utils.device import set_up, versions
 from utils.errors import BadInput
 from utils.files import locked, write_csv
 from utils.index import coreset_name, read_index, read_manifest
-from utils.metrics import Metrics, OfImages, lowest_class_accuracy
+from utils.metrics import Metrics, OfImages, class_accuracies, confusion_matrix, mean_of_worst_tenth
 from utils.progress import ProgressBar
 
 MOMENTUM = 0.9
@@ -238,15 +238,16 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epoch
             network.set_train(False)
             batches = evaluation_batches(data, data.test, test_size, data.source.test_transform, workers,
                                          shard)
-            correct: OfImages = []
-            tested = run_batches(test_step, batches, tests, "test", correct)
+            predicted: OfImages = []
+            tested = run_batches(test_step, batches, tests, "test", predicted)
             if tested.diverged_at:
                 raise diverged(f"{title}: the test loss is not a finite number", rate)
-            lowest = lowest_class_accuracy(correct, data.test.labels, len(data.classes))
-            row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_lowest_class_acc": lowest,
-                    "test_seconds": tested.seconds}
+            by_class = class_accuracies(confusion_matrix(predicted, data.test.labels, len(data.classes)))
+            worst = float(by_class.min())
+            row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_worst_class_acc": worst,
+                    "test_worst_tenth_acc": mean_of_worst_tenth(by_class), "test_seconds": tested.seconds}
             said += (f", test loss {tested.loss:.4f}, test accuracy {tested.accuracy:.2f} %, of the worst "
-                     f"class {lowest:.2f} %")
+                     f"class {worst:.2f} %")
         rows.append(row)
         write_csv(folder / "log.csv", rows, runs.COLUMNS)
         if record:
@@ -328,7 +329,7 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
             gradients = clip_gradients(gradients, clip_norm)
         if finite:
             optimizer(gradients)
-        correct = is_correct(logits, labels).sum()
+        correct = (predictions(logits) == labels).astype(ms.int32).sum()
         if dynamics:
             return loss, correct, image_dynamics(logits, labels)
         return loss, correct
@@ -358,23 +359,23 @@ def image_dynamics(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
     return ops.stack((of_label, of_label - (p - 2 * y).max(1), ops.sqrt(ops.square(p - y).sum(1))))
 
 
-def is_correct(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-    """1 for each image whose highest logit is its label's, else 0, (b,)."""
-    return (ops.argmax(logits, 1).astype(ms.int32) == labels).astype(ms.int32)
+def predictions(logits: ms.Tensor) -> ms.Tensor:
+    """The class with the highest logit of each image, int32 (b,)."""
+    return ops.argmax(logits, 1).astype(ms.int32)
 
 
 def make_test_step(network: nn.Cell) -> Step:
     """A compiled evaluation: images and labels (-1: not counted) to mean loss and correct predictions.
 
-    The latter are their number and 1 or 0 for each image.
+    The latter are their number, followed by the class predicted for each image.
     """
     loss_function = nn.CrossEntropyLoss(ignore_index=PADDING)
 
     @ms.jit
     def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ...]:
         logits = network(images)
-        correct = is_correct(logits, labels)
-        return loss_function(logits, labels), correct.sum(), correct
+        predicted = predictions(logits)
+        return loss_function(logits, labels), (predicted == labels).astype(ms.int32).sum(), predicted
 
     return step
 

@@ -19,8 +19,10 @@ RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy", "da
 # paths and versions of the selection.
 MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "skip_damaged", "versions",
               "device", "index")
-COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_lowest_class_acc",
-           "train_seconds", "test_seconds", "images_per_second")
+COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_worst_class_acc",
+           "test_worst_tenth_acc", "train_seconds", "test_seconds", "images_per_second")
+RENAMED = {"test_lowest_class_acc": "test_worst_class_acc"}  # columns of older logs
+ADDED = "test_worst_class_acc", "test_worst_tenth_acc"  # columns that older logs lack
 AGAIN = "start again without --resume"
 
 
@@ -98,13 +100,17 @@ def trained_on(args: dict[str, Any]) -> str:
 def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     """The rows of a resumed run's log.csv for the finished epochs; if `tested`, best.pth has to be there too.
 
+    Columns of an older log get their present names, and those that it lacks are empty.
+
     Raises:
         BadInput: it is not a log, or lacks one of these rows; best.pth is missing.
     """
     path = folder / "log.csv"
     text = path.read_bytes().decode("ascii", "replace")
-    rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
-    if any(tuple(row) != COLUMNS for row in rows):
+    rows: list[dict[str, Any]] = [
+        dict.fromkeys(ADDED, "") | {RENAMED.get(name, name): value for name, value in row.items()}
+        for row in csv.DictReader(text.splitlines())]
+    if any(row.keys() != set(COLUMNS) for row in rows):
         raise BadInput(f"{path}: not a log of this train.py; {AGAIN}")
     if [row["epoch"] for row in rows[:finished]] != [str(i + 1) for i in range(finished)]:
         raise BadInput(f"{path}: has no row for each of the {finished} epochs of last.pth; {AGAIN}")
