@@ -11,8 +11,10 @@ Writes best.pth, last.pth, args.json, log.csv and, for the whole set, dynamics.n
 """
 import argparse
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +115,10 @@ def main(argv: list[str] | None = None) -> None:
         if any(damaged):
             runs.write_damaged(folder, [what for half in damaged for what in half.values()])
         try:
-            dynamics = args.dynamics and not args.prune
-            best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
-                         args.eval_freq, args.save, resume, dynamics, args.workers, args.amp_level)
-            if dynamics and data.mislabelled is not None:
+            settings = Settings(args.epoch, args.batch_size, args.lr, args.seed, args.eval_freq, args.save,
+                                args.dynamics and not args.prune, args.workers, args.amp_level)
+            best = train(network, data, keep, folder, settings, resume)
+            if settings.dynamics and data.mislabelled is not None:
                 runs.add_fitted(folder, data.mislabelled)
         except KeyboardInterrupt:
             finished = args.save and (folder / "last.pth").exists()
@@ -184,84 +186,124 @@ def follow_manifest(args: argparse.Namespace) -> None:
             print(said)
 
 
-def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int,
-          lr: float, seed: int, eval_freq: int = 1, save: bool = True, resume: bool = False,
-          dynamics: bool = False, workers: int | None = None, amp_level: str = "O0") -> float:
+@dataclass(frozen=True)
+class Settings:
+    """How a run trains and what it writes."""
+    epochs: int
+    batch_size: int
+    lr: float  # at the start; the data set's recipe lowers it
+    seed: int
+    eval_freq: int = 1  # evaluate every so many epochs, and after the last one
+    save: bool = True  # write best.pth and last.pth
+    dynamics: bool = False  # write dynamics.npy
+    workers: int | None = None  # threads that make batches; None: one per core
+    # Mixed precision. Weights, and so checkpoints, logits and dynamics, are float32 at each level; a step
+    # whose gradients overflow in float16 is skipped.
+    amp_level: str = "O0"
+
+
+def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, settings: Settings,
+          resume: bool = False) -> float:
     """Train a network with the data set's recipe on the images `keep`; return the best test accuracy, in %.
 
     Writes after each epoch, in this order: log.csv; with `dynamics`, dynamics.npy; with `save`, best.pth if
     the epoch has the best test accuracy so far (the paper's protocol), and last.pth, which holds all that
     `resume` needs. An epoch without it is trained again and gives the same files.
 
-    Args:
-        eval_freq: epochs from one test to the next.
-        workers: threads that make batches; None: one per core.
-        amp_level: MindSpore's level of mixed precision. Weights, and so checkpoints, logits and dynamics are
-            float32 at each; a step whose gradients overflow in float16 is skipped.
-
     Raises:
         FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good
             epoch stay.
     """
-    recipe = data.source.recipe
-    optimizer = make_optimizer(network, recipe.weight_decay, lr)
-    loss_scale = None if amp_level == "O0" else LossScale()
+    recipe, epochs = data.source.recipe, settings.epochs
+    optimizer = make_optimizer(network, recipe.weight_decay, settings.lr)
+    loss_scale = None if settings.amp_level == "O0" else LossScale()
     state = optimizer_state(optimizer) + (loss_scale.parameters() if loss_scale else [])
-    shard = ranks.rank(), ranks.size()
-    test_size = min(-(-batch_size // ranks.size()), len(data.test.labels))
-    steps, tests = -(-len(keep) // batch_size), -(-len(data.test.labels) // (test_size * ranks.size()))
     finished, best = load_run(folder / "last.pth", network, state) if resume else (0, -1.0)
     rows = runs.read_log(folder, finished, best >= 0) if resume else []
     shift_dropout(network, ranks.rank())
-    mixed = amp.auto_mixed_precision(network, amp_level)  # of the same parameters
-    train_step = make_train_step(mixed, optimizer, recipe.clip_norm, dynamics, loss_scale)
+    mixed = amp.auto_mixed_precision(network, settings.amp_level)  # of the same parameters
+    train_step = make_train_step(mixed, optimizer, recipe.clip_norm, settings.dynamics, loss_scale)
     test_step = make_test_step(mixed)
     record = None
-    if dynamics:
+    if settings.dynamics:
         record = runs.Dynamics(folder / "dynamics.npy", epochs, len(data.train.labels), resume)
     for epoch in range(finished, epochs):
-        rate = recipe.learning_rate(lr, epoch, epochs)
-        # assign, not set_data: a compiled step does not see new data set from outside.
+        rate, title = recipe.learning_rate(settings.lr, epoch, epochs), f"epoch {epoch + 1}/{epochs}"
+        # assign, not set_data: a compiled step does not see values changed by set_data.
         ops.assign(optimizer.learning_rate, ms.Tensor(rate, ms.float32))
-        network.set_train(True)
-        title = f"epoch {epoch + 1}/{epochs}"
-        batches = training_batches(data, keep, batch_size, seed, epoch, workers, shard)
-        trained = run_batches(train_step, batches, steps, title, record.pending if record else None)
-        check_finite(network, trained, title, rate)
-        ranks.broadcast_running_statistics(network)
-        row: dict[str, Any] = {"epoch": epoch + 1, "lr": rate, "train_loss": trained.loss,
-                               "train_acc": trained.accuracy, "train_seconds": trained.seconds,
-                               "images_per_second": trained.images_per_second}
-        said = (f"lr {rate:g}, train loss {trained.loss:.4f}, train accuracy {trained.accuracy:.2f} %, "
-                f"{trained.images_per_second:.1f} img/s")
-        if (epoch + 1) % eval_freq == 0 or epoch + 1 == epochs:
-            network.set_train(False)
-            batches = evaluation_batches(data, data.test, test_size, data.source.test_transform, workers,
-                                         shard)
-            predicted: OfImages = []
-            tested = run_batches(test_step, batches, tests, "test", predicted)
-            if tested.diverged_at:
-                raise diverged(f"{title}: the test loss is not a finite number", rate)
-            by_class = class_accuracies(confusion_matrix(predicted, data.test.labels, len(data.classes)))
-            worst = float(by_class.min())
-            row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_worst_class_acc": worst,
-                    "test_worst_tenth_acc": mean_of_worst_tenth(by_class), "test_seconds": tested.seconds}
-            said += (f", test loss {tested.loss:.4f}, test accuracy {tested.accuracy:.2f} %, of the worst "
-                     f"class {worst:.2f} %")
+        row: dict[str, Any] = {"epoch": epoch + 1, "lr": rate}
+        try:
+            row |= train_epoch(network, train_step, data, keep, settings, epoch, record)
+            if (epoch + 1) % settings.eval_freq == 0 or epoch + 1 == epochs:
+                row |= evaluate(network, test_step, data, settings)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{title}: {error}, learning rate {rate:g}; start again with a smaller "
+                                     "--lr") from None
         rows.append(row)
         write_csv(folder / "log.csv", rows, runs.COLUMNS)
         if record:
             record.write_epoch(epoch)
         if row.get("test_acc", -1.0) > best:
             best = row["test_acc"]
-            if save:
+            if settings.save:
                 save_checkpoint(network, folder / "best.pth")
-        if save:
+        if settings.save:
             save_run(folder / "last.pth", network, state, epoch + 1, best)
-        if loss_scale:
-            said += f", {loss_scale.describe()}"
-        print(f"{title}: {said}", flush=True)
+        print(f"{title}: {describe(row)}{f', {loss_scale.describe()}' if loss_scale else ''}", flush=True)
     return best
+
+
+def train_epoch(network: nn.Cell, step: Step, data: DataSet, keep: np.ndarray, settings: Settings, epoch: int,
+                record: runs.Dynamics | None) -> dict[str, float]:
+    """Train for one epoch, numbered from 0, on the images `keep`; return its columns of log.csv.
+
+    Raises:
+        FloatingPointError: the loss or a weight is no longer a finite number.
+    """
+    network.set_train(True)
+    batches = training_batches(data, keep, settings.batch_size, settings.seed, epoch, settings.workers,
+                               (ranks.rank(), ranks.size()))
+    metrics = run_batches(step, batches, math.ceil(len(keep) / settings.batch_size),
+                          f"epoch {epoch + 1}/{settings.epochs}", record.pending if record else None)
+    if metrics.diverged_at:
+        raise FloatingPointError(f"the loss is not a finite number at step {metrics.diverged_at}")
+    for name, parameter in network.parameters_and_names():
+        if not np.isfinite(parameter.asnumpy()).all():
+            raise FloatingPointError(f"{name} is not finite after the last step, {metrics.steps}")
+    ranks.broadcast_running_statistics(network)
+    return {"train_loss": metrics.loss, "train_acc": metrics.accuracy, "train_seconds": metrics.seconds,
+            "images_per_second": metrics.images_per_second}
+
+
+def evaluate(network: nn.Cell, step: Step, data: DataSet, settings: Settings) -> dict[str, float]:
+    """Evaluate a network on the test images; return the columns of log.csv.
+
+    Raises:
+        FloatingPointError: the loss is not a finite number.
+    """
+    network.set_train(False)
+    labels, predicted = data.test.labels, OfImages()
+    batch_size = min(math.ceil(settings.batch_size / ranks.size()), len(labels))
+    batches = evaluation_batches(data, data.test, batch_size, data.source.test_transform, settings.workers,
+                                 (ranks.rank(), ranks.size()))
+    metrics = run_batches(step, batches, math.ceil(len(labels) / (batch_size * ranks.size())), "test",
+                          predicted)
+    if metrics.diverged_at:
+        raise FloatingPointError("the test loss is not a finite number")
+    by_class = class_accuracies(confusion_matrix(predicted, labels, len(data.classes)))
+    return {"test_loss": metrics.loss, "test_acc": metrics.accuracy,
+            "test_worst_class_acc": float(by_class.min()),
+            "test_worst_tenth_acc": mean_of_worst_tenth(by_class), "test_seconds": metrics.seconds}
+
+
+def describe(row: dict[str, Any]) -> str:
+    """An epoch's row of log.csv in words."""
+    text = (f"lr {row['lr']:g}, train loss {row['train_loss']:.4f}, train accuracy {row['train_acc']:.2f} %, "
+            f"{row['images_per_second']:.1f} img/s")
+    if "test_acc" in row:
+        text += (f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %, of the worst "
+                 f"class {row['test_worst_class_acc']:.2f} %")
+    return text
 
 
 def make_optimizer(network: nn.Cell, weight_decay: float, lr: float) -> nn.SGD:
@@ -411,20 +453,6 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
     metrics.fetch()
     metrics.over_ranks()
     return metrics
-
-
-def check_finite(network: nn.Cell, trained: Metrics, title: str, rate: float) -> None:
-    """Raise FloatingPointError, naming step and learning rate, where training has diverged in an epoch."""
-    if trained.diverged_at:
-        raise diverged(f"{title}: the loss is not a finite number at step {trained.diverged_at}", rate)
-    for name, parameter in network.parameters_and_names():
-        if not np.isfinite(parameter.asnumpy()).all():
-            raise diverged(f"{title}: {name} is not finite after the last step, {trained.steps}", rate)
-
-
-def diverged(what: str, rate: float) -> FloatingPointError:
-    """The error that says what is no longer finite, at which learning rate, and what to do."""
-    return FloatingPointError(f"{what}, learning rate {rate:g}; start again with a smaller --lr")
 
 
 if __name__ == "__main__":

@@ -323,8 +323,8 @@ def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
     data = replace(data, source=replace(data.source, recipe=recipe))
     with pytest.raises(FloatingPointError, match="^epoch 2/2: .*, learning rate 1e[+]37; start again with a "
                                                  "smaller --lr"):
-        train.train(TwoLayers(3, True), data, np.arange(30), tmp_path, epochs=2, batch_size=10, lr=0.1,
-                    seed=0, dynamics=True)
+        train.train(TwoLayers(3, True), data, np.arange(30), tmp_path,
+                    train.Settings(epochs=2, batch_size=10, lr=0.1, seed=0, dynamics=True))
     assert [row["epoch"] for row in log(tmp_path)] == ["1"]
     first, second = np.load(tmp_path / "dynamics.npy")
     assert np.isfinite(first).all() and np.isnan(second).all()
@@ -338,8 +338,8 @@ def test_a_test_loss_that_is_not_finite_stops(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(train, name, lambda *_, loss=loss: lambda images, labels: (
             ms.Tensor(loss, ms.float32), labels.sum(), labels))
     with pytest.raises(FloatingPointError, match="^epoch 1/2: the test loss is not a finite number"):
-        train.train(TwoLayers(3, True), random_data(30, 3), np.arange(30), tmp_path, epochs=2, batch_size=10,
-                    lr=0.1, seed=0)
+        train.train(TwoLayers(3, True), random_data(30, 3), np.arange(30), tmp_path,
+                    train.Settings(epochs=2, batch_size=10, lr=0.1, seed=0))
     assert not any((tmp_path / name).exists() for name in ("best.pth", "last.pth", "log.csv"))
 
 
