@@ -2,16 +2,17 @@
 
     python train.py --dataset CIFAR100 --data data
     python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin
+    python train.py --dataset CIFAR100 --data data --kept results/lists/CIFAR100/random-0.2.npy
     python train.py --dataset CIFAR100 --data data --resume      (resumes an interrupted run)
     python train.py --dataset tiny --data data/tiny-imagenet-200 --epoch 90 --batch_size 256
     python train.py --dataset folder --data PATH --epoch 90 --batch_size 256      (images of your own)
 
 Writes best.pth, last.pth, args.json, log.csv and, for the whole set, dynamics.npy to
-<model_dir>/<dataset>/<arch>/; with --prune, to a folder coreset-... below it.
+<model_dir>/<dataset>/<arch>/; with --prune or --kept, to a folder coreset-... below it.
 """
 import argparse
-import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import amp, nn, ops
 
-from datasets import SOURCES, DataSet, open_dataset
+from datasets import SOURCES, DataSet, FileSplit, open_dataset
 from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches, training_batches
 from models import NETWORKS, check_image_size, create_model, smallest_map
 from models.checkpoint import load_run, optimizer_state, save_checkpoint, save_run
@@ -34,7 +35,7 @@ from utils import options, ranks
 from utils.device import set_up, versions
 from utils.errors import BadInput
 from utils.files import locked, write_csv
-from utils.index import coreset_name, read_index, read_manifest
+from utils.index import coreset_name, ids_sha256, read_index, read_manifest
 from utils.metrics import Metrics, OfImages, class_accuracies, confusion_matrix, mean_of_worst_tenth
 from utils.progress import ProgressBar
 
@@ -50,8 +51,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                       "name the damaged ones")
     data.add_argument("--skip_damaged", default=False, type=options.boolean, metavar="True|False",
                       help="do so and train without them, as damaged.txt in the run's folder lists them")
-    data.add_argument("--prune", type=Path, help="index file of ids to leave out, or a "
-                      "list of comparison.lists; None: train on all images")
+    coreset = data.add_mutually_exclusive_group()
+    coreset.add_argument("--prune", type=Path, metavar="FILE", help="images to leave out: an index, or any "
+                         "array or list of ids; None: train on all images")
+    coreset.add_argument("--kept", type=Path, metavar="FILE", help="images to train on: .kept.npy, a list of "
+                         "comparison.lists, any array or list of ids, or a .txt of files such as "
+                         "train/bee/3.jpg; None: train on all images")
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", choices=NETWORKS, help="network; None: the one that the index of "
                          "--prune was made with, else resnet50")
@@ -83,8 +88,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     device = set_up(args.device, args.seed)
-    if args.prune and args.prune.is_file():
-        follow_manifest(args)
+    chosen = args.prune or args.kept  # None: all images
+    if chosen and chosen.is_file():
+        follow_manifest(args, chosen)
     args.arch = args.arch or "resnet50"
     data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
     check_image_size(args.arch, data.image_size)
@@ -95,28 +101,31 @@ def main(argv: list[str] | None = None) -> None:
     if any(damaged):
         data = data.without(*map(list, damaged))
     keep, manifest = np.arange(len(data.train.labels)), None
-    if args.prune:
-        drop, manifest = read_index(args.prune, data.name, data.train.ids, data.images_sha256)
+    if chosen:
+        drop, manifest = read_index(chosen, data.name, data.train.ids, data.images_sha256, bool(args.kept),
+                                    training_files(data, args.data))
         keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
         if not manifest:
-            print(f"{args.prune}: has no manifest; its {len(drop)} images are left out")
-        folder /= coreset_name(args.prune, manifest, len(keep))
+            opposite = "leave out, use --prune" if args.kept else "keep, use --kept"
+            options.warn(f"{chosen}: has no manifest; leaves out {len(drop):,}, trains on {len(keep):,}; "
+                         f"if these are the images to {opposite}")
+        folder /= coreset_name(chosen, manifest, len(keep))
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
     network = create_model(args.arch, len(data.classes), data.source.small_images)
     check_batch_size(network, data.image_size, len(keep), args.batch_size)
-    described = {**vars(args), "device": device, "images": len(keep), "damaged": list(damaged[0]),
-                 "images_sha256": data.images_sha256,
-                 "kept_sha256": hashlib.sha256(keep.astype("<i8").data).hexdigest(), "index": manifest,
-                 "versions": versions()}
+    # Where "prune" is not null, args.json is that of a coreset run.
+    described = {**vars(args), "prune": chosen, "device": device, "images": len(keep),
+                 "damaged": list(damaged[0]), "images_sha256": data.images_sha256,
+                 "kept_sha256": ids_sha256(keep), "index": manifest, "versions": versions()}
     with locked(folder):
         resume = runs.open_run(folder, described, args.resume)
         if any(damaged):
             runs.write_damaged(folder, [what for half in damaged for what in half.values()])
         try:
             settings = Settings(args.epoch, args.batch_size, args.lr, args.seed, args.eval_freq, args.save,
-                                args.dynamics and not args.prune, args.workers, args.amp_level)
+                                args.dynamics and not chosen, args.workers, args.amp_level)
             best = train(network, data, keep, folder, settings, resume)
             if settings.dynamics and data.mislabelled is not None:
                 runs.add_fitted(folder, data.mislabelled)
@@ -147,6 +156,13 @@ def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> No
                        (f"--batch_size {works}" if works else "a larger --image_size"))
 
 
+def training_files(data: DataSet, folder: Path) -> list[bytes]:
+    """The training images' paths in the data set's folder, such as train/bee/3.jpg; [] without files."""
+    if isinstance(data.train, FileSplit):
+        return [b"train/" + path for path in data.train.paths]
+    return [os.fsencode(os.path.relpath(name, folder)) for name in data.train.names]
+
+
 def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[int, str]]:
     """Print what is wrong with training images and with test images; return it by their positions.
 
@@ -166,13 +182,13 @@ def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[in
     return damaged
 
 
-def follow_manifest(args: argparse.Namespace) -> None:
+def follow_manifest(args: argparse.Namespace, chosen: Path) -> None:
     """Take the network, image size and classes that an index was made with, where no option says otherwise.
 
     Raises:
         BadInput: it was made with another number of classes.
     """
-    manifest = read_manifest(args.prune)
+    manifest = read_manifest(chosen)
     if manifest.get("dataset") != (args.name or args.dataset):
         return  # read_index says what is wrong
     for name in ("arch", "image_size", "classes"):
@@ -180,7 +196,7 @@ def follow_manifest(args: argparse.Namespace) -> None:
         if given is None:
             setattr(args, name, chosen_with)
         elif chosen_with not in (None, given):
-            said = f"--{name} {given}: the images of {args.prune} were chosen with {chosen_with}"
+            said = f"--{name} {given}: the images of {chosen} were chosen with {chosen_with}"
             if name == "classes":
                 raise BadInput(f"{said}; leave the option out or choose again")
             print(said)

@@ -92,7 +92,7 @@ def test_a_method_after_three_epochs(select, kept: Path, method: str) -> None:
     assert drop.dtype == np.int64 and len(set(drop)) == len(drop) == 160
     ids = np.load(index.with_suffix(".kept.npy"))
     assert sorted([*drop, *ids]) == list(range(200))
-    assert ids.dtype == np.int32  # so that --prune never takes it for ids to drop
+    assert ids.dtype == np.int32
     counts = np.bincount(np.delete(LABELS, drop), minlength=CLASSES)
     assert manifest["kept_by_class"] == counts.tolist()
     assert re.search(f"kept 40 of 200 images, {min(counts)} .* to {max(counts)} .* per class; ids to drop "
@@ -114,7 +114,7 @@ def test_the_manifest_has_the_hash_of_each_thing_used(select, work: Path, method
     select("--method", method, "--save", "index")
     manifest = read(next((work / "index").glob("*.bin")))[1]
     assert {name.removesuffix("_sha256") for name in manifest if name.endswith("_sha256")} == {
-        "images", "index", *needs}
+        "images", "index", "dropped", *needs}
     assert len(manifest["images_sha256"]) == 64
 
 
@@ -370,7 +370,7 @@ def test_an_index_made_at_one_size_serves_another(script, forks: Forks, work: Pa
     manifest = read(work / "index/CIFAR100.bin")[1]
     assert (manifest["arch"], manifest["image_size"]) == (NAME, 16)
     options = train.parse_options(["--prune", str(work / "index/CIFAR100.bin")])
-    train.follow_manifest(options)
+    train.follow_manifest(options, options.prune)
     assert (options.arch, options.image_size) == (NAME, 16)
     said = forks.kill(work, "open .args.json.tmp", 0, "train.py", *SMALL, "--image_size", 32, "--prune",
                       "index/CIFAR100.bin")

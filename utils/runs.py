@@ -17,7 +17,7 @@ from utils.metrics import OfImages
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy", "damaged.txt")
 # In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared: its manifest has
 # paths and versions of the selection.
-MAY_DIFFER = ("data", "prune", "model_dir", "resume", "workers", "check", "skip_damaged", "versions",
+MAY_DIFFER = ("data", "prune", "kept", "model_dir", "resume", "workers", "check", "skip_damaged", "versions",
               "device", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_worst_class_acc",
            "test_worst_tenth_acc", "train_seconds", "test_seconds", "images_per_second")
