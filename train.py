@@ -26,7 +26,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import amp, nn, ops
 
-from datasets import SOURCES, DataSet, FileSplit, open_dataset
+from datasets import FOLDER, SOURCES, DataSet, FileSplit, open_dataset
 from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches, training_batches
 from models import NETWORKS, check_image_size, create_model, smallest_map
 from models.checkpoint import load_run, optimizer_state, save_checkpoint, save_run
@@ -34,12 +34,13 @@ from models.layers import shift_dropout
 from utils import options, ranks
 from utils.device import set_up, versions
 from utils.errors import BadInput
-from utils.files import locked, write_csv
-from utils.index import coreset_name, ids_sha256, read_index, read_manifest
+from utils.files import locked, read_json_or_nothing, write_csv
+from utils.index import NAME, coreset_name, ids_sha256, read_index, read_manifest
 from utils.metrics import Metrics, OfImages, class_accuracies, confusion_matrix, mean_of_worst_tenth
 from utils.progress import ProgressBar
 
 MOMENTUM = 0.9
+NAMED = 5  # classes that a warning names at most
 Step = Callable[[ms.Tensor, ms.Tensor], tuple[ms.Tensor, ...]]
 
 
@@ -49,8 +50,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     options.add_data_options(data, SOURCES)
     data.add_argument("--check", action="store_true", help="decode every image before training starts and "
                       "name the damaged ones")
-    data.add_argument("--skip_damaged", default=False, type=options.boolean, metavar="True|False",
-                      help="do so and train without them, as damaged.txt in the run's folder lists them")
+    data.add_argument("--skip_damaged", type=options.boolean, metavar="True|False", help="check all images "
+                      "and exclude damaged ones, which damaged.txt in the run's folder lists; None: as for "
+                      "the selection of --prune or --kept, else False")
     coreset = data.add_mutually_exclusive_group()
     coreset.add_argument("--prune", type=Path, metavar="FILE", help="images to leave out: an index, or any "
                          "array or list of ids; None: train on all images")
@@ -58,8 +60,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                          "comparison.lists, any array or list of ids, or a .txt of files such as "
                          "train/bee/3.jpg; None: train on all images")
     network = parser.add_argument_group("network and training")
-    network.add_argument("--arch", choices=NETWORKS, help="network; None: the one that the index of "
-                         "--prune was made with, else resnet50")
+    network.add_argument("--arch", choices=NETWORKS, help="network; None: that of the selection of --prune "
+                         "or --kept, else resnet50")
     network.add_argument("--epoch", default=200, type=options.positive, help="epochs; milestones of the "
                          "learning rate keep their fraction of the run")
     network.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
@@ -78,20 +80,25 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                         help="write dynamics.npy, which some selection methods need, for the whole set")
     output.add_argument("--resume", action="store_true",
                         help="resume the run in the folder from its last.pth")
+    parser.set_defaults(dataset=None)  # that of the selection, else CIFAR100
     args = parser.parse_args(argv)
     if args.resume and not args.save:
         parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
+    run, chosen = dict[str, Any](), args.prune or args.kept
+    if chosen and chosen.is_file():
+        run = follow_manifest(args, chosen)
+    args.dataset, args.arch = args.dataset or "CIFAR100", args.arch or "resnet50"
+    args.skip_damaged = bool(args.skip_damaged)
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
+    if unlike := [f"--{name} {run[name]}, not {getattr(args, name)}" for name in ("batch_size", "lr")
+                  if run.get(name) not in (None, getattr(args, name))]:
+        options.warn(f"the run by which the images of {chosen} were selected has {' and '.join(unlike)}")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     device = set_up(args.device, args.seed)
-    chosen = args.prune or args.kept  # None: all images
-    if chosen and chosen.is_file():
-        follow_manifest(args, chosen)
-    args.arch = args.arch or "resnet50"
     data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
     check_image_size(args.arch, data.image_size)
     folder = args.model_dir / data.name / args.arch
@@ -101,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     if any(damaged):
         data = data.without(*map(list, damaged))
     keep, manifest = np.arange(len(data.train.labels)), None
-    if chosen:
+    if chosen := args.prune or args.kept:
         drop, manifest = read_index(chosen, data.name, data.train.ids, data.images_sha256, bool(args.kept),
                                     training_files(data, args.data))
         keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
@@ -110,6 +117,10 @@ def main(argv: list[str] | None = None) -> None:
             options.warn(f"{chosen}: has no manifest; leaves out {len(drop):,}, trains on {len(keep):,}; "
                          f"if these are the images to {opposite}")
         folder /= coreset_name(chosen, manifest, len(keep))
+        images = np.bincount(data.train.labels[keep], minlength=len(data.classes))
+        if empty := [data.classes[i] for i in np.flatnonzero(images == 0)]:
+            options.warn(f"{len(empty)} of {len(images)} classes have no training image: "
+                         f"{', '.join(empty[:NAMED])}{', ...' * (len(empty) > NAMED)}")
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
@@ -182,15 +193,28 @@ def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[in
     return damaged
 
 
-def follow_manifest(args: argparse.Namespace, chosen: Path) -> None:
-    """Take the network, image size and classes that an index was made with, where no option says otherwise.
+def follow_manifest(args: argparse.Namespace, chosen: Path) -> dict[str, Any]:
+    """Take what the images of an index were selected with, where no option says otherwise.
+
+    These are the data set and its name, classes and image size, the network, and whether damaged images are
+    skipped.
+
+    Returns:
+        The options of the run that selected; {} where they are not known.
 
     Raises:
         BadInput: it was made with another number of classes.
     """
-    manifest = read_manifest(chosen)
-    if manifest.get("dataset") != (args.name or args.dataset):
-        return  # read_index says what is wrong
+    manifest, run = read_manifest(chosen), dict[str, Any]()
+    if manifest.get("checkpoint"):
+        run = read_json_or_nothing(Path(manifest["checkpoint"]).parent / "args.json")
+    dataset = manifest.get("dataset", "")
+    if dataset in SOURCES:
+        args.dataset = args.dataset or dataset
+    elif args.dataset in (None, FOLDER) and "images_sha256" in manifest and NAME.fullmatch(dataset):
+        args.dataset, args.name = FOLDER, args.name or dataset
+    if dataset != (args.name or args.dataset):
+        return {}  # read_index says what is wrong
     for name in ("arch", "image_size", "classes"):
         given, chosen_with = getattr(args, name), manifest.get(name)
         if given is None:
@@ -200,6 +224,9 @@ def follow_manifest(args: argparse.Namespace, chosen: Path) -> None:
             if name == "classes":
                 raise BadInput(f"{said}; leave the option out or choose again")
             print(said)
+    if args.skip_damaged is None:
+        args.skip_damaged = bool(manifest.get("damaged", run.get("damaged")))
+    return run
 
 
 @dataclass(frozen=True)

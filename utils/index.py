@@ -14,7 +14,7 @@ from utils.errors import BadInput
 from utils.files import read_json, read_json_or_nothing, replacing, sha256, write_json
 from utils.pickles import unpickle
 
-NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name
+NAME = re.compile(r"\w[\w.-]*")  # of a data set or a coreset: a folder's
 LISTS = "manifest.json"  # of a folder of lists that comparison/lists.py wrote
 
 
@@ -151,6 +151,8 @@ def read_manifest(index: Path) -> dict:
     if path.exists() and not (isinstance(manifest.get("method"), str)
                               and isinstance(manifest.get("rate"), (int, float))
                               and isinstance(manifest.get("not_default", []), list)
+                              and isinstance(manifest.get("dataset", ""), str)
+                              and isinstance(manifest.get("checkpoint") or "", str)
                               and isinstance(manifest.get("arch") or "", str)
                               and isinstance(manifest.get("image_size") or 0, int)
                               and isinstance(manifest.get("classes") or 0, int)
