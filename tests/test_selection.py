@@ -517,7 +517,8 @@ def test_it_says_how_many_of_the_wrong_labels_a_run_has_fitted(script, work: Pat
     margin = np.load(folder / "dynamics.npy")[-1, 1]
     fitted = json.loads((folder / "args.json").read_text())["fitted_wrong_labels_percent"]
     assert fitted == pytest.approx(100 * (margin[noisy != LABELS] > 0).mean())
-    assert f"has fitted {fitted:.1f} % of the wrong labels" in result.stdout
+    assert (f"has fitted {fitted:.1f} % of the wrong labels, as measured on augmented images in training mode"
+            ) in result.stdout
     result = script("train.py", work, *options, "--resume")  # the run is the same one still
     assert result.returncode == 0 and f"has fitted {fitted:.1f} %" in result.stdout
 

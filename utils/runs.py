@@ -122,11 +122,15 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
 
 @ranks.on_first
 def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
-    """Print and add to args.json which percentage of wrong labels, bool (n,), the last epoch predicted."""
+    """Print and add to args.json which percentage of wrong labels, bool (n,), the last epoch predicted.
+
+    As dynamics.npy has them: of augmented images in training mode.
+    """
     margin = read_array(folder / "dynamics.npy", AGAIN)[-1, 1]
     fitted = float(100 * (margin[mislabelled] > 0).mean())
     write_json(folder / "args.json", {**read_args(folder), "fitted_wrong_labels_percent": fitted})
-    print(f"the training has fitted {fitted:.1f} % of the wrong labels")
+    print(f"the training has fitted {fitted:.1f} % of the wrong labels, as measured on augmented images in "
+          "training mode")
 
 
 class Dynamics:
