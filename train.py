@@ -29,12 +29,12 @@ from mindspore import amp, nn, ops
 from datasets import FOLDER, SOURCES, DataSet, FileSplit, open_dataset
 from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches, training_batches
 from models import NETWORKS, check_image_size, create_model, smallest_map
-from models.checkpoint import load_run, optimizer_state, save_checkpoint, save_run
+from models.checkpoint import load_pretrained, load_run, optimizer_state, save_checkpoint, save_run
 from models.layers import shift_dropout
 from utils import options, ranks
 from utils.device import set_up, versions
 from utils.errors import BadInput
-from utils.files import locked, read_json_or_nothing, write_csv
+from utils.files import locked, read_json_or_nothing, sha256, write_csv
 from utils.index import NAME, coreset_name, ids_sha256, read_index, read_manifest
 from utils.metrics import Metrics, OfImages, class_accuracies, confusion_matrix, mean_of_worst_tenth
 from utils.progress import ProgressBar
@@ -62,6 +62,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", choices=NETWORKS, help="network; None: that of the selection of --prune "
                          "or --kept, else resnet50")
+    network.add_argument("--pretrained", type=Path, metavar="FILE", help="checkpoint of this project, or one "
+                         "by models.convert_torch, whose weights the run starts from, all but a classifier "
+                         "for another number of classes; None: new weights")
     network.add_argument("--epoch", default=200, type=options.positive, help="epochs; milestones of the "
                          "learning rate keep their fraction of the run")
     network.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
@@ -125,11 +128,14 @@ def main(argv: list[str] | None = None) -> None:
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
     network = create_model(args.arch, len(data.classes), data.source.small_images)
+    if args.pretrained:
+        load_pretrained(network, args.pretrained, args.arch)
     check_batch_size(network, data.image_size, len(keep), args.batch_size)
     # Where "prune" is not null, args.json is that of a coreset run.
     described = {**vars(args), "prune": chosen, "device": device, "images": len(keep),
                  "damaged": list(damaged[0]), "images_sha256": data.images_sha256,
-                 "kept_sha256": ids_sha256(keep), "index": manifest, "versions": versions()}
+                 "kept_sha256": ids_sha256(keep), "index": manifest, "versions": versions(),
+                 "pretrained_sha256": sha256(args.pretrained) if args.pretrained else None}
     with locked(folder):
         resume = runs.open_run(folder, described, args.resume)
         if any(damaged):

@@ -98,6 +98,7 @@ FILES = [
     ("train.py --prune nowhere.bin", "nowhere.bin"),
     ("train.py --prune text.bin", "text.bin"),
     ("train.py --prune all.bin", "all.bin"),
+    ("train.py --arch resnet18 --pretrained best.pth", "best.pth: not a checkpoint of resnet18"),
     ("train.py --kept text.txt", "text.txt: 'bee/3.jpg' is not the file of a training image; list paths"),
     ("train.py --prune .", "."),
     ("train.py --arch resnet20 --model_dir text.bin", "text.bin"),

@@ -15,10 +15,10 @@ from utils.metrics import OfImages
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy", "damaged.txt")
-# In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared: its manifest has
-# paths and versions of the selection.
-MAY_DIFFER = ("data", "prune", "kept", "model_dir", "resume", "workers", "check", "skip_damaged", "versions",
-              "device", "index")
+# In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared, of
+# pretrained weights pretrained_sha256: the index's manifest has paths and versions of the selection.
+MAY_DIFFER = ("data", "prune", "kept", "pretrained", "model_dir", "resume", "workers", "check",
+              "skip_damaged", "versions", "device", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_worst_class_acc",
            "test_worst_tenth_acc", "train_seconds", "test_seconds", "images_per_second")
 RENAMED = {"test_lowest_class_acc": "test_worst_class_acc"}  # columns of older logs
