@@ -165,11 +165,11 @@ def test_scores_are_no_list(folder: Path, work: Path, script) -> None:
 
 
 @pytest.mark.parametrize("manifest", [None, "{}", "[", '{"lists": 3}'])
-@pytest.mark.parametrize("option, trained, said", [
+@pytest.mark.parametrize("option, images, said", [
     ("--prune", TRAIN - 20, "leaves out 20, trains on 180; if these are the images to keep, use --kept"),
     ("--kept", 20, "leaves out 180, trains on 20; if these are the images to leave out, use --prune")])
 def test_a_list_without_a_manifest_is_what_the_option_says(
-        folder: Path, work: Path, forks: Forks, option: str, trained: int, said: str, manifest: str | None
+        folder: Path, work: Path, forks: Forks, option: str, images: int, said: str, manifest: str | None
 ) -> None:
     """It was copied, renamed, or the writing of the lists was stopped; its type does not matter."""
     shutil.copy(folder / "lists/aum-0.1.npy", work / "ids.npy")
@@ -180,7 +180,7 @@ def test_a_list_without_a_manifest_is_what_the_option_says(
     run = forks.start(work, "train.py", option, "ids.npy", *TRAINED,
                       stop={"change": "open .args.json.tmp"}).finish()
     assert run.err == f"train.py: warning: ids.npy: has no manifest; {said}\n"
-    assert f"{trained} of {TRAIN} training images" in run.out and f"coreset-ids-{trained}" in run.out
+    assert f"{images} of {TRAIN} training images" in run.out and f"coreset-ids-{images}" in run.out
 
 
 def test_a_part_of_the_classes(work: Path, script, forks: Forks) -> None:

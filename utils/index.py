@@ -127,7 +127,7 @@ def stem(path: Path) -> str:
 def manifest_path(index: Path) -> Path:
     """<index>.json or, where there is none, the manifest of a folder of lists."""
     own = Path(f"{stem(index)}.json")
-    return own if own.exists() else index.with_name(LISTS)
+    return own if own.exists() else index.parent / LISTS
 
 
 def read_manifest(index: Path) -> dict:
