@@ -299,7 +299,7 @@ def describe(run: Run) -> Row:
             "equal": run.equal, "train_accuracy": log[-1]["train_acc"],
             "best_accuracy": f"{max(float(row['test_acc']) for row in log):.6g}",
             "last_accuracy": log[-1]["test_acc"],
-            "lowest_class_accuracy": log[-1].get("test_lowest_class_acc", ""),
+            "lowest_class_accuracy": log[-1].get("test_worst_class_acc", ""),
             "kept_perturbed_percent": str(manifest.get("kept_perturbed_percent", "")),
             "fitted_wrong_labels_percent": str(described.get("fitted_wrong_labels_percent", "")),
             "seconds": f"{seconds:.1f}",

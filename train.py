@@ -2,17 +2,20 @@
 
     python train.py --dataset CIFAR100 --data data
     python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin
+    python train.py --dataset CIFAR100 --data data --kept results/lists/CIFAR100/random-0.2.npy
     python train.py --dataset CIFAR100 --data data --resume      (resumes an interrupted run)
     python train.py --dataset tiny --data data/tiny-imagenet-200 --epoch 90 --batch_size 256
     python train.py --dataset folder --data PATH --epoch 90 --batch_size 256      (images of your own)
 
 Writes best.pth, last.pth, args.json, log.csv and, for the whole set, dynamics.npy to
-<model_dir>/<dataset>/<arch>/; with --prune, to a folder coreset-... below it.
+<model_dir>/<dataset>/<arch>/; with --prune or --kept, to a folder coreset-... below it.
 """
 import argparse
-import hashlib
+import math
+import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +26,21 @@ import mindspore as ms
 import numpy as np
 from mindspore import amp, nn, ops
 
-from datasets import SOURCES, DataSet, open_dataset
+from datasets import FOLDER, SOURCES, DataSet, FileSplit, open_dataset
 from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches, training_batches
 from models import NETWORKS, check_image_size, create_model, smallest_map
-from models.checkpoint import load_run, optimizer_state, save_checkpoint, save_run
+from models.checkpoint import load_pretrained, load_run, optimizer_state, save_checkpoint, save_run
 from models.layers import shift_dropout
 from utils import options, ranks
 from utils.device import set_up, versions
 from utils.errors import BadInput
-from utils.files import locked, write_csv
-from utils.index import coreset_name, read_index, read_manifest
-from utils.metrics import Metrics, OfImages, lowest_class_accuracy
+from utils.files import locked, read_json_or_nothing, sha256, write_csv
+from utils.index import NAME, coreset_name, ids_sha256, read_index, read_manifest
+from utils.metrics import Metrics, OfImages, class_accuracies, confusion_matrix, mean_of_worst_tenth
 from utils.progress import ProgressBar
 
 MOMENTUM = 0.9
+NAMED = 5  # classes that a warning names at most
 Step = Callable[[ms.Tensor, ms.Tensor], tuple[ms.Tensor, ...]]
 
 
@@ -46,13 +50,21 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     options.add_data_options(data, SOURCES)
     data.add_argument("--check", action="store_true", help="decode every image before training starts and "
                       "name the damaged ones")
-    data.add_argument("--skip_damaged", default=False, type=options.boolean, metavar="True|False",
-                      help="do so and train without them, as damaged.txt in the run's folder lists them")
-    data.add_argument("--prune", type=Path, help="index file of ids to leave out, or a "
-                      "list of comparison.lists; None: train on all images")
+    data.add_argument("--skip_damaged", type=options.boolean, metavar="True|False", help="check all images "
+                      "and exclude damaged ones, which damaged.txt in the run's folder lists; None: as for "
+                      "the selection of --prune or --kept, else False")
+    coreset = data.add_mutually_exclusive_group()
+    coreset.add_argument("--prune", type=Path, metavar="FILE", help="images to leave out: an index, or any "
+                         "array or list of ids; None: train on all images")
+    coreset.add_argument("--kept", type=Path, metavar="FILE", help="images to train on: .kept.npy, a list of "
+                         "comparison.lists, any array or list of ids, or a .txt of files such as "
+                         "train/bee/3.jpg; None: train on all images")
     network = parser.add_argument_group("network and training")
-    network.add_argument("--arch", choices=NETWORKS, help="network; None: the one that the index of "
-                         "--prune was made with, else resnet50")
+    network.add_argument("--arch", choices=NETWORKS, help="network; None: that of the selection of --prune "
+                         "or --kept, else resnet50")
+    network.add_argument("--pretrained", type=Path, metavar="FILE", help="checkpoint of this project, or one "
+                         "by models.convert_torch, whose weights the run starts from, all but a classifier "
+                         "for another number of classes; None: new weights")
     network.add_argument("--epoch", default=200, type=options.positive, help="epochs; milestones of the "
                          "learning rate keep their fraction of the run")
     network.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
@@ -74,17 +86,21 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.resume and not args.save:
         parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
-    args.dataset, args.data = args.dataset or "CIFAR100", args.data or Path("data")
+    run, chosen = dict[str, Any](), args.prune or args.kept
+    if chosen and chosen.is_file():
+        run = follow_manifest(args, chosen)
+    args.dataset, args.arch = args.dataset or "CIFAR100", args.arch or "resnet50"
+    args.data, args.skip_damaged = args.data or Path("data"), bool(args.skip_damaged)
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
+    if unlike := [f"--{name} {run[name]}, not {getattr(args, name)}" for name in ("batch_size", "lr")
+                  if run.get(name) not in (None, getattr(args, name))]:
+        options.warn(f"the run by which the images of {chosen} were selected has {' and '.join(unlike)}")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     device = set_up(args.device, args.seed)
-    if args.prune and args.prune.is_file():
-        follow_manifest(args)
-    args.arch = args.arch or "resnet50"
     data = open_dataset(args.dataset, args.data, args.image_size, args.classes, args.name)
     check_image_size(args.arch, data.image_size)
     folder = args.model_dir / data.name / args.arch
@@ -94,30 +110,40 @@ def main(argv: list[str] | None = None) -> None:
     if any(damaged):
         data = data.without(*map(list, damaged))
     keep, manifest = np.arange(len(data.train.labels)), None
-    if args.prune:
-        drop, manifest = read_index(args.prune, data.name, data.train.ids, data.images_sha256)
+    if chosen := args.prune or args.kept:
+        drop, manifest = read_index(chosen, data.name, data.train.ids, data.images_sha256, bool(args.kept),
+                                    training_files(data, args.data))
         keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
         if not manifest:
-            print(f"{args.prune}: has no manifest; its {len(drop)} images are left out")
-        folder /= coreset_name(args.prune, manifest, len(keep))
+            opposite = "leave out, use --prune" if args.kept else "keep, use --kept"
+            options.warn(f"{chosen}: has no manifest; leaves out {len(drop):,}, trains on {len(keep):,}; "
+                         f"if these are the images to {opposite}")
+        folder /= coreset_name(chosen, manifest, len(keep))
+        images = np.bincount(data.train.labels[keep], minlength=len(data.classes))
+        if empty := [data.classes[i] for i in np.flatnonzero(images == 0)]:
+            options.warn(f"{len(empty)} of {len(images)} classes have no training image: "
+                         f"{', '.join(empty[:NAMED])}{', ...' * (len(empty) > NAMED)}")
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
     network = create_model(args.arch, len(data.classes), data.source.small_images)
+    if args.pretrained:
+        load_pretrained(network, args.pretrained, args.arch)
     check_batch_size(network, data.image_size, len(keep), args.batch_size)
-    described = {**vars(args), "device": device, "images": len(keep), "damaged": list(damaged[0]),
-                 "images_sha256": data.images_sha256,
-                 "kept_sha256": hashlib.sha256(keep.astype("<i8").data).hexdigest(), "index": manifest,
-                 "versions": versions()}
+    # Where "prune" is not null, args.json is that of a coreset run.
+    described = {**vars(args), "prune": chosen, "device": device, "images": len(keep),
+                 "damaged": list(damaged[0]), "images_sha256": data.images_sha256,
+                 "kept_sha256": ids_sha256(keep), "index": manifest, "versions": versions(),
+                 "pretrained_sha256": sha256(args.pretrained) if args.pretrained else None}
     with locked(folder):
         resume = runs.open_run(folder, described, args.resume)
         if any(damaged):
             runs.write_damaged(folder, [what for half in damaged for what in half.values()])
         try:
-            dynamics = args.dynamics and not args.prune
-            best = train(network, data, keep, folder, args.epoch, args.batch_size, args.lr, args.seed,
-                         args.eval_freq, args.save, resume, dynamics, args.workers, args.amp_level)
-            if dynamics and data.mislabelled is not None:
+            settings = Settings(args.epoch, args.batch_size, args.lr, args.seed, args.eval_freq, args.save,
+                                args.dynamics and not chosen, args.workers, args.amp_level)
+            best = train(network, data, keep, folder, settings, resume)
+            if settings.dynamics and data.mislabelled is not None:
                 runs.add_fitted(folder, data.mislabelled)
         except KeyboardInterrupt:
             finished = args.save and (folder / "last.pth").exists()
@@ -146,6 +172,13 @@ def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> No
                        (f"--batch_size {works}" if works else "a larger --image_size"))
 
 
+def training_files(data: DataSet, folder: Path) -> list[bytes]:
+    """The training images' paths in the data set's folder, such as train/bee/3.jpg; [] without files."""
+    if isinstance(data.train, FileSplit):
+        return [b"train/" + path for path in data.train.paths]
+    return [os.fsencode(os.path.relpath(name, folder)) for name in data.train.names]
+
+
 def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[int, str]]:
     """Print what is wrong with training images and with test images; return it by their positions.
 
@@ -165,103 +198,162 @@ def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[in
     return damaged
 
 
-def follow_manifest(args: argparse.Namespace) -> None:
-    """Take the network, image size and classes that an index was made with, where no option says otherwise.
+def follow_manifest(args: argparse.Namespace, chosen: Path) -> dict[str, Any]:
+    """Take what the images of an index were selected with, where no option says otherwise.
+
+    These are the data set and its name, classes and image size, the network, and whether damaged images are
+    skipped.
+
+    Returns:
+        The options of the run that selected; {} where they are not known.
 
     Raises:
         BadInput: it was made with another number of classes.
     """
-    manifest = read_manifest(args.prune)
-    if manifest.get("dataset") != (args.name or args.dataset):
-        return  # read_index says what is wrong
+    manifest, run = read_manifest(chosen), dict[str, Any]()
+    if manifest.get("checkpoint"):
+        run = read_json_or_nothing(Path(manifest["checkpoint"]).parent / "args.json")
+    dataset = manifest.get("dataset", "")
+    if dataset in SOURCES:
+        args.dataset = args.dataset or dataset
+    elif args.dataset in (None, FOLDER) and "images_sha256" in manifest and NAME.fullmatch(dataset):
+        args.dataset, args.name = FOLDER, args.name or dataset
+    if dataset != (args.name or args.dataset):
+        return {}  # read_index says what is wrong
     for name in ("arch", "image_size", "classes"):
         given, chosen_with = getattr(args, name), manifest.get(name)
         if given is None:
             setattr(args, name, chosen_with)
         elif chosen_with not in (None, given):
-            said = f"--{name} {given}: the images of {args.prune} were chosen with {chosen_with}"
+            said = f"--{name} {given}: the images of {chosen} were chosen with {chosen_with}"
             if name == "classes":
                 raise BadInput(f"{said}; leave the option out or choose again")
             print(said)
+    if not args.data and run.get("dataset") == args.dataset and Path(run.get("data", "data")).exists():
+        args.data = Path(run.get("data", "data"))
+    if args.skip_damaged is None:
+        args.skip_damaged = bool(manifest.get("damaged", run.get("damaged")))
+    return run
 
 
-def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, epochs: int, batch_size: int,
-          lr: float, seed: int, eval_freq: int = 1, save: bool = True, resume: bool = False,
-          dynamics: bool = False, workers: int | None = None, amp_level: str = "O0") -> float:
+@dataclass(frozen=True)
+class Settings:
+    """How a run trains and what it writes."""
+    epochs: int
+    batch_size: int
+    lr: float  # at the start; the data set's recipe lowers it
+    seed: int
+    eval_freq: int = 1  # evaluate every so many epochs, and after the last one
+    save: bool = True  # write best.pth and last.pth
+    dynamics: bool = False  # write dynamics.npy
+    workers: int | None = None  # threads that make batches; None: one per core
+    # Mixed precision. Weights, and so checkpoints, logits and dynamics, are float32 at each level; a step
+    # whose gradients overflow in float16 is skipped.
+    amp_level: str = "O0"
+
+
+def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, settings: Settings,
+          resume: bool = False) -> float:
     """Train a network with the data set's recipe on the images `keep`; return the best test accuracy, in %.
 
     Writes after each epoch, in this order: log.csv; with `dynamics`, dynamics.npy; with `save`, best.pth if
     the epoch has the best test accuracy so far (the paper's protocol), and last.pth, which holds all that
     `resume` needs. An epoch without it is trained again and gives the same files.
 
-    Args:
-        eval_freq: epochs from one test to the next.
-        workers: threads that make batches; None: one per core.
-        amp_level: MindSpore's level of mixed precision. Weights, and so checkpoints, logits and dynamics are
-            float32 at each; a step whose gradients overflow in float16 is skipped.
-
     Raises:
         FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good
             epoch stay.
     """
-    recipe = data.source.recipe
-    optimizer = make_optimizer(network, recipe.weight_decay, lr)
-    loss_scale = None if amp_level == "O0" else LossScale()
+    recipe, epochs = data.source.recipe, settings.epochs
+    optimizer = make_optimizer(network, recipe.weight_decay, settings.lr)
+    loss_scale = None if settings.amp_level == "O0" else LossScale()
     state = optimizer_state(optimizer) + (loss_scale.parameters() if loss_scale else [])
-    shard = ranks.rank(), ranks.size()
-    test_size = min(-(-batch_size // ranks.size()), len(data.test.labels))
-    steps, tests = -(-len(keep) // batch_size), -(-len(data.test.labels) // (test_size * ranks.size()))
     finished, best = load_run(folder / "last.pth", network, state) if resume else (0, -1.0)
     rows = runs.read_log(folder, finished, best >= 0) if resume else []
     shift_dropout(network, ranks.rank())
-    mixed = amp.auto_mixed_precision(network, amp_level)  # of the same parameters
-    train_step = make_train_step(mixed, optimizer, recipe.clip_norm, dynamics, loss_scale)
+    mixed = amp.auto_mixed_precision(network, settings.amp_level)  # of the same parameters
+    train_step = make_train_step(mixed, optimizer, recipe.clip_norm, settings.dynamics, loss_scale)
     test_step = make_test_step(mixed)
     record = None
-    if dynamics:
+    if settings.dynamics:
         record = runs.Dynamics(folder / "dynamics.npy", epochs, len(data.train.labels), resume)
     for epoch in range(finished, epochs):
-        rate = recipe.learning_rate(lr, epoch, epochs)
-        # assign, not set_data: a compiled step does not see new data set from outside.
+        rate, title = recipe.learning_rate(settings.lr, epoch, epochs), f"epoch {epoch + 1}/{epochs}"
+        # assign, not set_data: a compiled step does not see values changed by set_data.
         ops.assign(optimizer.learning_rate, ms.Tensor(rate, ms.float32))
-        network.set_train(True)
-        title = f"epoch {epoch + 1}/{epochs}"
-        batches = training_batches(data, keep, batch_size, seed, epoch, workers, shard)
-        trained = run_batches(train_step, batches, steps, title, record.pending if record else None)
-        check_finite(network, trained, title, rate)
-        ranks.broadcast_running_statistics(network)
-        row: dict[str, Any] = {"epoch": epoch + 1, "lr": rate, "train_loss": trained.loss,
-                               "train_acc": trained.accuracy, "train_seconds": trained.seconds,
-                               "images_per_second": trained.images_per_second}
-        said = (f"lr {rate:g}, train loss {trained.loss:.4f}, train accuracy {trained.accuracy:.2f} %, "
-                f"{trained.images_per_second:.1f} img/s")
-        if (epoch + 1) % eval_freq == 0 or epoch + 1 == epochs:
-            network.set_train(False)
-            batches = evaluation_batches(data, data.test, test_size, data.source.test_transform, workers,
-                                         shard)
-            correct: OfImages = []
-            tested = run_batches(test_step, batches, tests, "test", correct)
-            if tested.diverged_at:
-                raise diverged(f"{title}: the test loss is not a finite number", rate)
-            lowest = lowest_class_accuracy(correct, data.test.labels, len(data.classes))
-            row |= {"test_loss": tested.loss, "test_acc": tested.accuracy, "test_lowest_class_acc": lowest,
-                    "test_seconds": tested.seconds}
-            said += (f", test loss {tested.loss:.4f}, test accuracy {tested.accuracy:.2f} %, of the worst "
-                     f"class {lowest:.2f} %")
+        row: dict[str, Any] = {"epoch": epoch + 1, "lr": rate}
+        try:
+            row |= train_epoch(network, train_step, data, keep, settings, epoch, record)
+            if (epoch + 1) % settings.eval_freq == 0 or epoch + 1 == epochs:
+                row |= evaluate(network, test_step, data, settings)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{title}: {error}, learning rate {rate:g}; start again with a smaller "
+                                     "--lr") from None
         rows.append(row)
         write_csv(folder / "log.csv", rows, runs.COLUMNS)
         if record:
             record.write_epoch(epoch)
         if row.get("test_acc", -1.0) > best:
             best = row["test_acc"]
-            if save:
+            if settings.save:
                 save_checkpoint(network, folder / "best.pth")
-        if save:
+        if settings.save:
             save_run(folder / "last.pth", network, state, epoch + 1, best)
-        if loss_scale:
-            said += f", {loss_scale.describe()}"
-        print(f"{title}: {said}", flush=True)
+        print(f"{title}: {describe(row)}{f', {loss_scale.describe()}' if loss_scale else ''}", flush=True)
     return best
+
+
+def train_epoch(network: nn.Cell, step: Step, data: DataSet, keep: np.ndarray, settings: Settings, epoch: int,
+                record: runs.Dynamics | None) -> dict[str, float]:
+    """Train for one epoch, numbered from 0, on the images `keep`; return its columns of log.csv.
+
+    Raises:
+        FloatingPointError: the loss or a weight is no longer a finite number.
+    """
+    network.set_train(True)
+    batches = training_batches(data, keep, settings.batch_size, settings.seed, epoch, settings.workers,
+                               (ranks.rank(), ranks.size()))
+    metrics = run_batches(step, batches, math.ceil(len(keep) / settings.batch_size),
+                          f"epoch {epoch + 1}/{settings.epochs}", record.pending if record else None)
+    if metrics.diverged_at:
+        raise FloatingPointError(f"the loss is not a finite number at step {metrics.diverged_at}")
+    for name, parameter in network.parameters_and_names():
+        if not np.isfinite(parameter.asnumpy()).all():
+            raise FloatingPointError(f"{name} is not finite after the last step, {metrics.steps}")
+    ranks.broadcast_running_statistics(network)
+    return {"train_loss": metrics.loss, "train_acc": metrics.accuracy, "train_seconds": metrics.seconds,
+            "images_per_second": metrics.images_per_second}
+
+
+def evaluate(network: nn.Cell, step: Step, data: DataSet, settings: Settings) -> dict[str, float]:
+    """Evaluate a network on the test images; return the columns of log.csv.
+
+    Raises:
+        FloatingPointError: the loss is not a finite number.
+    """
+    network.set_train(False)
+    labels, predicted = data.test.labels, OfImages()
+    batch_size = min(math.ceil(settings.batch_size / ranks.size()), len(labels))
+    batches = evaluation_batches(data, data.test, batch_size, data.source.test_transform, settings.workers,
+                                 (ranks.rank(), ranks.size()))
+    metrics = run_batches(step, batches, math.ceil(len(labels) / (batch_size * ranks.size())), "test",
+                          predicted)
+    if metrics.diverged_at:
+        raise FloatingPointError("the test loss is not a finite number")
+    by_class = class_accuracies(confusion_matrix(predicted, labels, len(data.classes)))
+    return {"test_loss": metrics.loss, "test_acc": metrics.accuracy,
+            "test_worst_class_acc": float(by_class.min()),
+            "test_worst_tenth_acc": mean_of_worst_tenth(by_class), "test_seconds": metrics.seconds}
+
+
+def describe(row: dict[str, Any]) -> str:
+    """An epoch's row of log.csv in words."""
+    text = (f"lr {row['lr']:g}, train loss {row['train_loss']:.4f}, train accuracy {row['train_acc']:.2f} %, "
+            f"{row['images_per_second']:.1f} img/s")
+    if "test_acc" in row:
+        text += (f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %, of the worst "
+                 f"class {row['test_worst_class_acc']:.2f} %")
+    return text
 
 
 def make_optimizer(network: nn.Cell, weight_decay: float, lr: float) -> nn.SGD:
@@ -329,7 +421,7 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
             gradients = clip_gradients(gradients, clip_norm)
         if finite:
             optimizer(gradients)
-        correct = is_correct(logits, labels).sum()
+        correct = (predictions(logits) == labels).astype(ms.int32).sum()
         if dynamics:
             return loss, correct, image_dynamics(logits, labels)
         return loss, correct
@@ -359,23 +451,23 @@ def image_dynamics(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
     return ops.stack((of_label, of_label - (p - 2 * y).max(1), ops.sqrt(ops.square(p - y).sum(1))))
 
 
-def is_correct(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-    """1 for each image whose highest logit is its label's, else 0, (b,)."""
-    return (ops.argmax(logits, 1).astype(ms.int32) == labels).astype(ms.int32)
+def predictions(logits: ms.Tensor) -> ms.Tensor:
+    """The class with the highest logit of each image, int32 (b,)."""
+    return ops.argmax(logits, 1).astype(ms.int32)
 
 
 def make_test_step(network: nn.Cell) -> Step:
     """A compiled evaluation: images and labels (-1: not counted) to mean loss and correct predictions.
 
-    The latter are their number and 1 or 0 for each image.
+    The latter are their number, followed by the class predicted for each image.
     """
     loss_function = nn.CrossEntropyLoss(ignore_index=PADDING)
 
     @ms.jit
     def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ...]:
         logits = network(images)
-        correct = is_correct(logits, labels)
-        return loss_function(logits, labels), correct.sum(), correct
+        predicted = predictions(logits)
+        return loss_function(logits, labels), (predicted == labels).astype(ms.int32).sum(), predicted
 
     return step
 
@@ -411,20 +503,6 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
     metrics.fetch()
     metrics.over_ranks()
     return metrics
-
-
-def check_finite(network: nn.Cell, trained: Metrics, title: str, rate: float) -> None:
-    """Raise FloatingPointError, naming step and learning rate, where training has diverged in an epoch."""
-    if trained.diverged_at:
-        raise diverged(f"{title}: the loss is not a finite number at step {trained.diverged_at}", rate)
-    for name, parameter in network.parameters_and_names():
-        if not np.isfinite(parameter.asnumpy()).all():
-            raise diverged(f"{title}: {name} is not finite after the last step, {trained.steps}", rate)
-
-
-def diverged(what: str, rate: float) -> FloatingPointError:
-    """The error that says what is no longer finite, at which learning rate, and what to do."""
-    return FloatingPointError(f"{what}, learning rate {rate:g}; start again with a smaller --lr")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Writes to --out <method>.scores.npy, the mean over the runs; <method>[-<what is not its default>]-<rate>.npy,
 the ids kept; manifest.json; correlations.md and .png, how scores agree with one another and from run to run.
-`train.py --prune <list>.npy` trains on such a list.
+`train.py --kept <list>.npy` trains on such a list.
 """
 import argparse
 from dataclasses import replace

@@ -130,6 +130,18 @@ def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bo
     return network
 
 
+def load_pretrained(network: nn.Cell, path: Path, arch: str) -> None:
+    """Put a checkpoint's weights into a new network and say so, except a classifier that does not fit."""
+    weights = load_checkpoint(path)
+    own = {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
+    new = {name: value for name, value in own.items() if name.startswith("classifier.")}
+    if all(name in weights and weights[name].shape == value.shape for name, value in new.items()):
+        new = {}
+    load_weights(network, weights | new, str(path), arch)
+    layers = dict.fromkeys(name.partition(".")[0] for name in own if name not in new)
+    print(f"{path}: took the weights of {', '.join(layers)}{'; the classifier is new' if new else ''}")
+
+
 def save_run(path: Path, network: nn.Cell, state: list[ms.Parameter], finished: int, best: float) -> None:
     """Write what a run is resumed from, with the number of finished epochs and the best accuracy, in percent.
 

@@ -32,6 +32,7 @@ OPTIONS = [
     ("train.py --lr nan", "--lr"),
     ("train.py --save maybe", "--save"),
     ("train.py --save False --resume", "--resume"),
+    ("train.py --prune x.bin --kept x.kept.npy", "--kept: not allowed with argument --prune"),
     ("train.py --seed 4294967296", "--seed"),
     ("train.py --image_size 7", "--image_size 7"),
     ("train.py --arch vgg16 --image_size 16", "--arch vgg16: needs images of 32 pixels or more, these have"),
@@ -100,6 +101,8 @@ FILES = [
     ("train.py --prune nowhere.bin", "nowhere.bin"),
     ("train.py --prune text.bin", "text.bin"),
     ("train.py --prune all.bin", "all.bin"),
+    ("train.py --arch resnet18 --pretrained best.pth", "best.pth: not a checkpoint of resnet18"),
+    ("train.py --kept text.txt", "text.txt: 'bee/3.jpg' is not the file of a training image; list paths"),
     ("train.py --prune .", "."),
     ("train.py --arch resnet20 --model_dir text.bin", "text.bin"),
     ("train.py --arch resnet20 --model_dir /proc/ckpt", "/proc/ckpt"),
@@ -196,6 +199,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     cifar_with("laughs", "meta", pickle.dumps({"fine_label_names": laughs}))
 
     change(folder / "text.bin", b"no pickle and no checkpoint\n")
+    change(folder / "text.txt", b"bee/3.jpg\n")
     change(folder / "all.bin", pickle.dumps(np.arange(TRAIN)))
     change(folder / "payload.bin", payload)
     with zipfile.ZipFile(folder / "payload.pth", "w") as archive:

@@ -171,6 +171,9 @@ def test_index_round_trip(tmp_path: Path) -> None:
     write_index(path, np.array([5, 1, 99]), MANIFEST)
     drop, manifest = read_index(path, "toy", np.arange(100), SHA)
     assert drop.tolist() == [1, 5, 99] and manifest.items() > MANIFEST.items()
+    np.save(tmp_path / "toy.kept.npy", np.delete(np.arange(100, dtype=np.uint8), drop))
+    dropped, same = read_index(tmp_path / "toy.kept.npy", "toy", np.arange(100), SHA, kept=True)
+    assert dropped.tolist() == drop.tolist() and same == manifest
     plain = pickle.loads(path.read_bytes())
     assert plain.dtype == np.int64 and plain.tolist() == [5, 1, 99]
 
@@ -182,20 +185,34 @@ def test_a_plain_index_of_the_pytorch_release_is_accepted(tmp_path: Path, protoc
     assert read_index(path, "toy", np.arange(100), SHA)[0].tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("ids", [[np.int64(3), np.int32(2)], [3.0, 2.0], np.array([3.0, 2.0], "f4"), []])
+@pytest.mark.parametrize("ids", [[np.int64(3), np.int32(2)], [3.0, 2.0], np.array([3.0, 2.0], "f4"), [],
+                                 *(np.array([3, 2], dtype) for dtype in ("i4", "u1", ">i8", "u8"))])
 @pytest.mark.parametrize("suffix", [".bin", ".npy"])
 def test_what_others_write_as_an_index_is_read(tmp_path: Path, ids: list | np.ndarray, suffix: str) -> None:
     path = tmp_path / f"toy{suffix}"
     path.write_bytes(pickle.dumps(ids) if suffix == ".bin" else npy(np.array(ids)))
     drop = read_index(path, "toy", np.arange(100), SHA)[0]
     assert drop.dtype == np.int64 and drop.tolist() == ([2, 3] if len(ids) else [])
+    if len(ids):  # the same numbers, of whatever type, as ids to keep
+        assert read_index(path, "toy", np.arange(5), SHA, kept=True)[0].tolist() == [0, 1, 4]
 
 
-@pytest.mark.parametrize("name", ["toy.json", "toy.kept.npy", "toy.scores.npy"])
-def test_another_file_beside_the_index_is_no_index(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(npy(np.arange(3)))
-    with pytest.raises(BadInput, match=f"{name}: not the list of images to drop; name .*/toy.bin"):
-        read_index(tmp_path / name, "toy", np.arange(100), SHA)
+@pytest.mark.parametrize("name, kept, message", [
+    ("toy.json", False, "toy.json: not a list of images; specify .*/toy.bin"),
+    ("toy.scores.npy", True, "toy.scores.npy: not a list of images; specify .*/toy.bin"),
+    ("toy.kept.npy", False, "--prune .*/toy.kept.npy: holds the images to keep; use --kept"),
+    ("toy.txt", False, "--prune .*/toy.txt: holds the images to keep; use --kept"),
+    ("toy.bin", True, "--kept .*/toy.bin: holds the images to drop; use --prune"),
+    ("toy.kept.npy", True, "toy.kept.npy: its manifest toy.json belongs to another index"),
+    ("toy.txt", True, "toy.txt: its manifest toy.json belongs to another index")])
+def test_a_file_beside_an_index_never_means_the_opposite(tmp_path: Path, name: str, kept: bool,
+                                                         message: str) -> None:
+    """Those that may be used here hold other images than the index keeps."""
+    write_index(tmp_path / "toy.bin", np.array([5, 1, 99]), MANIFEST)
+    np.save(tmp_path / "toy.kept.npy", np.arange(97))
+    (tmp_path / "toy.txt").write_bytes(b"".join(b"%d\n" % i for i in range(97)))
+    with pytest.raises(BadInput, match=message):
+        read_index(tmp_path / name, "toy", np.arange(100), SHA, kept, [b"%d" % i for i in range(100)])
 
 
 @pytest.mark.parametrize("drop, message", [

@@ -315,6 +315,20 @@ def test_the_three_commands(work: Path) -> None:
     assert all((work / "images/train" / path).is_file() for path in kept)
 
 
+@pytest.mark.parametrize("name", ["pets.kept.npy", "pets.txt"])
+def test_the_images_kept_are_trained_on_as_by_their_index(work: Path, script: Callable, name: str) -> None:
+    """So the run of the index is found finished; by themselves they keep the same images, with a warning."""
+    options = "--data", "images", "--epoch", 2, "--batch_size", 6  # the others are those of the selection
+    assert "resuming after epoch 2" in run(script, work, "train.py", *options, "--kept", f"index/{name}",
+                                           "--resume")
+    args = json.loads((work / f"ckpt/pets/{NAME}/coreset-moderate-0.5/args.json").read_text())
+    shutil.copy(work / f"index/{name}", work / "mine").rename(work / f"mine.{name.rpartition('.')[2]}")
+    result = script("train.py", work, *TRAINING, "--kept", f"mine.{name.rpartition('.')[2]}")
+    check_one_line(result, "leaves out 18, trains on 18; if these are", status=0)
+    alone = json.loads((work / f"ckpt/folder/{NAME}/coreset-mine-18/args.json").read_text())
+    assert alone["kept_sha256"] == args["kept_sha256"] and alone["index"] == {} and alone["prune"]
+
+
 def test_one_worker_and_two_write_the_same_files(work: Path, tmp_path: Path, script: Callable) -> None:
     (tmp_path / "images").symlink_to(work / "images")
     run(script, tmp_path, "train.py", *TRAINING, "--name", "pets", "--workers", 1)
@@ -421,8 +435,8 @@ def test_damaged_images_are_skipped_and_ids_stay(damaged: Path, tmp_path: Path, 
     listed = set(np.load(tmp_path / "index/folder.kept.npy")) | set(pickle.loads(
         (tmp_path / "index/folder.bin").read_bytes()))
     assert listed == set(range(36)) - {1, 17}
-    result = script("train.py", tmp_path, *training, "--skip_damaged", True, "--prune", "index/folder.bin")
-    assert result.returncode == 0, result.stderr
+    result = script("train.py", tmp_path, *training[2:4], *training[8:], "--prune", "index/folder.bin")
+    assert result.returncode == 0 and "folder: 17 of 34 training images" in result.stdout, result.stderr
     # Of the classes left by --classes there would be fewer images than the run's positions of damaged ones.
     result = script("selection.py", tmp_path, *data, "--ckpt", run / "best.pth", "--classes", 2)
     check_one_line(result, "--classes 2: ", "has all")

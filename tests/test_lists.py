@@ -139,8 +139,11 @@ def test_ties_share_their_mean_rank() -> None:
 def test_training_on_a_list_keeps_its_images(folder: Path, work: Path, script) -> None:
     """In a folder named after the method; network and image size are the user's, not the runs'."""
     shutil.copytree(folder / "lists", work / "lists")
-    result = script("train.py", work, "--prune", "lists/aum-per_class-False-0.1.npy", *TRAINED)
-    assert result.returncode == 0 and not result.stderr, result.stderr
+    listed = "lists/aum-per_class-False-0.1.npy"
+    refused = script("train.py", work, "--prune", listed, *TRAINED)
+    check_one_line(refused, f"--prune {listed}: holds the images to keep; use --kept {listed}")
+    result = script("train.py", work, "--kept", listed, *TRAINED)
+    assert result.returncode == 0 and "has no manifest" not in result.stderr, result.stderr
     assert f"20 of {TRAIN} training images" in result.stdout
     args = json.loads((work / RUN / "coreset-aum-0.1-per_class-False-list/args.json").read_text())
     kept = np.load(work / "lists/aum-per_class-False-0.1.npy")
@@ -157,32 +160,33 @@ def test_a_list_of_other_images_is_refused(change: dict, word: str, folder: Path
     (work / "lists/manifest.json").write_text(json.dumps(manifest(folder) | change))
     if not change:
         np.save(work / "lists/aum-0.1.npy", np.arange(20, dtype=np.int32))
-    check_one_line(script("train.py", work, "--prune", "lists/aum-0.1.npy", *TRAINED), "aum-0.1.npy" * (
+    check_one_line(script("train.py", work, "--kept", "lists/aum-0.1.npy", *TRAINED), "aum-0.1.npy" * (
         word != "not a manifest"), word)
     assert not list((work / RUN).glob("coreset*"))
 
 
 def test_scores_are_no_list(folder: Path, work: Path, script) -> None:
     shutil.copytree(folder / "lists", work / "lists")
-    check_one_line(script("train.py", work, "--prune", "lists/aum.scores.npy", *TRAINED), "aum.scores.npy")
+    check_one_line(script("train.py", work, "--kept", "lists/aum.scores.npy", *TRAINED), "aum.scores.npy")
 
 
-def test_a_list_that_no_manifest_names_is_refused(folder: Path, work: Path, script) -> None:
-    """Its ids would be those to drop: it was copied, renamed, or the writing of the lists was stopped."""
-    shutil.copy(folder / "lists/aum-0.1.npy", work)
-    for content in (None, "{}", "[", '{"lists": 3}'):
-        if content:
-            (work / "manifest.json").write_text(content)
-        check_one_line(script("train.py", work, "--prune", "aum-0.1.npy", *TRAINED), "aum-0.1.npy", "int32",
-                       "manifest.json")
-    assert not list((work / RUN).glob("coreset*"))
-
-
-def test_a_plain_list_of_ids_to_drop_is_one_of_ids_to_drop_and_that_is_said(work: Path, forks: Forks) -> None:
-    np.save(work / "drop.npy", np.arange(20))
-    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", "--prune", "drop.npy", *TRAINED)
-    assert "drop.npy: has no manifest; its 20 images are left out" in said
-    assert f"{TRAIN - 20} of {TRAIN} training images" in said
+@pytest.mark.parametrize("manifest", [None, "{}", "[", '{"lists": 3}'])
+@pytest.mark.parametrize("option, images, said", [
+    ("--prune", TRAIN - 20, "leaves out 20, trains on 180; if these are the images to keep, use --kept"),
+    ("--kept", 20, "leaves out 180, trains on 20; if these are the images to leave out, use --prune")])
+def test_a_list_without_a_manifest_is_what_the_option_says(
+        folder: Path, work: Path, forks: Forks, option: str, images: int, said: str, manifest: str | None
+) -> None:
+    """It was copied, renamed, or the writing of the lists was stopped; its type does not matter."""
+    shutil.copy(folder / "lists/aum-0.1.npy", work / "ids.npy")
+    if manifest:
+        (work / "manifest.json").write_text(manifest)
+    else:
+        np.save(work / "ids.npy", np.load(work / "ids.npy").astype(np.int64))
+    run = forks.start(work, "train.py", option, "ids.npy", *TRAINED,
+                      stop={"change": "open .args.json.tmp"}).finish()
+    assert run.err == f"train.py: warning: ids.npy: has no manifest; {said}\n"
+    assert f"{images} of {TRAIN} training images" in run.out and f"coreset-ids-{images}" in run.out
 
 
 def test_a_part_of_the_classes(work: Path, script, forks: Forks) -> None:
@@ -196,7 +200,7 @@ def test_a_part_of_the_classes(work: Path, script, forks: Forks) -> None:
     assert (ids == part).all() and len(kept) == 12
     margins = np.load(record)[:, 1].mean(axis=0, dtype=float)
     assert set(kept) == set(ids[np.argsort(margins)[:12]])
-    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", "--prune", name, *TRAINED)
+    said = forks.kill(work, "open .args.json.tmp", 0, "train.py", "--kept", name, *TRAINED)
     assert "12 of 120 training images" in said
 
 

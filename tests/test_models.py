@@ -18,7 +18,7 @@ from models.checkpoint import load_checkpoint, load_weights
 from models.layers import ConvBN, Dropout, fold_batchnorm, shift_dropout
 from two_layers import TwoLayers
 from utils.errors import BadInput
-from utils.metrics import lowest_class_accuracy
+from utils.metrics import class_accuracies, confusion_matrix, mean_of_worst_tenth
 from weights import make_batch
 
 # The network of base runs in results/ and the default one. Together the steps of the others take minutes.
@@ -97,16 +97,24 @@ def test_train_lowers_the_learning_rate_that_its_steps_use(tmp_path: Path) -> No
     data = DataSet("x", split, split, list("abcd"), replace(SOURCES["CIFAR100"], recipe=recipe), "")
     network = TwoLayers(4, True)
     start = network.hidden[0].weight.asnumpy().copy()
-    train.train(network, data, np.arange(16), tmp_path, 3, 8, lr=0.1, seed=0)
+    train.train(network, data, np.arange(16), tmp_path, train.Settings(3, 8, lr=0.1, seed=0))
     assert len({row["test_acc"] for row in log(tmp_path)}) == 1  # so best.pth is that of the first epoch
     first, last = (load_checkpoint(tmp_path / name)["hidden.0.weight"] for name in ("best.pth", "last.pth"))
     assert (first == last).all() and (first != start).any()
 
 
-def test_the_lowest_accuracy_is_of_classes_that_have_images() -> None:
+def test_accuracies_are_of_classes_that_have_images() -> None:
     labels = np.array([0, 0, 0, 1, 3])  # classes 2 and 4 have no images
-    batches = [(np.array([0, 1, 3]), ms.Tensor([1, 1, 1])), (np.array([2, 4, -1]), ms.Tensor([0, 1, 0]))]
-    assert lowest_class_accuracy(batches, labels, 5) == pytest.approx(200 / 3)  # 50 if the -1 were counted
+    batches = [(np.array([0, 1, 3]), ms.Tensor([0, 0, 1])), (np.array([2, 4, -1]), ms.Tensor([2, 3, 0]))]
+    confusion = confusion_matrix(batches, labels, 5)
+    assert confusion.sum() == 5 and confusion[0].tolist() == [2, 0, 1, 0, 0]  # the -1 is not counted
+    assert class_accuracies(confusion) == pytest.approx([200 / 3, 100, 100])
+
+
+@pytest.mark.parametrize("classes, expected", [(3, 10), (10, 10), (11, 15), (20, 15), (21, 20)])
+def test_the_worst_tenth_is_rounded_up(classes: int, expected: float) -> None:
+    accuracies = 10.0 * np.arange(classes, 0, -1)
+    assert mean_of_worst_tenth(accuracies) == expected
 
 
 class WithDropout(ms.nn.Cell):

@@ -28,7 +28,8 @@ RUN = Path("ckpt/CIFAR100", NAME)
 # Two batches an epoch, six steps: the second has one image, so that the second rank has none of it.
 OPTIONS = ("--arch", NAME, "--batch_size", TRAIN - 1, "--epoch", 3, "--lr", 0.01)
 LONG = ("--arch", NAME, "--batch_size", 100, "--epoch", 10_000)
-LOGGED = ("train_loss", "train_acc", "test_loss", "test_acc", "test_lowest_class_acc")
+LOGGED = ("train_loss", "train_acc", "test_loss", "test_acc", "test_worst_class_acc",
+          "test_worst_tenth_acc")
 
 
 def check(runs: list[Run]) -> None:

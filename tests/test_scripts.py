@@ -1,4 +1,5 @@
 """The documented commands on a small set in the official layout, each script in a Python of its own."""
+import hashlib
 import json
 import os
 import pickle
@@ -104,6 +105,32 @@ def test_the_files_of_an_earlier_run_are_moved_and_options_are_obeyed(cifar: Pat
     assert names(run) == {"args.json", "dynamics.npy", "log.csv", dated.name}
     assert json.loads((run / "args.json").read_text())["image_size"] == 8
     assert [row["test_acc"] == "" for row in log(run)] == [True, False, False]
+
+
+def test_a_pretrained_network_is_ahead_in_the_first_epoch(script, tmp_path: Path) -> None:
+    """All layers are taken; for another number of classes all but the classifier, which args.json knows."""
+    def run(folder: str, *options: object) -> tuple[str, Path]:
+        result = script("train.py", tmp_path, "--dataset", "toy", *SMALL, "--model_dir", folder, *options)
+        assert result.returncode == 0 and not result.stderr, result.stderr
+        return result.stdout, tmp_path / folder / "toy" / NAME
+
+    _, base = run("base", "--epoch", 4)
+    pretrained = "--pretrained", base / "best.pth"
+    _, new = run("new", "--epoch", 1)
+    said, ahead = run("ahead", "--epoch", 1, *pretrained)
+    assert f"{base}/best.pth: took the weights of hidden, classifier\n" in said
+    for accuracy in ("train_acc", "test_acc"):
+        assert float(log(ahead)[0][accuracy]) > float(log(new)[0][accuracy]) + 5
+    said, five = run("five", "--epoch", 1, "--lr", 1e-30, "--classes", 5, *pretrained)  # the weights stay
+    assert "took the weights of hidden; the classifier is new\n" in said
+    before, after = load_checkpoint(base / "best.pth"), load_checkpoint(five / "last.pth")
+    assert (before["hidden.0.weight"] == after["hidden.0.weight"]).all()
+    assert after["classifier.weight"].shape[0] == 5
+    args = json.loads((five / "args.json").read_text())
+    assert args["pretrained_sha256"] == hashlib.sha256((base / "best.pth").read_bytes()).hexdigest()
+    result = script("train.py", tmp_path, "--dataset", "toy", *SMALL, "--model_dir", "new", "--epoch", 1,
+                    *pretrained, "--resume")
+    check_one_line(result, "--resume: pretrained_sha256 is", "but None in new/toy")
 
 
 def test_a_run_that_diverges_stops(cifar: Path, script, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_manifest_has_the_hash_of_each_thing_used(choose, work: Path, method
     choose("--method", method, "--save", "index")
     manifest = read(next((work / "index").glob("*.bin")))[1]
     assert {name.removesuffix("_sha256") for name in manifest if name.endswith("_sha256")} == {
-        "images", "index", *needs}
+        "images", "index", "dropped", *needs}
     assert len(manifest["images_sha256"]) == 64
 
 
@@ -377,12 +377,49 @@ def test_an_index_made_at_one_size_serves_another(script, forks: Forks, work: Pa
     manifest = read(work / "index/CIFAR100.bin")[1]
     assert (manifest["arch"], manifest["image_size"]) == (NAME, 16)
     options = train.parse_options(["--prune", str(work / "index/CIFAR100.bin")])
-    train.follow_manifest(options)
     assert (options.arch, options.image_size) == (NAME, 16)
     said = forks.kill(work, "open .args.json.tmp", 0, "train.py", *SMALL, "--image_size", 32, "--prune",
                       "index/CIFAR100.bin")
     assert "--image_size 32: the images of index/CIFAR100.bin were chosen with 16" in said
     assert "40 of 200 training images" in said
+
+
+def test_training_takes_the_data_set_of_the_selection_where_none_is_given(work: Path, script, noisy) -> None:
+    result = script("selection.py", work, "--dataset", "CIFAR100N", "--data", "noisy", "--method", "random",
+                    "--rate", 0.2)
+    assert result.returncode == 0, result.stderr
+    index = "index/CIFAR100N-random.bin"
+    assert train.parse_options(["--prune", str(work / index)]).dataset == "CIFAR100N"
+    assert train.parse_options([]).dataset == "CIFAR100"
+    check_one_line(script("train.py", work, "--dataset", "CIFAR100", *SMALL, "--prune", index),
+                   f"{index}: made for CIFAR100N, not for CIFAR100")
+
+
+@pytest.mark.parametrize("changes, unlike", [
+    ({}, ""), ({"batch_size": 50}, "--batch_size 50, not 100"), ({"lr": 0.003}, "--lr 0.003, not 0.1"),
+    ({"batch_size": 50, "lr": 0.003}, "--batch_size 50, not 100 and --lr 0.003, not 0.1"), (None, "")])
+def test_settings_unlike_those_of_the_run_that_selected_are_said(
+        select, kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+        changes: dict | None, unlike: str) -> None:
+    """Where the run is gone, nothing is known."""
+    select()
+    if changes is None:
+        shutil.rmtree(kept / "ckpt")
+    else:
+        set_args(kept / RUN, **changes)
+    monkeypatch.chdir(kept)
+    train.parse_options(["--prune", "index/CIFAR100.bin", "--batch_size", "100"])
+    said = capsys.readouterr().err
+    assert said.partition("warning: ")[2] == (unlike and "the run by which the images of index/CIFAR100.bin "
+                                              f"were selected has {unlike}\n")
+
+
+def test_a_coreset_without_a_class_is_said(work: Path, forks: Forks) -> None:
+    np.save(work / "kept.npy", np.flatnonzero(LABELS >= 2))
+    run = forks.start(work, "train.py", *SMALL, "--kept", "kept.npy",
+                      stop={"change": "open .args.json.tmp"}).finish()
+    assert run.err.splitlines()[1:] == [
+        "train.py: warning: 2 of 5 classes have no training image: class 0, class 1"]
 
 
 # Embeddings of one's own
@@ -491,7 +528,8 @@ def test_it_says_how_many_of_the_wrong_labels_a_run_has_fitted(script, work: Pat
     margin = np.load(folder / "dynamics.npy")[-1, 1]
     fitted = json.loads((folder / "args.json").read_text())["fitted_wrong_labels_percent"]
     assert fitted == pytest.approx(100 * (margin[noisy != LABELS] > 0).mean())
-    assert f"has fitted {fitted:.1f} % of the wrong labels" in result.stdout
+    assert (f"has fitted {fitted:.1f} % of the wrong labels, as measured on augmented images in training mode"
+            ) in result.stdout
     result = script("train.py", work, *options, "--resume")  # the run is the same one still
     assert result.returncode == 0 and f"has fitted {fitted:.1f} %" in result.stdout
 

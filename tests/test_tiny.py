@@ -305,3 +305,7 @@ def test_the_documented_commands(tmp_path: Path, script: Callable) -> None:
     assert len(Image.open(tmp_path / "index/tiny.png").getcolors(10 ** 6)) > 100  # there are images on it
     assert f"tiny: 32 of {N} training images" in outputs[2]
     assert len(list((tmp_path / "ckpt/tiny/two-layers").glob("coreset-moderate-*/log.csv"))) == 1
+    (tmp_path / "mine.txt").write_text("".join(f"train/{wnid}/images/{wnid}_{i}.JPEG\n"
+                                               for wnid in TINY_WNIDS for i in range(6)))
+    result = script(training[0], tmp_path, *training[1:], "--arch", "two-layers", "--kept", "mine.txt")
+    assert result.returncode == 0 and f"tiny: 18 of {N} training images" in result.stdout, result.stderr

@@ -1,8 +1,10 @@
-"""index/<data set>.bin, the ids to drop, and index/<data set>.json, its manifest; lists of ids kept."""
+"""Files that say which images to drop or to keep: an index with its manifest, the files beside it, lists."""
 import contextlib
 import hashlib
+import os
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +14,51 @@ from utils.errors import BadInput
 from utils.files import read_json, read_json_or_nothing, replacing, sha256, write_json
 from utils.pickles import unpickle
 
-NAME = re.compile(r"[\w.-]+")  # of a coreset: a part of a folder's name
+NAME = re.compile(r"\w[\w.-]*")  # of a data set or a coreset: a folder's
 LISTS = "manifest.json"  # of a folder of lists that comparison/lists.py wrote
 
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
-    """Write the ids to drop as a pickled int64 array and, with that file's sha256, the manifest beside it."""
+    """Write the ids to drop as a pickled int64 array and the manifest beside it.
+
+    The manifest gets the sha256 of that file and of the ids.
+    """
     content = pickle.dumps(drop.astype(np.int64), protocol=4)
-    manifest = {**manifest, "index_sha256": hashlib.sha256(content).hexdigest()}
+    manifest = {**manifest, "index_sha256": hashlib.sha256(content).hexdigest(),
+                "dropped_sha256": ids_sha256(drop)}
     # The manifest first: a stop between the two leaves a pair that read_index refuses, or no index.
     write_json(path.with_suffix(".json"), manifest)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
-def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) -> tuple[np.ndarray, dict]:
-    """The ids to drop, int64, ascending, and the manifest; {} for a plain index of the PyTorch release.
+def ids_sha256(ids: np.ndarray) -> str:
+    """The SHA-256 of ids as int64, ascending, little-endian, in hexadecimal."""
+    return hashlib.sha256(np.sort(ids).astype("<i8").data).hexdigest()
 
-    The ids in a list of comparison/lists.py, which its manifest names, are kept: the others are dropped.
+
+def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str, kept: bool = False,
+               files: Sequence[bytes] = ()) -> tuple[np.ndarray, dict]:
+    """The ids to drop, int64, ascending, and the manifest; {} for a file without one.
+
+    Args:
+        kept: the file holds the ids to keep (`--kept`), not those to drop (`--prune`).
+        files: paths of the images, which a .txt holds instead of ids.
 
     Raises:
         BadInput: it does not fit a data set of that name with images of these ids, ascending, and, by their
-            sha256, the very images and labels.
+            sha256, the very images and labels; it is known to hold the ids to keep and not `kept`, or the
+            reverse.
     """
-    images = len(ids)
-    listed, manifest = read_ids(path), read_manifest(path)
-    kept = manifest.get("holds") == "kept"
-    if path.suffix == ".npy" and listed.dtype == np.int32 and not kept:
-        raise BadInput(f"{path}: its int32 ids may be images to keep, but no {LISTS} beside it names this "
-                       "file; put its own there, or save ids to drop as int64")
+    if path.name.endswith((".json", ".scores.npy")):
+        raise BadInput(f"{path}: not a list of images; specify {stem(path)}.bin")
+    images, manifest = len(ids), read_manifest(path)
+    of_list = manifest.get("holds") == "kept"
+    if not kept and (of_list or path.name.endswith((".kept.npy", ".txt"))):
+        raise BadInput(f"--prune {path}: holds the images to keep; use --kept {path}")
+    if kept and path.suffix == ".bin" and manifest:
+        raise BadInput(f"--kept {path}: holds the images to drop; use --prune {path}")
+    listed = read_files(path, files, ids) if path.suffix == ".txt" else read_ids(path)
     if manifest and manifest.get("dataset") != dataset:
         raise BadInput(f"{path}: made for {manifest.get('dataset')}, not for {dataset}; make an index for "
                        "this data set")
@@ -63,7 +81,11 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str) ->
         if manifest.get("images_sha256", images_sha256) != images_sha256:
             raise BadInput(f"{path}: made for other images or labels of {dataset} than those in --data; make "
                            "it again")
-        if manifest.get("index_sha256") != sha256(path):
+        if kept and not of_list:  # the manifest knows the ids, not this file
+            matches = manifest.get("dropped_sha256") == ids_sha256(unique)
+        else:
+            matches = manifest.get("index_sha256") == sha256(path)
+        if not matches:
             raise BadInput(f"{path}: its manifest {manifest_path(path).name} belongs to another index; make "
                            "both again with selection.py, or delete the manifest of a plain index")
     return unique.astype(np.int64), manifest
@@ -73,11 +95,8 @@ def read_ids(path: Path) -> np.ndarray:
     """The ids that a file holds: whole numbers in a pickled or saved array, or in a pickled list.
 
     Raises:
-        BadInput: it is another one of the files beside an index, or holds something else.
+        BadInput: it holds something else.
     """
-    if path.suffix == ".json" or path.name.endswith((".kept.npy", ".scores.npy")):
-        stem = path.name.removesuffix(path.suffix).removesuffix(".kept").removesuffix(".scores")
-        raise BadInput(f"{path}: not the list of images to drop; name {path.with_name(stem + '.bin')}")
     remedy = "make it with selection.py"
     ids = read_array(path, remedy) if path.suffix == ".npy" else unpickle(path.read_bytes(), path)
     if isinstance(ids, list):
@@ -87,23 +106,41 @@ def read_ids(path: Path) -> np.ndarray:
             ids.dtype.kind in "iu" or ids.dtype.kind == "f" and (ids % 1 == 0).all()):
         what = f"{ids.dtype} {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
         raise BadInput(f"{path}: {what}, not an array of image ids; {remedy}")
-    return ids.astype(np.int64) if ids.dtype.kind == "f" else ids
+    return ids.astype(np.int64)
+
+
+def read_files(path: Path, files: Sequence[bytes], ids: np.ndarray) -> np.ndarray:
+    """The ids of the images whose paths a text file holds, one per line; BadInput where one is unknown."""
+    id_of = dict(zip(files, ids, strict=False))
+    listed = [line for line in path.read_bytes().splitlines() if line]
+    if unknown := [line for line in listed if line not in id_of]:
+        raise BadInput(f"{path}: {os.fsdecode(unknown[0])!r} is not the file of a training image; list paths "
+                       "such as train/bee/3.jpg, or ids where a data set has no such files")
+    return np.array([id_of[line] for line in listed], np.int64)
+
+
+def stem(path: Path) -> str:
+    """The path of an index, or of a file beside it, without .bin, .kept.npy and so on."""
+    return re.sub(r"\.(kept\.npy|scores\.npy|[^./]*)$", "", str(path))
 
 
 def manifest_path(index: Path) -> Path:
     """<index>.json or, where there is none, the manifest of a folder of lists."""
-    own = index.with_suffix(".json")
-    return own if own.exists() else index.with_name(LISTS)
+    own = Path(f"{stem(index)}.json")
+    return own if own.exists() else index.parent / LISTS
 
 
 def read_manifest(index: Path) -> dict:
     """The manifest of an index, or a list's part of its folder's; {} where there is none.
 
+    Args:
+        index: the index, or a file with the images kept beside it.
+
     Raises:
         BadInput: the file is no manifest.
     """
-    path, own = manifest_path(index), index.with_suffix(".json")
-    if path == own:
+    path = manifest_path(index)
+    if path.name != LISTS:
         manifest = read_json(path, "make it again with selection.py")
     else:
         manifest = read_json_or_nothing(path)
@@ -114,6 +151,8 @@ def read_manifest(index: Path) -> dict:
     if path.exists() and not (isinstance(manifest.get("method"), str)
                               and isinstance(manifest.get("rate"), (int, float))
                               and isinstance(manifest.get("not_default", []), list)
+                              and isinstance(manifest.get("dataset", ""), str)
+                              and isinstance(manifest.get("checkpoint") or "", str)
                               and isinstance(manifest.get("arch") or "", str)
                               and isinstance(manifest.get("image_size") or 0, int)
                               and isinstance(manifest.get("classes") or 0, int)

@@ -1,4 +1,4 @@
-"""What a pass over batches has come to: loss, accuracy, speed."""
+"""Metrics of a pass over batches: loss, accuracy, speed, and accuracy by class."""
 import math
 import time
 from dataclasses import dataclass, field
@@ -11,21 +11,29 @@ from utils import ranks
 OfImages = list[tuple[np.ndarray, Any]]  # of each batch: positions (b,), and a tensor of each image's numbers
 
 
-def lowest_class_accuracy(correct: OfImages, labels: np.ndarray, classes: int) -> float:
-    """The lowest accuracy of a class that has images, in percent, over all ranks.
+def confusion_matrix(predicted: OfImages, labels: np.ndarray, classes: int) -> np.ndarray:
+    """How many images of each class (row) are predicted as each class (column), int64, over all ranks.
 
     Args:
-        correct: 1 or 0 for each image, (b,).
+        predicted: the class of each image, (b,).
         labels: of all images, (n,).
     """
-    counts = np.zeros((1, 2, classes))
-    for positions, right in correct:
+    counts = np.zeros((1, classes, classes), np.int64)
+    for positions, values in predicted:
         seen = positions >= 0  # not rows that fill up a batch
-        of_batch = labels[positions[seen]]
-        counts[0] += [np.bincount(of_batch, minlength=classes),
-                      np.bincount(of_batch, right.asnumpy()[seen], classes)]
-    images, all_right = ranks.all_gather(counts).sum(axis=0)
-    return float(100 * (all_right[images > 0] / images[images > 0]).min())
+        np.add.at(counts[0], (labels[positions[seen]], values.asnumpy()[seen]), 1)
+    return ranks.all_gather(counts).sum(axis=0)
+
+
+def class_accuracies(confusion: np.ndarray) -> np.ndarray:
+    """The accuracy of each class that has images, in percent."""
+    images = confusion.sum(axis=1)
+    return 100 * (confusion.diagonal()[images > 0] / images[images > 0])
+
+
+def mean_of_worst_tenth(accuracies: np.ndarray) -> float:
+    """The mean over the ceil(k / 10) lowest of k accuracies."""
+    return float(np.sort(accuracies)[:math.ceil(len(accuracies) / 10)].mean())
 
 
 @dataclass
