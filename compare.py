@@ -135,8 +135,10 @@ def main(argv: list[str] | None = None) -> None:
         write_json(args.out / "settings.json", settings)
         failures = execute(runs, args)
         rows = in_order(read_runs(args.out / "runs.csv"))
+        failed = [{"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed), "equal": run.equal,
+                   "failed": why} for run, why in failures.items()]
         with replacing(args.out / "table.md") as temporary:
-            temporary.write_text(title + tables(rows, paper), encoding="utf8")
+            temporary.write_text(title + tables(rows, args.base_arch, paper, failed), encoding="utf8")
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
         if any(row["method"] != WHOLE for row in rows):
             intervals = draw_intervals({name: rows})
@@ -276,14 +278,16 @@ def describe(run: Run) -> Row:
         folder /= coreset_name(run.index, manifest, 0)
     described = read_args(folder)
     log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
+    last = log[-1]
     steps = len(log) * math.ceil(described["images"] / described["batch_size"])
     seconds = sum(float(row[name]) for row in log for name in ("train_seconds", "test_seconds"))
     return {"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed),
             "images": str(described["images"]), "epochs": str(len(log)), "steps": str(steps),
-            "equal": run.equal, "train_accuracy": log[-1]["train_acc"],
+            "equal": run.equal, "train_accuracy": last["train_acc"],
             "best_accuracy": f"{max(float(row['test_acc']) for row in log):.6g}",
-            "last_accuracy": log[-1]["test_acc"],
-            "lowest_class_accuracy": log[-1].get("test_lowest_class_acc", ""),
+            "last_accuracy": last["test_acc"],
+            "worst_class_accuracy": last.get("test_worst_class_acc") or last.get("test_lowest_class_acc", ""),
+            "worst_tenth_accuracy": last.get("test_worst_tenth_acc", ""),
             "kept_perturbed_percent": str(manifest.get("kept_perturbed_percent", "")),
             "fitted_wrong_labels_percent": str(described.get("fitted_wrong_labels_percent", "")),
             "seconds": f"{seconds:.1f}",

@@ -44,33 +44,60 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_accuracies_are_mean_deviation_and_number_best_in_bold() -> None:
-    table = cells(tables.accuracy_table(ROWS, "last_accuracy"))
+    table = cells(tables.accuracy_table(ROWS, "resnet6", "last_accuracy"))
     assert table[0] == ["method", "keep 20 %", "keep 50 %"]
-    assert table[2] == ["whole set: 81.00 ± 1.41 (2)", "", ""]
-    assert table[3] == ["random", "32.00 ± 2.83 (2)", "**50.00** (1)"]
+    assert table[2] == ["whole set (resnet6)", "81.00 ± 1.41 (2)", "81.00 ± 1.41 (2)"]
+    assert table[3] == ["random", "32.00 ± 2.83 (2)", "50.00 (1)"]
     assert table[4] == ["moderate", "**36.00 ± 1.41** (2)", "-"]
-    assert cells(tables.accuracy_table(ROWS, "best_accuracy"))[3][2] == "**60.00** (1)"
-    single = tables.accuracy_table([*ROWS, row("dual", 0.2, 1, 90)], "last_accuracy")
-    assert "| dual | 90.00 (1) | - |" in single and "**36.00 ± 1.41** (2)" in single
+    assert cells(tables.accuracy_table(ROWS, "resnet6", "best_accuracy"))[3][2] == "60.00 (1)"
+
+
+def test_bold_is_the_best_of_methods_with_the_same_seeds() -> None:
+    """Not of as many runs with other seeds, nor of single runs beside others."""
+    others = [row("dual", 0.2, seed, 90) for seed in (2, 3)]
+    others += [row(f"aum:keep={i / 10:g}", 0.2, 1, 99) for i in range(9)]
+    table = tables.accuracy_table([*ROWS, *others], "resnet6", "last_accuracy")
+    assert table.count("**") == 2 and "| dual | 90.00 ± 0.00 (2) | - |" in table
+    assert "| moderate | **36.00 ± 1.41** (2) | - |" in table
+    larger = [row(name, 0.2, seed, last) for name, last in (("ccs", 8), ("gm", 9)) for seed in (1, 2, 3)]
+    rows = [*ROWS, *others, *larger, row("gm", 0.5, 1, 70)]
+    table = tables.accuracy_table(rows, "resnet6", "last_accuracy")
+    assert table.count("**") == 4 and "| gm | **9.00 ± 0.00** (3) | **70.00** (1) |" in table
 
 
 def test_differences_are_paired_by_seed_with_students_interval() -> None:
-    # 5 and 3: mean 4, deviation sqrt(2), so 12.706 * sqrt(2) / sqrt(2).
-    assert cells(tables.difference_table(ROWS))[2] == ["moderate", "+4.00 ± 12.71 (2)", "-"]
+    """From three pairs on: an interval of two is of no use."""
+    assert cells(tables.difference_table(ROWS))[2] == ["moderate", "+4.00 (2)", "-"]
+    third = [row("random", 0.2, 3, 30), row("moderate", 0.2, 3, 37)]
+    # 5, 3 and 7: mean 5, deviation 2, so 4.303 * 2 / sqrt(3) = 4.97 to each side.
+    assert cells(tables.difference_table([*ROWS, *third]))[2] == ["moderate", "+5.00 [0.03, 9.97] (3)", "-"]
     # Student's own data (sleep, 1908): mean 1.58, deviation 1.23, t(9) 2.262, interval 0.70 to 2.46.
     mean, half_width = tables.interval([1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4])
     assert (mean, mean - half_width, mean + half_width) == pytest.approx((1.58, 0.7001, 2.4599), abs=1e-3)
 
 
 def test_what_a_coreset_holds_and_the_worst_class_have_tables_where_a_run_knows() -> None:
-    assert "Mislabelled" not in tables.tables(ROWS, [])
-    known = [{**row("random", 0.2, seed, 30), "kept_perturbed_percent": share, "lowest_class_accuracy": "7"}
-             for seed, share in ((3, "19"), (4, "21"))]
+    assert not re.search("Mislabelled|of the worst", tables.tables(ROWS, "resnet6"))
+    known = [{**row(method, 0.2, seed, 30), "kept_perturbed_percent": share, "worst_class_accuracy": "7",
+              "worst_tenth_accuracy": "9"}
+             for method in ("random", "dual") for seed, share in ((3, "19"), (4, "21"))]
     base = {**row(WHOLE, 1, 3, 80), "fitted_wrong_labels_percent": "6"}
-    text = tables.tables([*ROWS, *known, base], [])
-    assert "| random | 20.00 ± 1.41 (2) | - |" in text.split("Mislabelled or corrupted images in the core")[1]
-    assert "Wrong labels that the training on the whole set has fitted, %: 6.00 (1)\n" in text
-    assert "| random | **7.00 ± 0.00** (2) | - |" in text
+    text = tables.tables([*ROWS, *known, base], "resnet6")
+    _, worst, tenth, mislabelled = re.split("of the worst class|of the worst tenth|Mislabelled or corr", text)
+    assert "| random | 20.00 ± 1.41 (2 of 4) | - |" in mislabelled and "**" not in mislabelled
+    assert "on augmented images in training mode, %: 6.00 (1)\n" in text
+    assert "| random | **7.00 ± 0.00** (2 of 4) | - |" in worst and "| moderate | - | - |" in worst
+    assert "| random | **9.00 ± 0.00** (2 of 4) | - |" in tenth
+
+
+def test_runs_that_failed_are_named_and_missed_in_the_means() -> None:
+    failed = [{"method": method, "rate": "0.2", "seed": "3", "equal": "epochs", "failed": "train.py: no luck"}
+              for method in ("moderate", "gm")]
+    text = tables.tables(ROWS, "resnet6", failed=failed)
+    assert text.startswith("Failed runs, which are not in the tables:\n\n"
+                           "- moderate 0.2, seed 3, equal epochs: train.py: no luck\n- gm 0.2, seed 3, ")
+    assert "| moderate | **36.00 ± 1.41** (2 of 3) | - |" in text and "| gm | - | - |" in text
+    assert "| moderate | +4.00 (2 of 3) | - |" in text and "3.50 hours of training" in text
 
 
 @pytest.mark.parametrize("name, expected", [
@@ -142,11 +169,12 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_equal_steps_and_equal_epochs_are_tables_of_their_own() -> None:
-    text = tables.tables([*ROWS, row("moderate", 0.2, 1, 70, equal="steps")], [])
+    text = tables.tables([*ROWS, *(row(method, 0.2, 1, last, equal="steps")
+                                   for method, last in (("moderate", 70), ("random", 60)))], "resnet6")
     epochs, steps = text.split("## Equal steps")
     assert "Epochs: 30 of the whole set, 100 of a coreset" in epochs
     assert "36.00 ± 1.41" in epochs and "70.00" not in epochs and "**70.00** (1)" in steps
-    assert "4.00 hours of training and testing, 1.00 of them base runs" in steps
+    assert "4.50 hours of training and testing, 1.00 of them base runs" in steps
 
 
 def test_a_path_that_is_not_utf8_is_recorded_as_it_is(tmp_path: Path) -> None:
@@ -154,6 +182,19 @@ def test_a_path_that_is_not_utf8_is_recorded_as_it_is(tmp_path: Path) -> None:
     written = {**dict.fromkeys(compare.COLUMNS, ""), **ROWS[0], "command": data}
     write_csv(path, [written], compare.COLUMNS)
     assert b"--data \xff," in path.read_bytes() and tables.read_runs(path) == [written]
+
+
+def test_a_file_of_an_older_version_or_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    path, new = tmp_path / "runs.csv", "worst_tenth_accuracy"
+    written = {**dict.fromkeys(compare.COLUMNS, ""), **ROWS[2], "worst_class_accuracy": "7",
+               "command": "a, b"}
+    write_csv(path, [{name: text for name, text in written.items() if name != new}],
+              [name for name in compare.COLUMNS if name != new])
+    older = path.read_text().replace("worst_class_accuracy", "lowest_class_accuracy")
+    path.write_text(older)
+    assert tables.read_runs(path) == [written]
+    path.write_text("\ufeff" + older.replace(",", ";").replace('"a; b"', '"a, b"').replace("\n", "\r\n"))
+    assert tables.read_runs(path) == [written]
 
 
 def test_published_figures_are_those_of_the_file_for_rates_that_have_some() -> None:
@@ -297,10 +338,14 @@ def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name, value, message", [
-    (None, "a,b\n1,2\n", "runs.csv: not a file of compare.py"), (None, "a\n", "not a file of compare.py"),
-    ("rate", "0,2", "runs.csv, line 2: rate is '0,2', no number"), ("seed", "", "line 2: seed is ''"),
-    ("seed", "1.0", "seed is '1.0', no whole number"),
-    ("kept_perturbed_percent", "n/a", "kept_perturbed_percent is 'n/a', no number")])
+    (None, "a,b\n1,2\n", "runs.csv: not a file of compare.py, or an editor changed its columns, such as a; "),
+    (None, "", "an editor changed its columns, such as best_accuracy; restore it or choose another --out"),
+    (None, ",".join(compare.COLUMNS) + "\na,b\n", "line 2: not as many cells as columns"),
+    ("rate", "0,2", "runs.csv, line 2: rate is '0,2', not a finite number with a decimal point; restore it"),
+    ("seed", "", "line 2: seed is ''"), ("seed", "1.0", "seed is '1.0', not a whole number"),
+    ("last_accuracy", "nan", "line 2: last_accuracy is 'nan', not a finite number"),
+    ("seconds", "1e999", "seconds is '1e999', not a finite"), ("worst_tenth_accuracy", "inf", "is 'inf', not"),
+    ("kept_perturbed_percent", "n/a", "kept_perturbed_percent is 'n/a', not a finite number")])
 def test_a_file_that_is_not_compares_is_refused(tmp_path: Path, name: str | None, value: str, message: str
                                                 ) -> None:
     (tmp_path / "runs.csv").write_text(value)
@@ -350,7 +395,7 @@ def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path,
         assert plot.size == (charts.WIDTH, charts.HEIGHT)
     assert (tmp_path / "out/table.md").read_text() == (
         "# CIFAR100: 160 images of 4 classes, 16x16 pixels\n\nBase runs: resnet6. Coreset runs: "
-        "resnet6. Batches of 40.\n\n" + tables.tables(compare.in_order(rows), []))
+        "resnet6. Batches of 40.\n\n" + tables.tables(compare.in_order(rows), "resnet6"))
 
 
 # Whole comparisons with quick scripts instead of train.py and selection.py
@@ -426,7 +471,9 @@ def test_runs_that_fail_do_not_stop_the_others_and_are_done_next_time(project: P
     assert run.returncode == 1 and "Traceback" not in run.err
     assert "compare.py: failed: moderate 0.5, seed 2, equal epochs: selection.py: no luck\n" in run.err
     assert "compare.py: failed: random 0.5, seed 2, equal epochs: [Errno 21] Is a directory" in run.err
-    assert len(rows_of(project)) == RUNS - 2 and "| **51.00** (1) |" in (project / "out/table.md").read_text()
+    table = (project / "out/table.md").read_text()
+    assert len(rows_of(project)) == RUNS - 2 and "(2) | **51.00** (1 of 2) |" in table
+    assert "- moderate 0.5, seed 2, equal epochs: selection.py: no luck\n" in table
     (project / "fail").unlink()
     blocked.rmdir()
     assert start().finish().returncode == 0
