@@ -5,7 +5,8 @@
 
 A method with options of selection.py is NAME:option=value:... and a row of its own under that name. Can be
 interrupted and rerun at any moment: finished runs are skipped. Methods, rates and seeds can be added later.
-Writes runs.csv, table.md, table.csv, plot.png and, for three windows of a score, intervals.png to --out.
+Writes runs.csv, table.md, table.csv and, where matplotlib is installed, plot.png and .svg and, for three
+windows of a score, intervals.png and .svg to --out.
 """
 import argparse
 import csv
@@ -24,7 +25,6 @@ from pathlib import Path
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
-from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
 from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
 from comparison.variants import coreset_sizes, data_options, selection_of, selection_options, variant
@@ -141,16 +141,23 @@ def main(argv: list[str] | None = None) -> None:
             temporary.write_text(title + tables(rows, args.base_arch, paper, failed), encoding="utf8")
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
         if any(row["method"] != WHOLE for row in rows):
-            intervals = draw_intervals({name: rows})
-            for file, picture in (("plot.png", draw_plot(rows, name)),
-                                  ("intervals.png", intervals and intervals[0])):
-                if picture:
-                    with replacing(args.out / file) as temporary:
-                        picture.save(temporary, format="PNG")
+            draw(args.out, rows, name, args.base_arch)
     print((args.out / "table.md").read_text(encoding="utf8"))
     for run, why in failures.items():
         print(f"compare.py: failed: {run}: {why}", file=sys.stderr)
     sys.exit(1 if failures else 0)
+
+
+def draw(out: Path, rows: list[Row], name: str, base_arch: str) -> None:
+    """Write the figures, or a warning where matplotlib is not installed."""
+    try:
+        from comparison import charts
+    except ImportError as error:
+        options.warn(f"no figures: {error}; install it by python -m pip install matplotlib")
+        return
+    charts.save_figure(charts.draw_plot(rows, name, base_arch), out / "plot")
+    if drawn := charts.draw_intervals({name: rows}):
+        charts.save_figure(drawn[0], out / "intervals")
 
 
 def plan(args: argparse.Namespace, n: int) -> list[Run]:
