@@ -5,7 +5,8 @@
 
 A method with options of selection.py is NAME:option=value:... and a row of its own under that name. Can be
 interrupted and rerun at any moment: finished runs are skipped. Methods, rates and seeds can be added later.
-Writes runs.csv, table.md, table.csv, plot.png and, for three windows of a score, intervals.png to --out.
+Writes runs.csv, table.md, table.csv and, where matplotlib is installed, plot.png and .svg and, for three
+windows of a score, intervals.png and .svg to --out.
 """
 import argparse
 import csv
@@ -24,7 +25,6 @@ from pathlib import Path
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
-from comparison.charts import draw_intervals, draw_plot
 from comparison.jobs import Jobs
 from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
 from comparison.variants import data_options, parse_variant, selection_options, variant
@@ -138,20 +138,29 @@ def main(argv: list[str] | None = None) -> None:
         write_json(args.out / "settings.json", settings)
         failures = execute(runs, args)
         rows = in_order(read_runs(args.out / "runs.csv"))
+        failed = [{"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed), "equal": run.equal,
+                   "failed": why} for run, why in failures.items()]
         with replacing(args.out / "table.md") as temporary:
-            temporary.write_text(title + tables(rows, paper), encoding="utf8")
+            temporary.write_text(title + tables(rows, args.base_arch, paper, failed), encoding="utf8")
         write_csv(args.out / "table.csv", summary(rows), SUMMARY)
         if any(row["method"] != WHOLE for row in rows):
-            intervals = draw_intervals({name: rows})
-            for file, picture in (("plot.png", draw_plot(rows, name)),
-                                  ("intervals.png", intervals and intervals[0])):
-                if picture:
-                    with replacing(args.out / file) as temporary:
-                        picture.save(temporary, format="PNG")
+            draw(args.out, rows, name, args.base_arch)
     print((args.out / "table.md").read_text(encoding="utf8"))
     for run, why in failures.items():
         print(f"compare.py: failed: {run}: {why}", file=sys.stderr)
     sys.exit(1 if failures else 0)
+
+
+def draw(out: Path, rows: list[Row], name: str, base_arch: str) -> None:
+    """Write the figures, or a warning where matplotlib is not installed."""
+    try:
+        from comparison import charts
+    except ImportError as error:
+        options.warn(f"no figures: {error}; install it by python -m pip install matplotlib")
+        return
+    charts.save_figure(charts.draw_plot(rows, name, base_arch), out / "plot")
+    if drawn := charts.draw_intervals({name: rows}):
+        charts.save_figure(drawn[0], out / "intervals")
 
 
 def plan(args: argparse.Namespace, n: int) -> list[Run]:
@@ -292,14 +301,16 @@ def describe(run: Run) -> Row:
         folder /= coreset_name(run.index, manifest, 0)
     described = read_args(folder)
     log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
+    last = log[-1]
     steps = len(log) * math.ceil(described["images"] / described["batch_size"])
     seconds = sum(float(row[name]) for row in log for name in ("train_seconds", "test_seconds"))
     return {"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed),
             "images": str(described["images"]), "epochs": str(len(log)), "steps": str(steps),
-            "equal": run.equal, "train_accuracy": log[-1]["train_acc"],
+            "equal": run.equal, "train_accuracy": last["train_acc"],
             "best_accuracy": f"{max(float(row['test_acc']) for row in log):.6g}",
-            "last_accuracy": log[-1]["test_acc"],
-            "lowest_class_accuracy": log[-1].get("test_worst_class_acc", ""),
+            "last_accuracy": last["test_acc"],
+            "worst_class_accuracy": last.get("test_worst_class_acc") or last.get("test_lowest_class_acc", ""),
+            "worst_tenth_accuracy": last.get("test_worst_tenth_acc", ""),
             "kept_perturbed_percent": str(manifest.get("kept_perturbed_percent", "")),
             "fitted_wrong_labels_percent": str(described.get("fitted_wrong_labels_percent", "")),
             "seconds": f"{seconds:.1f}",

@@ -1,56 +1,143 @@
-"""Plots of runs with several methods, rates and seeds."""
+"""Figures of runs with several methods, rates and seeds, by matplotlib, which nothing else here imports."""
 import re
-from itertools import pairwise
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from comparison.tables import WHOLE, Row, by_cell, by_protocol, mean_and_deviation, names_and_rates
+from comparison.tables import FEWEST, WHOLE, Row, by_cell, by_protocol, interval, names_and_rates
 from methods import METHODS
 from methods.rules import WINDOWS
 from utils.errors import BadInput
+from utils.files import replacing
 
-# Okabe and Ito's colors, which color-blind readers tell apart.
-COLORS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C00", "#7F3C8D",
-          "#666666", "#A0522D")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 880, 480, 70, 280, 50, 60
-INK, GRID, BAND = "#222222", "#dddddd", "#eeeeee"
-Lines = dict[str, list[tuple[float, float, float]]]  # by name, points of x, mean and deviation
+# Okabe and Ito's colors, which color-blind readers tell apart; random is black, the whole set gray.
+COLORS = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+MARKERS = "osD^vP*X<>hp"  # one for each line of a figure
+ACCURACY = "test accuracy after the last epoch, %"
+BARS = f"Bars: 95 % confidence intervals of the means over seeds, where there are {FEWEST} or more."
+Runs = dict[int, float]  # accuracies by seed
+Windows = dict[tuple[str, str, float], dict[float, Runs]]  # by comparison, method and rate, then by center
+
+matplotlib.rcdefaults()  # a user's own settings would change the figures
+matplotlib.rcParams.update({
+    "axes.spines.right": False, "axes.spines.top": False, "axes.titlesize": 9, "figure.titlesize": 10,
+    "figure.constrained_layout.use": True, "figure.labelsize": 8, "font.size": 9, "legend.frameon": False,
+    "lines.markersize": 5, "savefig.dpi": 150, "svg.hashsalt": "moderate", "text.parse_math": False})
 
 
-def draw_plot(rows: list[Row], title: str) -> Image.Image:
-    """Last epoch's accuracy by rate: one line per method, bars of one standard deviation, the whole set.
+def new_figure(width: float, height: float, title: str, note: str) -> Figure:
+    """An empty figure of a size in inches with a title above it and a note below."""
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, x=0.01, ha="left")
+    figure.supxlabel(note, x=0.01, ha="left")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write <path>.png and <path>.svg, the same bytes for the same runs."""
+    for form, date in (("png", {}), ("svg", {"Date": None})):
+        with replacing(path.with_name(f"{path.name}.{form}")) as temporary:
+            figure.savefig(temporary, format=form, metadata=date)
+
+
+def draw_plot(rows: list[Row], title: str, base_arch: str) -> Figure:
+    """Last epoch's accuracy: at one rate a dot for each method, at several rates a line for each.
 
     It shows the runs with equal epochs, where there are some, else those with equal steps.
 
     Args:
         rows: those of runs.csv, with at least one coreset run.
+        base_arch: the network of the runs on the whole set.
     """
     equal, rows = next(iter(by_protocol(rows).items()))
     cells = by_cell(rows, "last_accuracy")
     methods, rates = names_and_rates(rows)
-    lines = {name: [(rate, *mean_and_deviation(cells[name, rate].values())) for rate in rates
-                    if (name, rate) in cells] for name in methods}
-    base = cells.get((WHOLE, 1.0))
-    whole = (WHOLE, mean_and_deviation(base.values())[0], float("nan")) if base else None
-    return draw_chart(f"{title}: test accuracy after the last epoch, %; equal {equal}", "images kept", lines,
-                      {rate: f"{100 * rate:g} %" for rate in rates}, whole)
+    whole = {f"{WHOLE} ({base_arch})": cells[WHOLE, 1.0]} if (WHOLE, 1.0) in cells else {}
+    if len(rates) == 1:
+        return draw_dots(whole | {method: cells[method, rates[0]] for method in methods},
+                         f"{title}: keep {100 * rates[0]:g} %, equal {equal}")
+    lines = {method: {100 * rate: cells[method, rate] for rate in rates if (method, rate) in cells}
+             for method in methods}
+    return draw_rates(lines, whole, f"{title}: equal {equal}")
 
 
-def draw_intervals(compared: dict[str, list[Row]]) -> tuple[Image.Image, list[str]] | None:
-    """Last epoch's accuracy by the quantile of a score around which images are kept, the easy end first.
+def draw_dots(methods: dict[str, Runs], title: str) -> Figure:
+    """A row for each method, sorted by its mean; random's mean and interval as a line and a band."""
+    order = sorted(methods, key=lambda name: mean_of(methods[name]))
+    note = f"{BARS}\nHollow: fewer runs. Line and band: random."
+    figure = new_figure(7, 1.3 + 0.21 * len(order), title, note)
+    axes = figure.subplots()
+    for row, name in enumerate(order):
+        color = "black" if name == "random" else "0.5" if name.startswith(WHOLE) else COLORS[0]
+        mean, half = interval([*methods[name].values()])
+        axes.errorbar(mean, row, xerr=half, fmt="o", color=color, mfc="white" if np.isnan(half) else color)
+        if name == "random":
+            axes.axvspan(mean - half, mean + half, color="0.9", zorder=0)
+            axes.axvline(mean, color=color, linewidth=0.8, zorder=1)
+    axes.set_yticks(range(len(order)), [f"{name} ({len(methods[name])})" for name in order])
+    axes.set(ylim=(-0.7, len(order) - 0.3), xlabel=f"{ACCURACY}: mean (number of runs)")
+    axes.grid(axis="x", color="0.9")
+    return figure
 
-    One line per comparison and method that has three or more quantiles at the rate with the most of them; for
-    a single comparison random's mean too, with a band of one standard deviation. It shows the protocol that
-    `draw_plot` shows. A window at an end of the ranks stands where its center lies: of a fifth, `lowest` and
-    the quantile 0.1 are one window.
 
-    Args:
-        compared: rows of runs.csv by the comparison's name.
+def draw_rates(lines: dict[str, dict[float, Runs]], whole: dict[str, Runs], title: str) -> Figure:
+    """Accuracy by the percentage of images kept, of the methods with several rates and the most runs."""
+    several = [name for name, points in lines.items() if len(points) > 1] or [*lines]
+    most = sorted(several, key=lambda name: sum(map(len, lines[name].values())), reverse=True)
+    # The legend is in the order of the lines' right ends.
+    shown = sorted(most[:len(MARKERS)], key=lambda name: mean_of(lines[name][max(lines[name])]), reverse=True)
+    left_out = f"\n{len(shown)} of {len(lines)} methods: those with several rates and the most runs."
+    figure = new_figure(8, 4.5, title, BARS + left_out * (len(shown) < len(lines)))
+    axes = figure.subplots()
+    for name, runs in whole.items():
+        axes.axhline(mean_of(runs), color="0.5", linestyle=":", label=name)
+    ticks = sorted({rate for points in lines.values() for rate in points})
+    for i, name in enumerate(shown):  # bars of one rate beside one another
+        shift = 0.004 * (ticks[-1] - ticks[0]) * (i - (len(shown) - 1) / 2)
+        draw_line(axes, {rate + shift: runs for rate, runs in lines[name].items()}, name, i, i)
+    axes.set(ylabel=ACCURACY, xlabel="images kept, %", xticks=ticks)
+    figure.legend(loc="outside right upper")
+    return figure
 
-    Returns:
-        The picture and the names of its lines, such as "aum", of several comparisons "aum, CIFAR100N"; None:
-        no method has three quantiles.
+
+def draw_line(axes: Axes, points: dict[float, Runs], label: str, color: int, marker: int) -> None:
+    """Means of runs by x, with bars of their intervals."""
+    xs = sorted(points)
+    means, halves = zip(*(interval([*points[x].values()]) for x in xs), strict=True)
+    axes.errorbar(xs, means, yerr=halves, label=label, marker=MARKERS[marker % len(MARKERS)], elinewidth=1,
+                  linestyle="-" if marker < len(COLORS) or label == "random" else "--",
+                  color="black" if label == "random" else COLORS[color % len(COLORS)])
+
+
+def mean_of(runs: Runs) -> float:
+    """The mean of some accuracies."""
+    return interval([*runs.values()])[0]
+
+
+def window_of(name: str) -> tuple[str, float] | None:
+    """A method's name without its window, and the window's difficulty: 0 the easiest image, 1 the hardest.
+
+    None: the method keeps no window of a score, or one of the ranks that a cut-off leaves.
+    """
+    method = METHODS.get(name.partition(":")[0])
+    if not method or ":hard_cutoff=" in name:  # no method: the whole set
+        return None
+    given = re.search(":keep=([^:]+)", name)
+    keep = given[1] if given else method.rule
+    try:
+        return re.sub(":keep=[^:]+", "", name), float(WINDOWS.get(keep, keep))
+    except ValueError:
+        return None
+
+
+def find_windows(compared: dict[str, list[Row]]) -> tuple[str, Windows, dict[tuple[str, float], Runs]]:
+    """The protocol that `draw_plot` shows, the runs of methods that keep a window of a score, and random's.
+
+    A window at an end of the ranks stands where its center lies: the easiest fifth is the window at 0.1.
 
     Raises:
         BadInput: some comparisons have runs with equal epochs, others with equal steps only.
@@ -59,143 +146,115 @@ def draw_intervals(compared: dict[str, list[Row]]) -> tuple[Image.Image, list[st
     equal, *others = {equal for equal, _ in shown.values()}
     if others:
         raise BadInput(", ".join(f"{title}: equal {name}" for title, (name, _) in shown.items()) + "; one "
-                       "picture takes comparisons of one protocol")
-    found: dict[float, dict[str, dict[float, dict[int, float]]]] = {}  # by rate, line, quantile and seed
-    several = len(compared) > 1
+                       "figure takes comparisons of one protocol")
+    found: Windows = {}
+    random = {}
     for title, (_, rows) in shown.items():
-        cells = by_cell(rows, "last_accuracy")
-        for (name, rate), values in cells.items():
-            if window := easy_quantile(name):
-                label = f"{window[0]}, {title}" if several else window[0]
+        for (name, rate), runs in by_cell(rows, "last_accuracy").items():
+            if name == "random":
+                random[title, rate] = runs
+            elif window := window_of(name):
                 center = round(min(max(window[1], rate / 2), 1 - rate / 2), 6)
-                line = found.setdefault(rate, {}).setdefault(label, {})
-                line[center] = values | line.get(center, {})
-    lines: dict[float, Lines] = {
-        rate: {label: sorted((center, *mean_and_deviation(runs.values())) for center, runs in line.items())
-               for label, line in of_rate.items() if len(line) >= 3} for rate, of_rate in found.items()}
-    rate = max(lines, key=lambda rate: sum(map(len, lines[rate].values())), default=0.0)
-    if not lines.get(rate):
-        return None
-    ticks = {quantile: f"{quantile:g}" for line in lines[rate].values() for quantile, *_ in line}
-    heading = f"test accuracy after the last epoch, %; keep {100 * rate:g} %, equal {equal}"
-    axis = "quantile of the score around which images are kept, from the easy end"
-    if several:
-        return draw_chart(heading, axis, lines[rate], ticks, None), [*lines[rate]]
-    random = cells.get(("random", rate))
-    level = ("random", *mean_and_deviation(random.values())) if random else None
-    return draw_chart(f"{title}: {heading}", axis, lines[rate], ticks, level), [*lines[rate]]
+                points = found.setdefault((title, window[0], rate), {})
+                points[center] = runs | points.get(center, {})
+    return equal, found, random
 
 
-def easy_quantile(name: str) -> tuple[str, float] | None:
-    """A name without its window, and the window's quantile from the easy end; None: no window of a score."""
-    method = METHODS.get(name.partition(":")[0])
-    if not method:  # the whole set
-        return None
-    given = re.search(":keep=([^:]+)", name)
-    keep = given[1] if given else method.rule
-    try:
-        quantile = float(WINDOWS.get(keep, keep))
-    except ValueError:
-        return None
-    return re.sub(":keep=[^:]+", "", name), quantile
+def draw_intervals(compared: dict[str, list[Row]]) -> tuple[Figure, list[str]] | None:
+    """Last epoch's accuracy by the difficulty of the images kept, and random's mean with its interval.
 
-
-def draw_chart(title: str, axis: str, lines: Lines, ticks: dict[float, str],
-               level: tuple[str, float, float] | None) -> Image.Image:
-    """Lines of means with bars of one standard deviation, where that is not NaN (a single run).
+    It has a line for each comparison and method with three or more windows at the rate that has most of them.
 
     Args:
-        ticks: the marks below, x to text.
-        level: a horizontal line's name, mean and deviation; with a band where that is not NaN.
+        compared: rows of runs.csv by the comparison's name.
+
+    Returns:
+        The figure and the names of its lines, such as "aum", of several comparisons "aum, CIFAR100N"; None:
+        no method has three windows.
     """
-    xs = sorted(ticks)
-    ends = np.clip([mean + sign * np.nan_to_num(width) for line in lines.values()
-                    for _, mean, width in line for sign in (-1, 1)] + ([level[1]] if level else []), 0, 100)
-    tick = next(size for size in (1, 2, 5, 10, 20) if np.ptp(ends) <= 6 * size)
-    low = float(np.floor(ends.min() / tick) * tick)
-    high = max(float(np.ceil(ends.max() / tick) * tick), low + tick)
-    spread = xs[-1] - xs[0] or 0.2
-    first, last = xs[0] - 0.1 * spread, xs[-1] + 0.1 * spread
-    sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(16), ImageFont.load_default(13)
-
-    def x(value: float) -> float:
-        return LEFT + (value - first) / (last - first) * (WIDTH - LEFT - RIGHT)
-
-    def y(accuracy: float) -> float:
-        height = min(max((accuracy - low) / (high - low), 0), 1)  # a wide bar may end outside
-        return HEIGHT - BOTTOM - height * (HEIGHT - TOP - BOTTOM)
-
-    if level and not np.isnan(level[2]):
-        _, mean, width = level
-        pen.rectangle((LEFT, y(mean + width), WIDTH - RIGHT, y(mean - width)), BAND)
-    pen.text((LEFT, 14), title, INK, font)
-    for accuracy in np.arange(low, high + tick / 2, tick):
-        pen.line((LEFT, y(accuracy), WIDTH - RIGHT, y(accuracy)), GRID)
-        pen.text((LEFT - 8, y(accuracy)), f"{accuracy:g}", INK, small, anchor="rm")
-    for value, text in ticks.items():
-        pen.text((x(value), HEIGHT - BOTTOM + 8), text, INK, small, anchor="ma")
-    pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24), axis, INK, small, anchor="ma")
-    if level:
-        pen.line((LEFT, y(level[1]), WIDTH - RIGHT, y(level[1])), INK, 1)
-    # Beside one another: all lines within a tenth of the distance of marks, or over the width for one mark.
-    step = min((x(after) - x(before) for before, after in pairwise(xs)), default=0.0)
-    gap = min(4, 0.2 * step / len(lines)) if step else (WIDTH - LEFT - RIGHT) / (len(lines) + 1)
-    height = min(22, (HEIGHT - TOP - 20) // (len(lines) + 1))  # of a line of the legend
-    small_name = ImageFont.load_default(min(13, height))
-    for i, (name, line) in enumerate(lines.items()):
-        color, shift = COLORS[i % len(COLORS)], gap * (i - (len(lines) - 1) / 2)
-        points = [(x(value) + shift, y(mean)) for value, mean, _ in line]
-        pen.line(points, color, 3)
-        for (left, top), (_, mean, width) in zip(points, line, strict=True):
-            if not np.isnan(width):
-                pen.line((left, y(mean - width), left, y(mean + width)), color, 2)
-            mark(pen, left, top, 4, i)
-        top = TOP + 10 + height * i
-        mark(pen, WIDTH - RIGHT + 18, top, min(6, height // 2 - 1), i)
-        pen.text((WIDTH - RIGHT + 32, top), name, INK, small_name, anchor="lm")
-    if level:
-        top = TOP + 10 + height * len(lines)
-        pen.line((WIDTH - RIGHT + 10, top, WIDTH - RIGHT + 26, top), INK, 1)
-        pen.text((WIDTH - RIGHT + 32, top), f"{level[0]} {level[1]:.1f}", INK, small_name, anchor="lm")
-    return sheet
+    equal, found, random = find_windows(compared)
+    lines = {key: points for key, points in found.items() if len(points) >= 3}
+    if not lines:
+        return None
+    rates = [rate for (_, _, rate), points in lines.items() for _ in points]
+    rate = max(dict.fromkeys(rates), key=rates.count)
+    lines = {key: points for key, points in lines.items() if key[2] == rate}
+    figure = new_figure(7.5, 4.2, f"{', '.join(compared)}: keep {100 * rate:g} %, equal {equal}", BARS)
+    axes = figure.subplots()
+    names, titles = [*dict.fromkeys(name for _, name, _ in lines)], [*compared]
+    for (title, name, _), points in lines.items():
+        number = names.index(name)
+        draw_line(axes, points, label_of(name, title, compared),
+                  titles.index(title) if len(titles) > 1 else number, number)
+    for number, title in enumerate(titles):
+        if (title, rate) in random:
+            mean, half = interval([*random[title, rate].values()])
+            color = COLORS[number % len(COLORS)] if len(titles) > 1 else "black"
+            axes.axhline(mean, color=color, linestyle=":", label=label_of("random", title, compared))
+            axes.axhspan(mean - half, mean + half, color=color, alpha=0.1, linewidth=0)
+    axes.set(ylabel=ACCURACY, xlim=(0, 1), xlabel="difficulty of the images kept, 0 easiest, 1 hardest")
+    figure.legend(loc="outside right upper")
+    return figure, [label_of(name, title, compared) for title, name, _ in lines]
 
 
-def draw_matrix(names: list[str], values: np.ndarray, title: str) -> Image.Image:
-    """A square matrix of correlations, each a number on its color: blue above 0, orange below, NaN white.
+def draw_map(compared: dict[str, list[Row]]) -> tuple[Figure, list[str]] | None:
+    """Points ahead of random by rate and by the difficulty of the images kept, a panel for each line.
+
+    Args and Returns: those of `draw_intervals`; None: no method has two windows, with random's runs beside.
+    """
+    equal, found, random = find_windows(compared)
+    panels: dict[str, dict[tuple[float, float], list[float]]] = {}
+    for (title, name, rate), points in found.items():
+        for center, runs in points.items():
+            paired = random.get((title, rate), {})
+            if ahead := [runs[seed] - paired[seed] for seed in sorted(runs.keys() & paired.keys())]:
+                panels.setdefault(label_of(name, title, compared), {})[rate, center] = ahead
+    panels = {label: cells for label, cells in panels.items() if len(cells) > 1}
+    if not panels:
+        return None
+    rates, centers = (sorted({cell[i] for cells in panels.values() for cell in cells}) for i in (0, 1))
+    most = max(abs(float(np.mean(ahead))) for cells in panels.values() for ahead in cells.values())
+    figure = new_figure((1 + 0.5 * len(centers)) * len(panels), 1.7 + 0.45 * len(rates),
+                        f"{', '.join(compared)}: points ahead of random, equal {equal}",
+                        "Means over seeds (how many). Difficulty: 0 the easiest image, 1 the hardest.")
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, cells) in zip(every, panels.items(), strict=True):
+        values = np.full((len(rates), len(centers)), np.nan)
+        texts = np.full(values.shape, "", object)
+        for (rate, center), ahead in cells.items():
+            at = rates.index(rate), centers.index(center)
+            values[at], texts[at] = np.mean(ahead), f"{np.mean(ahead):+.1f}\n({len(ahead)})"
+        draw_cells(axes, values, texts, [f"{100 * rate:g} %" for rate in rates], [f"{x:g}" for x in centers],
+                   most)
+        axes.set(title=label, ylabel="images kept", xlabel="difficulty at the middle of the window")
+    return figure, [*panels]
+
+
+def label_of(name: str, title: str, compared: Collection[str]) -> str:
+    """A line's name: the method, and the comparison where there are several."""
+    return f"{name}, {title}" if len(compared) > 1 else name
+
+
+def draw_matrix(names: list[str], values: np.ndarray, title: str, note: str) -> Figure:
+    """A square matrix of correlations, each a number on its color: blue above 0, red below, NaN white.
 
     Args:
         values: (k, k), from -1 to 1, one row and one column per name.
     """
-    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
-    captions = [f"{name}  {row + 1}" for row, name in enumerate(names)]
-    cell, left, top = 48, 20 + round(max(map(small.getlength, captions))), 60
-    side = cell * len(names)
-    sheet = Image.new("RGB", (max(left + side + 20, WIDTH), top + side + 40), "white")
-    pen = ImageDraw.Draw(sheet)
-    pen.text((12, 14), title, INK, font)
-    for row, caption in enumerate(captions):
-        y = top + cell * row
-        pen.text((left - 8, y + cell / 2), caption, INK, small, anchor="rm")
-        pen.text((left + cell * (row + 0.5), top + side + 8), str(row + 1), INK, small, anchor="ma")
-        for column, value in enumerate(values[row]):
-            x, share = left + cell * column, np.nan_to_num(abs(value))
-            hue = ImageColor.getrgb(COLORS[2 if value > 0 else 1])
-            color = tuple(round(255 + share * (part - 255)) for part in hue)
-            pen.rectangle((x, y, x + cell - 2, y + cell - 2), color)
-            if not np.isnan(value):
-                pen.text((x + cell / 2, y + cell / 2), f"{value:.2f}", "white" if value > 0.6 else INK, small,
-                         anchor="mm")
-    return sheet
+    figure = new_figure(2.5 + 0.45 * len(names), 2 + 0.4 * len(names), title, note)
+    axes = figure.subplots()
+    draw_cells(axes, values, np.vectorize("{:.2f}".format)(values), names, names, 1)
+    axes.tick_params(axis="x", rotation=90)
+    return figure
 
 
-def mark(pen: ImageDraw.ImageDraw, x: float, y: float, half: float, number: int) -> None:
-    """A line's mark: a color, and a disk, a square, a diamond or a ring for the lines that have it."""
-    color, box = COLORS[number % len(COLORS)], (x - half, y - half, x + half, y + half)
-    shape = number // len(COLORS) % 4
-    if shape == 1:
-        pen.rectangle(box, color)
-    elif shape == 2:
-        pen.polygon([(x, y - half - 1), (x + half + 1, y), (x, y + half + 1), (x - half - 1, y)], color)
-    else:
-        pen.ellipse(box, color if shape == 0 else "white", color, 2)
+def draw_cells(axes: Axes, values: np.ndarray, texts: np.ndarray, rows: Sequence[str], columns: Sequence[str],
+               largest: float) -> None:
+    """Texts on colors by values: blue above 0, red below, deepest at `largest`; NaN white, without text."""
+    axes.imshow(values, cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            axes.text(column, row, texts[row, column], ha="center", va="center", fontsize=8,
+                      color="white" if abs(value) > 0.6 * largest else "black")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), columns)

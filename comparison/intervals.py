@@ -1,6 +1,7 @@
-"""Draw the intervals of scores in several comparisons, such as clean and wrong labels, as one picture.
+"""Draw the intervals of scores in several comparisons, such as clean and wrong labels, as one figure.
 
     python -m comparison.intervals results/CIFAR100N results/CIFAR100 --methods aum --out intervals.png
+    python -m comparison.intervals results/CIFAR100N --map --out map.png
 """
 import argparse
 import itertools
@@ -9,11 +10,9 @@ from pathlib import Path
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
-from comparison.charts import draw_intervals
 from comparison.tables import Row, read_runs
 from methods import METHODS
 from utils.errors import BadInput
-from utils.files import replacing
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,29 +20,35 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="--out of a compare.py")
     parser.add_argument("--methods", nargs="+", default=["aum"], choices=METHODS, metavar="METHOD",
                         help="methods whose intervals are drawn")
-    parser.add_argument("--out", required=True, type=Path, help="PNG file to write")
+    parser.add_argument("--map", action="store_true", help="draw points ahead of random by the rate and the "
+                        "difficulty of the images kept, instead of accuracy by the difficulty at one rate")
+    parser.add_argument("--out", required=True, type=Path, help="the .png or .svg file; both are written")
     args = parser.parse_args(argv)
     if len({folder.name for folder in args.folders}) < len(args.folders):
         parser.error("two folders of one name, by which the lines are told apart; rename one")
+    if args.out.suffix not in (".png", ".svg"):
+        parser.error(f"--out {args.out}: ends with neither .png nor .svg")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
+    try:
+        from comparison import charts
+    except ImportError as error:
+        raise BadInput(f"no figure: {error}; install it by python -m pip install matplotlib") from None
     compared = {folder.name: rows_of(folder, args.methods) for folder in args.folders}
-    drawn = draw_intervals(compared)
+    drawn = (charts.draw_map if args.map else charts.draw_intervals)(compared)
+    least = "two windows of its score and at random" if args.map else "three windows of its score at one rate"
     if drawn is None:
-        raise BadInput("no method has runs at three quantiles of its score; name others in --methods, or "
-                       "add such runs by compare.py")
-    picture, lines = drawn
-    with replacing(args.out) as temporary:
-        picture.save(temporary, format="PNG")
-    print(f"intervals of {'; '.join(lines)} in {args.out}")
+        raise BadInput(f"no method has runs at {least}; choose other --methods, or add runs by compare.py")
+    figure, lines = drawn
+    charts.save_figure(figure, args.out.with_suffix(""))
+    print(f"{args.out.with_suffix('.png')} and .svg: {'; '.join(lines)}")
     for method, folder in itertools.product(args.methods, compared):
         line = f"{method}, {folder}" if len(compared) > 1 else method
         if line not in lines:
-            options.warn(f"{line}: not drawn; fewer than three quantiles of its score have runs at the rate "
-                         "that is shown")
+            options.warn(f"{line}: not drawn, since it has no runs at {least}")
 
 
 def rows_of(folder: Path, methods: list[str]) -> list[Row]:

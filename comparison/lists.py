@@ -3,8 +3,8 @@
     python -m comparison.lists --ckpt compared/seed-*/CIFAR100/resnet20/best.pth --out lists
 
 Writes to --out <method>.scores.npy, the mean over the runs; <method>[-<what is not its default>]-<rate>.npy,
-the ids kept; manifest.json; correlations.md and .png, how scores agree with one another and from run to run.
-`train.py --kept <list>.npy` trains on such a list.
+the ids kept; manifest.json; correlations.md and, with matplotlib, .png and .svg, how scores agree with one
+another and from run to run. `train.py --kept <list>.npy` trains on such a list.
 """
 import argparse
 from dataclasses import replace
@@ -16,7 +16,6 @@ from utils import options, ranks  # first: utils sets what MindSpore reads when 
 # isort: split
 import numpy as np
 
-from comparison.charts import draw_matrix
 from comparison.tables import markdown
 from comparison.variants import parse_variant, variant
 from datasets import SOURCES, DataSet
@@ -183,7 +182,7 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
     For a part of the data set, ids.npy, int32 (n,), has the images' numbers in it; for a folder of images,
     paths.txt has their files.
     """
-    for name in (LISTS, "ids.npy", "paths.txt", "correlations.md", "correlations.png"):
+    for name in (LISTS, "ids.npy", "paths.txt", "correlations.md", "correlations.png", "correlations.svg"):
         (folder / name).unlink(missing_ok=True)  # without a manifest, lists are refused
     described, listed, ids = {}, {}, data.train.ids
     for name, (method, by_runs) in scores.items():
@@ -228,9 +227,14 @@ def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> No
                for name, pairs, row in zip(names, spread, matrix, strict=True))]
     with replacing(folder / "correlations.md") as temporary:
         temporary.write_text(markdown(table), encoding="utf8")
-    with replacing(folder / "correlations.png") as temporary:
-        draw_matrix(names, matrix, f"{title}: rank correlation of scores, hard images high; on the diagonal "
-                    "between runs").save(temporary, format="PNG")
+    try:
+        from comparison.charts import draw_matrix, save_figure
+    except ImportError as error:
+        options.warn(f"no figure: {error}; install it by python -m pip install matplotlib")
+        return
+    figure = draw_matrix(names, matrix, f"{title}: rank correlations of scores, hard images high",
+                         "On the diagonal: of a score between runs.")
+    save_figure(figure, folder / "correlations")
 
 
 def average_ranks(values: np.ndarray) -> np.ndarray:

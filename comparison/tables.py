@@ -1,6 +1,9 @@
 """Tables of runs with several methods, rates and seeds."""
 import csv
-from collections.abc import Callable, Iterable, Sequence
+import io
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -10,9 +13,13 @@ from utils.errors import BadInput
 
 WHOLE = "whole set"
 COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "train_accuracy", "best_accuracy",
-           "last_accuracy", "lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent",
-           "seconds", "cpu", "command", "versions", "index_sha256", "checkpoint_sha256")  # of runs.csv
-MAY_BE_EMPTY = "lowest_class_accuracy", "kept_perturbed_percent", "fitted_wrong_labels_percent"
+           "last_accuracy", "worst_class_accuracy", "worst_tenth_accuracy", "kept_perturbed_percent",
+           "fitted_wrong_labels_percent", "seconds", "cpu", "command", "versions", "index_sha256",
+           "checkpoint_sha256")  # of runs.csv
+MAY_BE_EMPTY = ("worst_class_accuracy", "worst_tenth_accuracy", "kept_perturbed_percent",
+                "fitted_wrong_labels_percent")  # older files lack some of these columns
+RENAMED = {"lowest_class_accuracy": "worst_class_accuracy"}  # column of older files
+FEWEST = 3  # pairs for an interval
 NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": float, "epochs": int,
            "seconds": float, **dict.fromkeys(MAY_BE_EMPTY, float)}  # columns of runs.csv
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
@@ -26,28 +33,45 @@ Cells = dict[tuple[str, float], dict[int, float]]  # numbers by method and rate,
 
 
 def read_runs(path: Path) -> list[Row]:
-    """The rows of a runs.csv; [] where there is none.
+    """The rows of a runs.csv, also of an older one or one that a spreadsheet has saved; [] without a file.
 
     Raises:
-        BadInput: it has other columns, or no numbers where they belong.
+        BadInput: it has other columns, or no finite numbers where they belong.
     """
     if not path.exists():
         return []
-    reader = csv.DictReader(path.read_bytes().decode("utf8", "surrogateescape").splitlines())
-    rows: list[Row] = list(reader)
-    if set(reader.fieldnames or ()) != set(COLUMNS) or any(
-            row.keys() != set(COLUMNS) or None in row.values() for row in rows):
-        raise BadInput(f"{path}: not a file of compare.py; name another --out")
-    for line, row in enumerate(rows, 2):
-        for name, kind in NUMBERS.items():
-            try:
-                if row[name] or name not in MAY_BE_EMPTY:
-                    kind(row[name])
-            except ValueError:
-                what = "whole number" if kind is int else "number"
-                raise BadInput(f"{path}, line {line}: {name} is {row[name]!r}, no {what}; correct it or "
-                               "delete the line, and the run is made again") from None
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    delimiter = ";" if ";" in text.partition("\n")[0] else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: list[Row] = []
+    try:
+        names = reader.fieldnames = [RENAMED.get(name, name) for name in reader.fieldnames or ()]
+        if wrong := ({*COLUMNS} - {*MAY_BE_EMPTY} - {*names}) | ({*names} - {*COLUMNS}):
+            raise BadInput(f"{path}: not a file of compare.py, or an editor changed its columns, such as "
+                           f"{min(wrong)}; restore it or choose another --out")
+        for row in reader:
+            check_row(row, f"{path}, line {reader.line_num}")
+            rows.append({name: row.get(name, "") for name in COLUMNS})
+    except csv.Error as error:
+        raise BadInput(f"{path}: not a CSV file ({error}); restore it or choose another --out") from None
     return rows
+
+
+def check_row(row: Row, where: str) -> None:
+    """Make sure that a row has a cell for each column, and finite numbers; BadInput otherwise."""
+    if None in row or None in row.values():
+        raise BadInput(f"{where}: not as many cells as columns; restore the line if an editor changed it, or "
+                       "delete it to repeat the run")
+    for name, kind in NUMBERS.items():
+        text = row.get(name, "")
+        try:
+            valid = math.isfinite(kind(text)) if text or name not in MAY_BE_EMPTY else True
+        except (ValueError, OverflowError):
+            valid = False
+        if not valid:
+            what = "whole number" if kind is int else "finite number with a decimal point"
+            raise BadInput(f"{where}: {name} is {text!r}, not a {what}; restore it if an editor changed it, "
+                           "or delete the line to repeat the run")
 
 
 def by_cell(rows: Iterable[Row], column: str) -> Cells:
@@ -74,45 +98,55 @@ def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
 def interval(differences: Sequence[float]) -> tuple[float, float]:
     """Mean of paired differences and half the width of its 95 % confidence interval by Student's t.
 
-    t s / sqrt(n) with n - 1 degrees of freedom, s the sample standard deviation; NaN for a single pair.
+    t s / sqrt(n) with n - 1 degrees of freedom, s the sample standard deviation; NaN for fewer than FEWEST.
     """
     mean, deviation = mean_and_deviation(differences)
-    degrees = len(differences) - 1
-    t = T_975[min(degrees, len(T_975)) - 1] if degrees else float("nan")
-    return mean, t * deviation / len(differences) ** 0.5
+    if len(differences) < FEWEST:
+        return mean, float("nan")
+    return mean, T_975[min(len(differences) - 1, len(T_975)) - 1] * deviation / len(differences) ** 0.5
 
 
-def plus_minus(mean: float, width: float) -> str:
-    return f"{mean:.2f}" + ("" if np.isnan(width) else f" ± {width:.2f}")
+def plus_minus(mean: float, deviation: float) -> str:
+    """Mean ± standard deviation; the mean alone where the deviation is NaN."""
+    return f"{mean:.2f}" + ("" if np.isnan(deviation) else f" ± {deviation:.2f}")
 
 
-def tables(rows: list[Row], paper: list[list[str]]) -> str:
+def tables(rows: list[Row], base_arch: str, paper: Sequence[Sequence[str]] = (), failed: Sequence[Row] = ()
+           ) -> str:
     """table.md: last epoch's accuracy, best epoch's, differences to random, hours; the published figures.
 
     Args:
         rows: those of runs.csv.
-        paper: published figures, a header and rows; []: none.
+        base_arch: the network of the runs on the whole set.
+        paper: published figures, a header and rows; none where it is empty.
+        failed: method, rate, seed and equal of runs that were asked for and failed, and why in "failed".
     """
     parts = []
-    for equal, some in by_protocol(rows).items():
+    if failed:
+        parts += ["Failed runs, which are not in the tables:\n", *(
+            "- {method} {rate}, seed {seed}, equal {equal}: {failed}".format(**row) for row in failed), ""]
+    for equal, some in by_protocol([*rows, *failed]).items():
         parts += [f"## Equal {equal}\n", f"Epochs: {epochs_of(some, True)} of the whole set, "
                   f"{epochs_of(some, False)} of a coreset\n"]
         if fitted := by_cell(some, "fitted_wrong_labels_percent").get((WHOLE, 1.0)):
-            parts += ["Wrong labels that the training on the whole set has fitted, %: "
+            parts += ["Wrong labels that the run on the whole set has fitted, measured in its last epoch on "
+                      "augmented images in training mode, %: "
                       f"{plus_minus(*mean_and_deviation(fitted.values()))} ({len(fitted)})\n"]
-        parts += ["Test accuracy after the last epoch, %: mean ± standard deviation (number of runs); in "
-                  "bold the highest mean of the methods with the most runs\n",
-                  accuracy_table(some, "last_accuracy"),
+        accuracies = partial(accuracy_table, some, base_arch)
+        parts += ["Test accuracy after the last epoch, %: mean ± standard deviation (number of runs; 1 of 3: "
+                  "two failed or lack this figure). Bold: the highest mean among methods with the same "
+                  "seeds, in the group of such methods with the most runs\n", accuracies("last_accuracy"),
                   "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
-                  "noise that is early stopping by an oracle\n", accuracy_table(some, "best_accuracy"),
-                  "Last epoch's accuracy less that of random of the same seed: mean and 95 % interval of the "
-                  "mean (number of pairs; of two it is too wide to be of use)\n", difference_table(some)]
-        if by_cell(some, "lowest_class_accuracy"):
-            parts += ["Lowest test accuracy of a class after the last epoch, %\n",
-                      accuracy_table(some, "lowest_class_accuracy")]
+                  "noise that is early stopping by an oracle\n", accuracies("best_accuracy"),
+                  "Last epoch's accuracy less that of random with the same seed: mean [95 % confidence "
+                  f"interval, given from {FEWEST} pairs on] (number of pairs)\n", difference_table(some)]
+        for column, classes in (("worst_class_accuracy", "worst class, an extreme value that varies much"),
+                                ("worst_tenth_accuracy", "worst tenth of the classes, on average")):
+            if by_cell(some, column):
+                parts += [f"Test accuracy after the last epoch, %, of the {classes}\n", accuracies(column)]
         if by_cell(some, "kept_perturbed_percent"):
             parts += ["Mislabelled or corrupted images in the coreset, %\n",
-                      accuracy_table(some, "kept_perturbed_percent", best_in_bold=False)]
+                      accuracies("kept_perturbed_percent", best_in_bold=False)]
     hours = sum(float(row["seconds"]) for row in rows) / 3600
     base = sum(float(row["seconds"]) for row in rows if row["method"] == WHOLE) / 3600
     parts.append(f"{hours:.2f} hours of training and testing, {base:.2f} of them base runs.\n")
@@ -123,7 +157,7 @@ def tables(rows: list[Row], paper: list[list[str]]) -> str:
 
 def epochs_of(rows: list[Row], whole: bool) -> str:
     """Epochs of the runs on the whole set, or of those on a coreset: a number, or the least and the most."""
-    numbers = {int(row["epochs"]) for row in rows if (row["method"] == WHOLE) == whole}
+    numbers = {int(row["epochs"]) for row in rows if (row["method"] == WHOLE) == whole and "epochs" in row}
     return " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else "-"
 
 
@@ -154,41 +188,61 @@ def methods_by_rates(rows: list[Row], text: Callable[[str, float], str]) -> list
             *([method, *(text(method, rate) for rate in rates)] for method in methods)]
 
 
-def accuracy_table(rows: list[Row], column: str, best_in_bold: bool = True) -> str:
-    """Methods by rates, the whole set first; in bold each rate's highest mean among the most runs."""
-    found = {cell: (*mean_and_deviation(values.values()), len(values))
-             for cell, values in by_cell(rows, column).items()}
+def accuracy_table(rows: list[Row], base_arch: str, column: str, best_in_bold: bool = True) -> str:
+    """Methods by rates; first the whole set, with the same figure below each rate."""
+    cells, seeds = by_cell(rows, column), by_cell(rows, "seed")
 
     def text(method: str, rate: float) -> str:
-        if (method, rate) not in found:
+        runs = cells.get((method, rate))
+        if not runs:
             return "-"
-        mean, deviation, runs = found[method, rate]
-        others = [(n, other) for (name, at), (other, _, n) in found.items() if at == rate and name != WHOLE]
-        bold = "**" if best_in_bold and method != WHOLE and (runs, mean) == max(others) else ""
-        return f"{bold}{plus_minus(mean, deviation)}{bold} ({runs})"
+        bold = "**" if best_in_bold and method == best_method(cells, rate) else ""
+        figures = plus_minus(*mean_and_deviation(runs.values()))
+        return f"{bold}{figures}{bold} {number_of(runs, seeds[method, rate])}"
 
     table = methods_by_rates(rows, text)
-    if (WHOLE, 1.0) in found:
-        table.insert(1, [f"{WHOLE}: {text(WHOLE, 1.0)}", *[""] * (len(table[0]) - 1)])
+    if (WHOLE, 1.0) in cells:
+        table.insert(1, [f"{WHOLE} ({base_arch})", *[text(WHOLE, 1.0)] * (len(table[0]) - 1)])
     return markdown(table)
+
+
+def best_method(cells: Cells, rate: float) -> str | None:
+    """The method with the highest mean among those with the same seeds; None: no two have the same.
+
+    Of several such groups it is the one with the most runs, and one of single runs only if there is no other.
+    """
+    groups: dict[frozenset[int], dict[str, float]] = {}
+    for (method, at), runs in cells.items():
+        if at == rate and method != WHOLE:
+            groups.setdefault(frozenset(runs), {})[method] = mean_and_deviation(runs.values())[0]
+    compared = [(len(seeds) > 1, len(seeds) * len(means), means)
+                for seeds, means in groups.items() if len(means) > 1]
+    means = max(compared, key=itemgetter(0, 1), default=(False, 0, {}))[2]
+    return max(means, key=means.__getitem__, default=None)
 
 
 def difference_table(rows: list[Row]) -> str:
     """Methods by rates: paired differences to random, seed by seed."""
-    cells = by_cell(rows, "last_accuracy")
-
-    table = methods_by_rates(rows, lambda method, rate: minus_random(cells, method, rate) or "-")
+    cells, seeds = by_cell(rows, "last_accuracy"), by_cell(rows, "seed")
+    table = methods_by_rates(rows, lambda method, rate: minus_random(
+        cells, method, rate, seeds.get((method, rate), ())) or "-")
     return markdown([row for row in table if row[0] != "random"])
 
 
-def minus_random(cells: Cells, method: str, rate: float) -> str:
-    """Mean and interval of the paired differences, and their number; "" where there is no pair."""
+def minus_random(cells: Cells, method: str, rate: float, seeds: Collection[int] = ()) -> str:
+    """Mean and 95 % interval of the paired differences, and their number; "" where there is no pair."""
     own, random = cells.get((method, rate), {}), cells.get(("random", rate), {})
-    pairs = [own[seed] - random[seed] for seed in sorted(own.keys() & random.keys())]
+    pairs = {seed: own[seed] - random[seed] for seed in sorted(own.keys() & random.keys())}
     if not pairs:
         return ""
-    mean, half_width = interval(pairs)
-    return f"{'+' * (mean > 0)}{plus_minus(mean, half_width)} ({len(pairs)})"
+    mean, half = interval([*pairs.values()])
+    ends = "" if np.isnan(half) else f" [{mean - half:.2f}, {mean + half:.2f}]"
+    return f"{mean:+.2f}{ends} {number_of(pairs, seeds)}"
+
+
+def number_of(found: Collection[int], seeds: Collection[int]) -> str:
+    """How many seeds have a figure, and of how many where some have none."""
+    return f"({len(found)})" if len(found) >= len(seeds) else f"({len(found)} of {len(seeds)})"
 
 
 def names_and_rates(rows: list[Row]) -> tuple[list[str], list[float]]:

@@ -161,6 +161,7 @@ def serve(path: str) -> None:
     """Answer each connection's request with a run's process id and, after its end, exit status and output."""
     import selection  # noqa: F401  this takes the two seconds
     import train  # noqa: F401
+    from comparison import charts  # noqa: F401
     from datasets import SOURCES
     from models import NETWORKS
     from two_layers import NETWORKS as SMALL

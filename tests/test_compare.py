@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -12,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from matplotlib.figure import Figure
 
 import compare
 from comparison import charts, intervals, tables
 from comparison.jobs import Jobs, split_cores
 from comparison.tables import WHOLE
-from conftest import log
+from conftest import log, names
 from forks import ROOT, Forks, Run
 from selection import index_name
 from selection import parse_options as parse_selection
@@ -44,68 +45,104 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_accuracies_are_mean_deviation_and_number_best_in_bold() -> None:
-    table = cells(tables.accuracy_table(ROWS, "last_accuracy"))
+    table = cells(tables.accuracy_table(ROWS, "resnet6", "last_accuracy"))
     assert table[0] == ["method", "keep 20 %", "keep 50 %"]
-    assert table[2] == ["whole set: 81.00 ± 1.41 (2)", "", ""]
-    assert table[3] == ["random", "32.00 ± 2.83 (2)", "**50.00** (1)"]
+    assert table[2] == ["whole set (resnet6)", "81.00 ± 1.41 (2)", "81.00 ± 1.41 (2)"]
+    assert table[3] == ["random", "32.00 ± 2.83 (2)", "50.00 (1)"]
     assert table[4] == ["moderate", "**36.00 ± 1.41** (2)", "-"]
-    assert cells(tables.accuracy_table(ROWS, "best_accuracy"))[3][2] == "**60.00** (1)"
-    single = tables.accuracy_table([*ROWS, row("dual", 0.2, 1, 90)], "last_accuracy")
-    assert "| dual | 90.00 (1) | - |" in single and "**36.00 ± 1.41** (2)" in single
+    assert cells(tables.accuracy_table(ROWS, "resnet6", "best_accuracy"))[3][2] == "60.00 (1)"
+
+
+def test_bold_is_the_best_of_methods_with_the_same_seeds() -> None:
+    """Not of as many runs with other seeds, nor of single runs beside others."""
+    others = [row("dual", 0.2, seed, 90) for seed in (2, 3)]
+    others += [row(f"aum:keep={i / 10:g}", 0.2, 1, 99) for i in range(9)]
+    table = tables.accuracy_table([*ROWS, *others], "resnet6", "last_accuracy")
+    assert table.count("**") == 2 and "| dual | 90.00 ± 0.00 (2) | - |" in table
+    assert "| moderate | **36.00 ± 1.41** (2) | - |" in table
+    larger = [row(name, 0.2, seed, last) for name, last in (("ccs", 8), ("gm", 9)) for seed in (1, 2, 3)]
+    rows = [*ROWS, *others, *larger, row("gm", 0.5, 1, 70)]
+    table = tables.accuracy_table(rows, "resnet6", "last_accuracy")
+    assert table.count("**") == 4 and "| gm | **9.00 ± 0.00** (3) | **70.00** (1) |" in table
 
 
 def test_differences_are_paired_by_seed_with_students_interval() -> None:
-    # 5 and 3: mean 4, deviation sqrt(2), so 12.706 * sqrt(2) / sqrt(2).
-    assert cells(tables.difference_table(ROWS))[2] == ["moderate", "+4.00 ± 12.71 (2)", "-"]
+    """From three pairs on: an interval of two is of no use."""
+    assert cells(tables.difference_table(ROWS))[2] == ["moderate", "+4.00 (2)", "-"]
+    third = [row("random", 0.2, 3, 30), row("moderate", 0.2, 3, 37)]
+    # 5, 3 and 7: mean 5, deviation 2, so 4.303 * 2 / sqrt(3) = 4.97 to each side.
+    assert cells(tables.difference_table([*ROWS, *third]))[2] == ["moderate", "+5.00 [0.03, 9.97] (3)", "-"]
     # Student's own data (sleep, 1908): mean 1.58, deviation 1.23, t(9) 2.262, interval 0.70 to 2.46.
     mean, half_width = tables.interval([1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4])
     assert (mean, mean - half_width, mean + half_width) == pytest.approx((1.58, 0.7001, 2.4599), abs=1e-3)
 
 
 def test_what_a_coreset_holds_and_the_worst_class_have_tables_where_a_run_knows() -> None:
-    assert "Mislabelled" not in tables.tables(ROWS, [])
-    known = [{**row("random", 0.2, seed, 30), "kept_perturbed_percent": share, "lowest_class_accuracy": "7"}
-             for seed, share in ((3, "19"), (4, "21"))]
+    assert not re.search("Mislabelled|of the worst", tables.tables(ROWS, "resnet6"))
+    known = [{**row(method, 0.2, seed, 30), "kept_perturbed_percent": share, "worst_class_accuracy": "7",
+              "worst_tenth_accuracy": "9"}
+             for method in ("random", "dual") for seed, share in ((3, "19"), (4, "21"))]
     base = {**row(WHOLE, 1, 3, 80), "fitted_wrong_labels_percent": "6"}
-    text = tables.tables([*ROWS, *known, base], [])
-    assert "| random | 20.00 ± 1.41 (2) | - |" in text.split("Mislabelled or corrupted images in the core")[1]
-    assert "Wrong labels that the training on the whole set has fitted, %: 6.00 (1)\n" in text
-    assert "| random | **7.00 ± 0.00** (2) | - |" in text
+    text = tables.tables([*ROWS, *known, base], "resnet6")
+    _, worst, tenth, mislabelled = re.split("of the worst class|of the worst tenth|Mislabelled or corr", text)
+    assert "| random | 20.00 ± 1.41 (2 of 4) | - |" in mislabelled and "**" not in mislabelled
+    assert "on augmented images in training mode, %: 6.00 (1)\n" in text
+    assert "| random | **7.00 ± 0.00** (2 of 4) | - |" in worst and "| moderate | - | - |" in worst
+    assert "| random | **9.00 ± 0.00** (2 of 4) | - |" in tenth
+
+
+def test_runs_that_failed_are_named_and_missed_in_the_means() -> None:
+    failed = [{"method": method, "rate": "0.2", "seed": "3", "equal": "epochs", "failed": "train.py: no luck"}
+              for method in ("moderate", "gm")]
+    text = tables.tables(ROWS, "resnet6", failed=failed)
+    assert text.startswith("Failed runs, which are not in the tables:\n\n"
+                           "- moderate 0.2, seed 3, equal epochs: train.py: no luck\n- gm 0.2, seed 3, ")
+    assert "| moderate | **36.00 ± 1.41** (2 of 3) | - |" in text and "| gm | - | - |" in text
+    assert "| moderate | +4.00 (2 of 3) | - |" in text and "3.50 hours of training" in text
 
 
 @pytest.mark.parametrize("name, expected", [
     ("aum", ("aum", 1)), ("aum:keep=0.3", ("aum", 0.7)),  # its hard end is the low one
     ("aum:keep=middle:per_class", ("aum:per_class", 0.5)),
     ("herding", ("herding", 0)), ("moderate:keep=0.9", ("moderate", 0.9)), ("moderate", ("moderate", 0.5)),
-    ("ccs", None), ("random", None), ("gm", None), ("el2n:keep=best", None)])
-def test_quantiles_count_from_the_easy_end(name: str, expected: tuple | None) -> None:
-    assert charts.easy_quantile(name) == expected
+    ("ccs", None), ("random", None), ("gm", None), ("el2n:keep=best", None), (WHOLE, None),
+    ("aum:keep=middle:hard_cutoff=0.2", None)])  # the middle of the easier 80 %
+def test_windows_lie_where_their_images_are_easy_or_hard(name: str, expected: tuple | None) -> None:
+    assert charts.window_of(name) == expected
 
 
-def test_intervals_show_accuracy_by_quantile_of_methods_with_three() -> None:
-    """The score's hard end is low for aum: accuracy falls from left to right where it falls with hardness."""
+def drawn(figure: Figure) -> dict[str, list]:
+    """The points of each line with bars, by name: x, y and half of the bar, None without one."""
+    found = {}
+    for container in figure.axes[0].containers:
+        line, _, (bars,) = container.lines
+        halves = [(ends[1] - ends[0]).max() / 2 if len(ends) else None for ends in bars.get_segments()]
+        found[container.get_label()] = [
+            (round(float(x), 6), pytest.approx(y), half if half is None or not np.isnan(half) else None)
+            for x, y, half in zip(*line.get_data(), halves, strict=True)]
+    return found
+
+
+def test_intervals_show_accuracy_by_difficulty_of_methods_with_three_windows() -> None:
     rows = [row("random", 0.2, seed, 30 + seed) for seed in (1, 2)]
     rows += [row(name, 0.2, 1, last) for name, last in (
         ("aum:keep=0.9", 60), ("aum:keep=highest", 60), ("aum:keep=middle", 40), ("el2n", 9))]
-    # Of a fifth, the window at 0.9 is the highest one: these are two quantiles.
+    # Of a fifth, the window at 0.9 is the highest one: these are two windows.
     assert charts.draw_intervals({"toy": rows}) is None
     rows += [row("aum", 0.2, 1, 20)]
-    picture, names = charts.draw_intervals({"toy": rows})
-    pixels = np.asarray(picture)
-    assert names == ["aum"]
-    line = np.argwhere((pixels == [int(charts.COLORS[0][i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2))
-    line = line[line[:, 1] < charts.WIDTH - charts.RIGHT]
-    left, right = line[line[:, 1].argmin()], line[line[:, 1].argmax()]
-    assert left[0] < right[0] - 100 and (pixels == [0xee] * 3).all(axis=2).sum() > 500
-    # Of two comparisons each has its color, and there is no band of random.
-    picture, names = charts.draw_intervals({"toy": rows, "other": [*rows, row("aum:keep=0.3", 0.2, 1, 25)]})
-    two = np.asarray(picture)
-    assert names == ["aum, toy", "aum, other"]
-    first, second = ((two == list(ImageColor.getrgb(charts.COLORS[i]))).all(axis=2) for i in (0, 1))
-    assert first.sum() > 500 < second.sum() and (two == [0xee] * 3).all(axis=2).sum() < 500
+    figure, names = charts.draw_intervals({"toy": rows})
+    assert names == ["aum"] and drawn(figure) == {"aum": [(0.1, 60, None), (0.5, 40, None), (0.9, 20, None)]}
+    levels = {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines}
+    assert levels["random"] == 31.5
+    rows += [row("aum:keep=middle", 0.2, seed, 40 + 2 * seed) for seed in (2, 3)]  # 40, 44, 46
+    figure, names = charts.draw_intervals({"toy": rows, "other": rows})
+    assert names == [*drawn(figure)] == ["aum, toy", "aum, other"]
+    assert drawn(figure)["aum, toy"][1] == (0.5, 130 / 3, pytest.approx(4.303 * 28 ** 0.5 / 3))
+    colors = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+    assert (colors["random, toy"], colors["random, other"]) == charts.COLORS[:2]
 
 
-def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_figure_of_several_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for name, equal in (("one", "epochs"), ("two", "epochs"), ("four", "steps")):
         (tmp_path / name).mkdir()
         rows = [{**dict.fromkeys(compare.COLUMNS, ""),
@@ -114,39 +151,75 @@ def test_a_picture_of_several_comparisons(tmp_path: Path, capsys: pytest.Capture
         rows += [{**rows[0], **row("random", 0.2, seed, 30 + seed, equal=equal)} for seed in (1, 2)]
         rows += [{**rows[0], **row("random", 0.2, 3, 33)}]  # whose protocol does not count
         write_csv(tmp_path / name / "runs.csv", rows, compare.COLUMNS)
-    folders = [str(tmp_path / "one"), str(tmp_path / "two")]
-    intervals.main([*folders, "--methods", "aum", "dual", "--out", str(tmp_path / "picture.png")])
+    folders, out = [str(tmp_path / "one"), str(tmp_path / "two")], tmp_path / "picture.svg"
+    intervals.main([*folders, "--methods", "aum", "dual", "--out", str(out)])
     printed = capsys.readouterr()
-    assert printed.out == f"intervals of aum, one; aum, two in {tmp_path}/picture.png\n"
-    assert re.findall(r"(\w+, \w+): not drawn; fewer than three quantiles", printed.err) == [
+    assert printed.out == f"{tmp_path}/picture.png and .svg: aum, one; aum, two\n"
+    assert re.findall(r"(\w+, \w+): not drawn, since it has no runs at three windows", printed.err) == [
         "dual, one", "dual, two"]
-    with Image.open(tmp_path / "picture.png") as picture:
-        colors = {color for _, color in picture.getcolors(10 ** 6)}
-    assert {ImageColor.getrgb(color) for color in charts.COLORS[:3]} & colors == {
-        ImageColor.getrgb(color) for color in charts.COLORS[:2]}  # not moderate's
     intervals.main([str(tmp_path / "four"), "--out", str(tmp_path / "steps.png")])
-    # Of one comparison it is compare.py's picture, with random's line.
+    # Of one comparison it is compare.py's figure; the same runs give the same bytes, without a date.
     intervals.main([folders[0], "--methods", "aum", "moderate", "--out", str(tmp_path / "alone.png")])
-    with Image.open(tmp_path / "alone.png") as picture:
-        drawn, _ = charts.draw_intervals({"one": tables.read_runs(tmp_path / "one/runs.csv")})
-        assert (np.asarray(picture) == np.asarray(drawn)).all()
-        assert (np.asarray(drawn) == 0xee).all(axis=2).sum() > 500
-    for options, words in ((["--methods", "gm"], "no method has runs at three quantiles"),
+    figure, _ = charts.draw_intervals({"one": tables.read_runs(tmp_path / "one/runs.csv")})
+    charts.save_figure(figure, tmp_path / "again")
+    for form in ("png", "svg"):
+        alone = (tmp_path / f"alone.{form}").read_bytes()
+        assert alone == (tmp_path / f"again.{form}").read_bytes() and b"<dc:date>" not in alone
+    assert {"picture.png", "picture.svg"} <= names(tmp_path)
+    for options, words in ((["--methods", "gm"], "no method has runs at three windows of its score at one"),
+                           (["--methods", "gm", "--map"], "no method has runs at two windows of its score and at random"),
                            ([str(tmp_path / "three")], "three/runs.csv: missing"),
-                           ([str(tmp_path / "four")], "two: equal epochs, four: equal steps; one picture")):
+                           ([str(tmp_path / "four")], "two: equal epochs, four: equal steps; one figure")):
         with pytest.raises(BadInput, match=words):
             intervals.main([*folders, *options, "--out", str(tmp_path / "none.png")])
-    with pytest.raises(SystemExit, match="2"):  # their lines would have one name
-        intervals.main([*folders, str(tmp_path / "other/one"), "--out", str(tmp_path / "none.png")])
-    assert not (tmp_path / "none.png").exists()
+    for wrong in ([*folders, str(tmp_path / "other/one"), "--out", str(tmp_path / "none.png")],  # of one name
+                  [*folders, "--out", str(tmp_path / "none.pdf")]):
+        with pytest.raises(SystemExit, match="2"):
+            intervals.main(wrong)
+    assert not [*tmp_path.glob("none*")]
+
+
+def test_a_map_shows_points_ahead_of_random_by_rate_and_difficulty() -> None:
+    rows = [row("random", rate, seed, 30 + seed) for rate in (0.2, 0.6) for seed in (1, 2, 3)]
+    rows += [row("aum:keep=0.7", 0.2, seed, 40 + 2 * seed) for seed in (1, 2, 4)]  # 11 and 12 ahead
+    rows += [row(f"aum:keep={keep}", 0.6, 1, 26) for keep in (0.8, 0.9)] + [row("moderate", 0.2, 1, 50)]
+    figure, names = charts.draw_map({"toy": rows})
+    axes, = figure.axes
+    texts = {(text.get_position(), text.get_text()) for text in axes.texts}
+    assert names == ["aum"] and texts == {((0, 0), "+11.5\n(2)"), ((0, 1), "-5.0\n(1)")}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.3"]  # 60 % at 0.1 and at 0.2: 0.3
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["20 %", "60 %"]
+    (image,) = axes.images
+    assert image.get_array().tolist() == [[11.5], [-5]] and image.get_clim() == (-11.5, 11.5)
+    figure, names = charts.draw_map({"toy": rows, "other": rows})
+    assert names == ["aum, toy", "aum, other"] and len(figure.axes) == 2
+
+
+def test_without_matplotlib_a_line_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "comparison.charts")
+    monkeypatch.delattr("comparison.charts")
+    compare.draw(tmp_path, ROWS, "toy", "resnet6")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "install it by python -m pip install matplotlib" in said
+    with pytest.raises(BadInput, match="no figure: .* python -m pip install matplotlib"):
+        intervals.main([str(tmp_path), "--out", str(tmp_path / "none.png")])
+    assert not names(tmp_path)
+
+
+def test_training_and_selection_do_not_import_matplotlib() -> None:
+    program = "import sys, train, selection, compare, comparison.lists; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_equal_steps_and_equal_epochs_are_tables_of_their_own() -> None:
-    text = tables.tables([*ROWS, row("moderate", 0.2, 1, 70, equal="steps")], [])
+    text = tables.tables([*ROWS, *(row(method, 0.2, 1, last, equal="steps")
+                                   for method, last in (("moderate", 70), ("random", 60)))], "resnet6")
     epochs, steps = text.split("## Equal steps")
     assert "Epochs: 30 of the whole set, 100 of a coreset" in epochs
     assert "36.00 ± 1.41" in epochs and "70.00" not in epochs and "**70.00** (1)" in steps
-    assert "4.00 hours of training and testing, 1.00 of them base runs" in steps
+    assert "4.50 hours of training and testing, 1.00 of them base runs" in steps
 
 
 def test_a_path_that_is_not_utf8_is_recorded_as_it_is(tmp_path: Path) -> None:
@@ -154,6 +227,19 @@ def test_a_path_that_is_not_utf8_is_recorded_as_it_is(tmp_path: Path) -> None:
     written = {**dict.fromkeys(compare.COLUMNS, ""), **ROWS[0], "command": data}
     write_csv(path, [written], compare.COLUMNS)
     assert b"--data \xff," in path.read_bytes() and tables.read_runs(path) == [written]
+
+
+def test_a_file_of_an_older_version_or_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    path, new = tmp_path / "runs.csv", "worst_tenth_accuracy"
+    written = {**dict.fromkeys(compare.COLUMNS, ""), **ROWS[2], "worst_class_accuracy": "7",
+               "command": "a, b"}
+    write_csv(path, [{name: text for name, text in written.items() if name != new}],
+              [name for name in compare.COLUMNS if name != new])
+    older = path.read_text().replace("worst_class_accuracy", "lowest_class_accuracy")
+    path.write_text(older)
+    assert tables.read_runs(path) == [written]
+    path.write_text("\ufeff" + older.replace(",", ";").replace('"a; b"', '"a, b"').replace("\n", "\r\n"))
+    assert tables.read_runs(path) == [written]
 
 
 def test_published_figures_are_those_of_the_file_for_rates_that_have_some() -> None:
@@ -168,37 +254,35 @@ def test_published_figures_are_those_of_the_file_for_rates_that_have_some() -> N
     assert tables.published_rows(path, "CIFAR100N", 0.1) == [] == tables.published_rows(path, "toy", 0)
 
 
-def shown(rows: list[dict], name: str) -> np.ndarray:
-    """Rows and columns of a method's pixels in the plot without the legend, (n, 2)."""
-    pixels = np.asarray(charts.draw_plot(rows, "toy"))
-    color = charts.COLORS[("random", "moderate").index(name)]
-    own = (pixels == [int(color[i:i + 2], 16) for i in (1, 3, 5)]).all(axis=2)
-    own[:, charts.WIDTH - charts.RIGHT:] = False
-    own[:, :charts.LEFT] = False
-    return np.argwhere(own)
+def test_the_plot_of_one_rate_has_a_dot_for_each_method_sorted_by_mean() -> None:
+    third = [row("moderate", 0.2, 3, 42), row("dual", 0.2, 1, 31)]
+    figure = charts.draw_plot([*ROWS[:6], *third], "toy", "resnet6")
+    axes, = figure.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["dual (1)", "random (2)", "moderate (3)", "whole set (resnet6) (2)"]
+    dots = [container.lines[0].get_xdata()[0] for container in axes.containers]
+    assert dots == [31, 32, 38, 81]
+    bars = [container.lines[2][0].get_segments() for container in axes.containers]  # 35, 37 and 42
+    assert np.ptp(bars[2][0][:, 0]) == pytest.approx(2 * 4.303 * 13 ** 0.5 / 3 ** 0.5)
+    assert "95 % confidence intervals of the means over seeds, where there are 3" in figure.get_supxlabel()
+    assert 32 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2]  # random's line
 
 
-def test_the_plot_shows_each_method_in_its_color_at_its_accuracy() -> None:
-    heights = [pixels[pixels[:, 1] < charts.LEFT + 120, 0].mean()
-               for pixels in (shown(ROWS, "moderate"), shown(ROWS, "random"))]
-    assert heights[0] < heights[1]  # higher up
-    rows = ROWS[:6]  # a single rate: methods are beside one another
-    assert shown(rows, "random")[:, 1].max() + 50 < shown(rows, "moderate")[:, 1].min()
-    # Equal steps are not mixed with equal epochs.
-    steps = row("random", 0.2, 1, 70, equal="steps")
-    assert charts.draw_plot([*ROWS, steps], "toy") == charts.draw_plot(ROWS, "toy")
-    assert charts.draw_plot([*ROWS[:2], steps], "toy") != charts.draw_plot([*ROWS[:2], ROWS[2]], "toy")
-
-
-@pytest.mark.parametrize("accuracies", [(50, 50), (0, 100), (33.3, 33.4), (0, 0), (100, 100)])
-def test_the_plot_holds_any_range_of_accuracies(accuracies: tuple[float, float]) -> None:
-    rows = [row("random", 0.2, 1, accuracies[0], 1), row("moderate", 0.2, 1, accuracies[1], 1)]
-    for name in ("random", "moderate"):
-        heights = shown(rows, name)[:, 0]
-        assert len(set(heights)) == 9 and heights.min() >= charts.TOP - 4  # a whole dot
-        assert heights.max() <= charts.HEIGHT - charts.BOTTOM + 4
-    heights = shown([row("random", 0.2, 1, 97), row("random", 0.2, 2, 2)], "random")[:, 0]  # 49.5 ± 67.2
-    assert heights.min() >= charts.TOP and heights.max() <= charts.HEIGHT - charts.BOTTOM
+def test_the_plot_of_several_rates_has_a_line_for_each_of_twelve_methods() -> None:
+    figure = charts.draw_plot(ROWS, "toy", "resnet6")
+    # The only method with both.
+    assert [(point[0], point[1]) for point in drawn(figure)["random"]] == [(20, 32), (50, 50)]
+    assert [*drawn(figure)] == ["random"] and "1 of 2 methods" in figure.get_supxlabel()
+    levels = {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines}
+    assert levels["whole set (resnet6)"] == 81
+    steps = row("random", 0.2, 1, 70, equal="steps")  # not mixed with equal epochs
+    assert drawn(charts.draw_plot([*ROWS, steps], "toy", "resnet6")) == drawn(figure)
+    rows = [row(f"m{i}", rate, 1, 30 + i) for i in range(14) for rate in (0.2, 0.5)]
+    rows += [row("m13", 0.2, 2, 43), row("m12", 0.2, 2, 42)]
+    figure = charts.draw_plot(rows, "toy", "resnet6")
+    assert [*drawn(figure)] == [f"m{i}" for i in (13, 12, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)]
+    looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
+    assert "12 of 14 methods" in figure.get_supxlabel() and len(looks) == 12
 
 
 def test_rows_are_in_the_methods_order_whichever_was_finished_first() -> None:
@@ -297,10 +381,14 @@ def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name, value, message", [
-    (None, "a,b\n1,2\n", "runs.csv: not a file of compare.py"), (None, "a\n", "not a file of compare.py"),
-    ("rate", "0,2", "runs.csv, line 2: rate is '0,2', no number"), ("seed", "", "line 2: seed is ''"),
-    ("seed", "1.0", "seed is '1.0', no whole number"),
-    ("kept_perturbed_percent", "n/a", "kept_perturbed_percent is 'n/a', no number")])
+    (None, "a,b\n1,2\n", "runs.csv: not a file of compare.py, or an editor changed its columns, such as a; "),
+    (None, "", "an editor changed its columns, such as best_accuracy; restore it or choose another --out"),
+    (None, ",".join(compare.COLUMNS) + "\na,b\n", "line 2: not as many cells as columns"),
+    ("rate", "0,2", "runs.csv, line 2: rate is '0,2', not a finite number with a decimal point; restore it"),
+    ("seed", "", "line 2: seed is ''"), ("seed", "1.0", "seed is '1.0', not a whole number"),
+    ("last_accuracy", "nan", "line 2: last_accuracy is 'nan', not a finite number"),
+    ("seconds", "1e999", "seconds is '1e999', not a finite"), ("worst_tenth_accuracy", "inf", "is 'inf'"),
+    ("kept_perturbed_percent", "n/a", "kept_perturbed_percent is 'n/a', not a finite number")])
 def test_a_file_that_is_not_compares_is_refused(tmp_path: Path, name: str | None, value: str, message: str
                                                 ) -> None:
     (tmp_path / "runs.csv").write_text(value)
@@ -346,11 +434,10 @@ def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path,
         assert row["last_accuracy"] == last["test_acc"] and row["train_accuracy"] == last["train_acc"]
         assert float(row["best_accuracy"]) == max(float(epoch["test_acc"]) for epoch in epochs)
         assert row["index_sha256"] == index and row["checkpoint_sha256"] == sha256(folder / "last.pth")
-    with Image.open(tmp_path / "out/plot.png") as plot:
-        assert plot.size == (charts.WIDTH, charts.HEIGHT)
+    assert {"plot.png", "plot.svg"} < names(tmp_path / "out")
     assert (tmp_path / "out/table.md").read_text() == (
         "# CIFAR100: 160 images of 4 classes, 16x16 pixels\n\nBase runs: resnet6. Coreset runs: "
-        "resnet6. Batches of 40.\n\n" + tables.tables(compare.in_order(rows), []))
+        "resnet6. Batches of 40.\n\n" + tables.tables(compare.in_order(rows), "resnet6"))
 
 
 # Whole comparisons with quick scripts instead of train.py and selection.py
@@ -406,7 +493,7 @@ def start(forks: Forks, project: Path) -> Callable[..., Run]:
 
 def results(project: Path) -> dict[str, bytes]:
     return {name: (project / "out" / name).read_bytes()
-            for name in ("runs.csv", "table.md", "table.csv", "plot.png", "settings.json")}
+            for name in ("runs.csv", "table.md", "table.csv", "plot.png", "plot.svg", "settings.json")}
 
 
 def calls(project: Path) -> list[str]:
@@ -426,7 +513,9 @@ def test_runs_that_fail_do_not_stop_the_others_and_are_done_next_time(project: P
     assert run.returncode == 1 and "Traceback" not in run.err
     assert "compare.py: failed: moderate 0.5, seed 2, equal epochs: selection.py: no luck\n" in run.err
     assert "compare.py: failed: random 0.5, seed 2, equal epochs: [Errno 21] Is a directory" in run.err
-    assert len(rows_of(project)) == RUNS - 2 and "| **51.00** (1) |" in (project / "out/table.md").read_text()
+    table = (project / "out/table.md").read_text()
+    assert len(rows_of(project)) == RUNS - 2 and "(2) | **51.00** (1 of 2) |" in table
+    assert "- moderate 0.5, seed 2, equal epochs: selection.py: no luck\n" in table
     (project / "fail").unlink()
     blocked.rmdir()
     assert start().finish().returncode == 0

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
 
-from comparison.charts import COLORS
+from comparison import charts
 from comparison.lists import average_ranks
 from conftest import CLASSES, TRAIN, TRAINED, check_one_line, names, set_args
 from datasets import open_dataset
@@ -97,7 +96,7 @@ def test_scores_of_features_are_means_too_and_rules_use_those_of_the_first_run(f
 def test_every_file_is_in_the_manifest(folder: Path) -> None:
     found = manifest(folder)
     assert names(folder / "lists") == {*found["lists"], *found["scores"], "manifest.json", "correlations.md",
-                                       "correlations.png"}
+                                       "correlations.png", "correlations.svg"}
     assert len(found["lists"]) == len(RATES) * (len(METHODS) + 2)
     runs = [(run["seed"], run["arch"], run["epochs"]) for run in found["runs"]]
     assert runs == [(42, NAME, 3), (7, NAME, 3)]
@@ -120,10 +119,18 @@ def test_correlations(folder: Path) -> None:
     margins = np.load(folder / "lists/aum.scores.npy").astype(float)
     with_aum = np.corrcoef(by_hand(np.mean(errors, axis=0)), by_hand(-margins))[0, 1]
     assert table["el2n"][header.index("aum, ccs")] == f"{with_aum:.2f}" and with_aum > 0.5
-    with Image.open(folder / "lists/correlations.png") as picture:
-        colors = {color for _, color in picture.convert("RGB").getcolors(10 ** 6)}
-    blue = np.array(ImageColor.getrgb(COLORS[2]))
-    assert tuple(np.round(255 + abs(between) * (blue - 255)).astype(int)) in colors
+
+
+def test_a_matrix_has_numbers_on_colors() -> None:
+    values = np.array([[np.nan, -0.25], [-0.25, 0.9]])
+    figure = charts.draw_matrix(["aum, ccs", "el2n"], values, "toy", "note")
+    axes, = figure.axes
+    assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
+        ((1, 0), "-0.25"), ((0, 1), "-0.25"), ((1, 1), "0.90")]
+    image, = axes.images
+    blue, red = image.to_rgba(0.9), image.to_rgba(-0.25)
+    assert blue[2] > blue[0] and red[0] > red[2] and image.get_clim() == (-1, 1)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["aum, ccs", "el2n"]
 
 
 def by_hand(values: np.ndarray) -> np.ndarray:
