@@ -48,26 +48,30 @@ compare CIFAR100 --methods $others --seeds 1 2 3                                
 compare CIFAR100N --methods $first --rates 0.3 --seeds 1 2 3 4                                   # E
 
 # G: where is the best interval of a score, and does a rule find it by itself?
-intervals="aum:keep=middle aum:keep=0.1 aum:keep=0.3 aum:keep=0.6 aum:keep=0.7 aum:keep=0.8 aum:keep=0.9
+together=":per_class=False"  # all classes in one order
+intervals="aum:keep=middle$together aum:keep=0.9$together aum:keep=0.7$together aum:keep=0.4$together
+    aum$together aum:keep=0.2$together aum:keep=0.1$together
     moderate:keep=0.1 moderate:keep=0.3 moderate:keep=0.7 moderate:keep=0.9"
-by_itself="aum:keep=best forgetting:keep=best aum:keep=middle:hard_cutoff=0.2 moderate:hard_cutoff=0.2"
+by_itself="aum:keep=best$together forgetting:keep=best aum:keep=middle$together:hard_cutoff=0.2
+    moderate:hard_cutoff=0.2"
 # F: the middle of other methods' scores (the paper's Figure 4), beside their own rules
-middle="aum entropy entropy:keep=middle el2n:keep=middle forgetting:keep=middle grand:keep=middle
+middle="aum:keep=hardest$together entropy entropy:keep=middle el2n:keep=middle forgetting:keep=middle
+    grand:keep=middle
     dyn-unc:keep=middle"
 # H: other parts of the distance (Figure 3); each class on its own
-parts="moderate:keep=highest moderate:keep=ends moderate:per_class herding:per_class aum:keep=middle:per_class
+parts="moderate:keep=hardest moderate:keep=ends moderate:per_class herding:per_class aum:keep=middle
     dual:per_class ccs:per_class"
 # I: a better network selects
-better="random moderate aum:keep=middle gm ccs"
+better="random moderate aum:keep=middle$together gm ccs"
 scenes="CIFAR100N CIFAR100 CIFAR100C"
-medians="random moderate aum:keep=middle"
+medians="random moderate aum:keep=middle$together"
 scores="moderate herding selfsup forgetting d2 el2n aum ccs dual dyn-unc grand entropy least-confidence"
 for data in $scenes; do
-    compare $data --methods aum:keep=middle aum:keep=0.7 --seeds 1 2 3 4 5                       # G
+    compare $data --methods aum:keep=middle$together aum$together --seeds 1 2 3 4 5          # G
 done
 compare CIFAR100C --methods random moderate dual --seeds 4 5                                     # D, E
-compare CIFAR100N --methods selfsup forgetting:never_learned=most --seeds 1 2 3                  # E
-compare CIFAR100 --methods selfsup forgetting:never_learned=most --seeds 1 2 3                   # E
+compare CIFAR100N --methods selfsup forgetting:never_learned=max --seeds 1 2 3                  # E
+compare CIFAR100 --methods selfsup forgetting:never_learned=max --seeds 1 2 3                   # E
 
 for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is asked twice
     for methods in "$intervals" "$by_itself"; do
@@ -80,16 +84,16 @@ for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is
     done
     # R: base runs of 150 epochs fit their wrong labels, as the paper's probably do
     compare CIFAR100N --out results/CIFAR100N-150 --base_epoch 150 --seeds $seeds --methods random \
-        moderate herding forgetting forgetting:never_learned=most el2n grand aum:keep=middle gm ccs dual \
-        aum:keep=0.7 aum:keep=middle:hard_cutoff=0.2 dyn-unc
+        moderate herding forgetting forgetting:never_learned=max el2n grand aum:keep=middle$together gm ccs \
+        dual aum$together aum:keep=middle$together:hard_cutoff=0.2 dyn-unc
     for data in CIFAR100N CIFAR100; do compare $data --methods $parts --seeds $seeds; done       # H
     # J: attacked images, of 32x32 pixels, by a network that has finished its 30 epochs
     network=results/attack/CIFAR100/resnet6
     [ "$(grep -cs ^ $network/log.csv)" = 31 ] || "$PYTHON" train.py --dataset CIFAR100 --data data --classes 20 \
         --arch resnet6 --batch_size 64 --epoch 30 --device CPU --model_dir results/attack --resume
     finished data/attack/cifar.json || "$PYTHON" robust/attack-cifar.py --classes 20 --ckpt $network/best.pth
-    compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle ccs --seeds $seeds
-    for methods in "$medians" "aum:keep=0.7 aum:keep=0.7:per_class gm ccs dual"; do
+    compare CIFAR100A --image_size 32 --methods random moderate aum:keep=middle$together ccs --seeds $seeds
+    for methods in "$medians" "aum$together aum gm ccs dual"; do
         for data in CIFAR100N CIFAR100; do all_classes $data --methods $methods --seeds $seeds; done
     done
 done
@@ -98,4 +102,4 @@ for data in CIFAR100N CIFAR100; do
     lists $data resnet6 results/$data/lists --data data --methods $scores --rates 0.2
 done
 lists CIFAR100-all resnet20 results/lists/CIFAR100 --methods $scores random gm kcenter \
-    aum:keep=middle aum:keep=0.7 aum:keep=0.7:per_class
+    aum:keep=middle$together aum$together aum

@@ -21,7 +21,6 @@ from comparison.jobs import Jobs, split_cores
 from comparison.tables import WHOLE
 from conftest import log, names
 from forks import ROOT, Forks, Run
-from selection import index_name
 from selection import parse_options as parse_selection
 from utils.errors import BadInput
 from utils.files import sha256, write_csv
@@ -102,8 +101,8 @@ def test_runs_that_failed_are_named_and_missed_in_the_means() -> None:
 
 
 @pytest.mark.parametrize("name, expected", [
-    ("aum", ("aum", 1)), ("aum:keep=0.3", ("aum", 0.7)),  # its hard end is the low one
-    ("aum:keep=middle:per_class", ("aum:per_class", 0.5)),
+    ("aum", ("aum", 0.3)), ("aum:keep=0.4", ("aum", 0.4)), ("aum:keep=hardest", ("aum", 1)),
+    ("aum:keep=middle:per_class=False", ("aum:per_class=False", 0.5)),
     ("herding", ("herding", 0)), ("moderate:keep=0.9", ("moderate", 0.9)), ("moderate", ("moderate", 0.5)),
     ("ccs", None), ("random", None), ("gm", None), ("el2n:keep=best", None), (WHOLE, None),
     ("aum:keep=middle:hard_cutoff=0.2", None)])  # the middle of the easier 80 %
@@ -126,10 +125,10 @@ def drawn(figure: Figure) -> dict[str, list]:
 def test_intervals_show_accuracy_by_difficulty_of_methods_with_three_windows() -> None:
     rows = [row("random", 0.2, seed, 30 + seed) for seed in (1, 2)]
     rows += [row(name, 0.2, 1, last) for name, last in (
-        ("aum:keep=0.9", 60), ("aum:keep=highest", 60), ("aum:keep=middle", 40), ("el2n", 9))]
-    # Of a fifth, the window at 0.9 is the highest one: these are two windows.
+        ("aum:keep=0.1", 60), ("aum:keep=easiest", 60), ("aum:keep=middle", 40), ("el2n", 9))]
+    # Of a fifth, the window at 0.1 is the easiest one: these are two windows.
     assert charts.draw_intervals({"toy": rows}) is None
-    rows += [row("aum", 0.2, 1, 20)]
+    rows += [row("aum:keep=hardest", 0.2, 1, 20)]
     figure, names = charts.draw_intervals({"toy": rows})
     assert names == ["aum"] and drawn(figure) == {"aum": [(0.1, 60, None), (0.5, 40, None), (0.9, 20, None)]}
     levels = {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines}
@@ -167,7 +166,7 @@ def test_a_figure_of_several_comparisons(tmp_path: Path, capsys: pytest.CaptureF
         assert alone == (tmp_path / f"again.{form}").read_bytes() and b"<dc:date>" not in alone
     assert {"picture.png", "picture.svg"} <= names(tmp_path)
     for options, words in ((["--methods", "gm"], "no method has runs at three windows of its score at one"),
-                           (["--methods", "gm", "--map"], "no method has runs at two windows of its score and at random"),
+                           (["--methods", "gm", "--map"], "no method has runs at two windows of its scor"),
                            ([str(tmp_path / "three")], "three/runs.csv: missing"),
                            ([str(tmp_path / "four")], "two: equal epochs, four: equal steps; one figure")):
         with pytest.raises(BadInput, match=words):
@@ -181,8 +180,8 @@ def test_a_figure_of_several_comparisons(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_map_shows_points_ahead_of_random_by_rate_and_difficulty() -> None:
     rows = [row("random", rate, seed, 30 + seed) for rate in (0.2, 0.6) for seed in (1, 2, 3)]
-    rows += [row("aum:keep=0.7", 0.2, seed, 40 + 2 * seed) for seed in (1, 2, 4)]  # 11 and 12 ahead
-    rows += [row(f"aum:keep={keep}", 0.6, 1, 26) for keep in (0.8, 0.9)] + [row("moderate", 0.2, 1, 50)]
+    rows += [row("aum", 0.2, seed, 40 + 2 * seed) for seed in (1, 2, 4)]  # 11 and 12 ahead
+    rows += [row(f"aum:keep={keep}", 0.6, 1, 26) for keep in (0.2, 0.1)] + [row("moderate", 0.2, 1, 50)]
     figure, names = charts.draw_map({"toy": rows})
     axes, = figure.axes
     texts = {(text.get_position(), text.get_text()) for text in axes.texts}
@@ -310,15 +309,16 @@ def test_the_plan_has_for_each_seed_a_base_run_and_its_coresets() -> None:
 
 def test_a_variant_of_a_method_is_a_row_of_its_own() -> None:
     """What is its default is no variant, so that no run is made twice; options arrive in selection.py."""
-    runs = plan("--seeds", "1", "--rates", "0.2", "--methods", "moderate:per_class", "el2n:keep=highest",
-                "el2n", "aum:keep=0.30:hard_cutoff=1/5", "moderate:center=mean:per_class=False")[1:]
+    runs = plan("--seeds", "1", "--rates", "0.2", "--methods", "moderate:per_class", "el2n:keep=hardest",
+                "el2n", "aum:keep=0.40:hard_cutoff=1/5", "aum:per_class:keep=0.30",
+                "moderate:center=mean:per_class=False")[1:]
     assert [(run.method, run.index.name) for run in runs] == [
         ("moderate:per_class", "toy-per_class.bin"), ("el2n", "toy-el2n.bin"),
-        ("aum:keep=0.3:hard_cutoff=0.2", "toy-aum-keep-0.3-hard_cutoff-0.2.bin"),
+        ("aum:keep=0.4:hard_cutoff=0.2", "toy-aum-keep-0.4-hard_cutoff-0.2.bin"), ("aum", "toy-aum.bin"),
         ("moderate:center=mean", "toy-center-mean.bin")]
     for run in runs:
         args = parse_selection(list(run.commands[0][1:]))
-        assert index_name(args, "toy") == run.index.name
+        assert args.selection.index_name("toy") == run.index.name
         assert run.commands[1][run.commands[1].index("--prune") + 1] == str(run.index)
 
 
@@ -331,7 +331,7 @@ def test_another_network_may_choose() -> None:
 
 @pytest.mark.parametrize("equal", ["epochs", "steps"])
 def test_a_rate_that_keeps_no_image_is_refused(equal: str) -> None:
-    with pytest.raises(BadInput, match="--rates 0.0001: keeps none of 3000 images"):
+    with pytest.raises(BadInput, match="--rates: 0.0001 keeps none of 3000 images"):
         plan("--rates", "0.0001", "--equal", equal)
 
 
@@ -405,9 +405,20 @@ def test_runs_of_unknown_settings_are_refused(tmp_path: Path) -> None:
         compare.check_settings(compare.parse_options([*SMALL, "--out", str(tmp_path)]), "a")
 
 
-def test_a_cut_off_that_leaves_too_few_names_its_method() -> None:
-    with pytest.raises(BadInput, match="--methods ccs at --rates 0.9: --hard_cutoff 0.2: leaves 2400"):
-        plan("--methods", "ccs", "--rates", "0.9")
+def test_a_methods_own_cut_off_gives_way_and_one_by_hand_leaves_its_cell_empty(
+        capsys: pytest.CaptureFixture) -> None:
+    """The usual plot is accuracy against rate: d2 cuts off 40 %, ccs 20 %."""
+    runs = plan("--seeds", "1", "--rates", "0.2", "0.5", "0.8", "--methods", "random", "ccs", "d2",
+                "moderate:hard_cutoff=0.4")
+    assert [(run.method, run.rate) for run in runs[1:]] == [
+        *((name, 0.2) for name in ("random", "ccs", "d2", "moderate:hard_cutoff=0.4")),
+        *((name, 0.5) for name in ("random", "ccs", "d2", "moderate:hard_cutoff=0.4")),
+        *((name, 0.8) for name in ("random", "ccs", "d2"))]
+    assert {run.index.name for run in runs[1:] if run.method == "d2"} == {"toy-d2.bin"}
+    assert capsys.readouterr().out.splitlines() == [
+        "d2: its hard_cutoff 0.4 leaves fewer images than the rate 0.8 keeps and becomes 0.2",
+        "moderate:hard_cutoff=0.4 at a rate of 0.8 is left out: hard_cutoff: 0.4 leaves 1800 of 3000 images, "
+        "2400 are to be kept; choose a smaller one or a smaller rate"]
 
 
 def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path, tmp_path: Path) -> None:
@@ -586,7 +597,7 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(project: Path, start: 
     assert run.returncode == 0 and not run.err and not (project / "out").exists()
     warned = start("--dry_run", "--paper").finish()
     assert "warning: --paper: imgs/published.csv has no figures of toy with 20 % of" in warned.err
-    for options, message in ((("--methods", "aum:hard_cutoff=0.9"), "--hard_cutoff 0.9: leaves 300 of 3000"),
+    for options, message in ((("--rates", 0.0001), "--rates: 0.0001 keeps none of 3000 images"),
                              (("--base_arch", "vgg16"), "--base_arch vgg16: needs images of 32 pixels")):
         refused = start("--dry_run", *options).finish()
         assert refused.returncode == 2 and message in refused.err
