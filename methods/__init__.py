@@ -5,9 +5,11 @@ of the images of a pool (methods/rules.py). Adding one is a function and a line 
 """
 from methods import distances, dynamics, predictions
 from methods.choice import Choice, Method, Rule, Setting, choose
+from methods.recorder import Recorder
 from methods.rules import DUAL, RULES, WINDOWS, find_rule
 
-__all__ = ["METHODS", "RULES", "Choice", "Method", "Rule", "Setting", "WINDOWS", "choose", "find_rule"]
+__all__ = ["METHODS", "RULES", "Choice", "Method", "Recorder", "Rule", "Setting", "WINDOWS", "choose",
+           "find_rule"]
 
 CENTER = {"center": Setting("median", "class center: coordinate-wise median (the release) or mean (the "
                             "paper's Eq. 1)", ("median", "mean"))}
