@@ -137,11 +137,18 @@ class Recorder:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """The softmax of each row; it sums in the order of MindSpore on x86, so that train.py's is the same."""
+    """The softmax of each row, summed in the order of MindSpore on x86: eight lanes, four lanes, the rest.
+
+    In another order 1 - p_y of an image that the network is sure of differs from train.py's by up to 6e-6.
+    """
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    end = p.shape[1] // 8 * 8
-    lanes = p[:, :end].reshape(len(p), end // 8, 8).sum(axis=1)
-    return p / np.add.accumulate(np.hstack([lanes, p[:, end:]]), axis=1)[:, -1:]
+    total, rest = np.zeros((len(p), 1), np.float32), p
+    for width in (8, 4):
+        end = rest.shape[1] // width * width
+        lanes = rest[:, :end].reshape(len(p), end // width, width).sum(axis=1)
+        total = total + np.add.accumulate(lanes, axis=1)[:, -1:]
+        rest = rest[:, end:]
+    return p / np.add.accumulate(np.hstack([total, rest]), axis=1)[:, -1:]
 
 
 def to_array(values: Any, name: str, dtype: type | None = None) -> np.ndarray:

@@ -31,15 +31,18 @@ def test_the_numbers_are_right_by_hand() -> None:
         assert np.allclose(record(labels=labels, **batch), expected, rtol=0, atol=4e-4)
 
 
-@pytest.mark.parametrize("classes", [2, 7, 10, 100, 1000])
+@pytest.mark.parametrize("classes", [2, 10, 100, 1000])
 def test_the_numbers_are_those_of_train_py(classes: int) -> None:
-    """To one unit in the last place of float16 or 2e-7, from equal logits to the largest that there are."""
+    """To one unit in the last place of float16 or 2e-7, from nearly equal logits to the largest there are.
+
+    The network is right, from hardly to very sure, about every second image.
+    """
     generator, step, n = np.random.default_rng(classes), ms.jit(train.image_dynamics), 2000
-    for scale in (0, 1e-3, 1, 3, 10, 30, 1e4, 2e38):
+    for scale in (1e-3, 1, 3, 10, 30, 1e4, 2e38):
         logits = (np.clip(generator.normal(size=(n, classes)), -1.7, 1.7) * scale).astype(np.float32)
         logits[::5, 0] = logits[::5, 1]  # a tie
         labels = generator.integers(0, classes, n, np.int32)
-        labels[::2] = logits[::2].argmax(axis=1)
+        logits[np.arange(0, n, 2), labels[::2]] += generator.uniform(0, 15, n // 2).astype(np.float32)
         theirs = step(ms.Tensor(logits), ms.Tensor(labels)).asnumpy().astype(np.float16)
         ours = record(logits=logits, labels=labels)
         unit = np.spacing(np.maximum(abs(ours), abs(theirs))).astype(float)
@@ -58,9 +61,10 @@ def test_an_image_that_was_not_shown_has_the_numbers_of_another_epoch(tmp_path: 
     path, copy = tmp_path / "new/dynamics.npy", tmp_path / "copy.npy"
     recorder = Recorder(4, path)
     show(recorder, {1: .25})
-    assert np.array_equal(np.load(path)[:, 0], [[nan, .25, nan, nan]], equal_nan=True)
+    earlier = np.load(path, mmap_mode="r")
     show(recorder, {0: .5})
     show(recorder, {2: .75, 1: 1})
+    assert np.array_equal(earlier[:, 0], [[nan, .25, nan, nan]], equal_nan=True)  # replaced, not changed
     expected = np.array([[.5, .25, .75, nan], [.5, .25, .75, nan], [.5, 1, .75, nan]])
     dynamics = np.load(path)
     assert dynamics.dtype == np.float16
@@ -81,6 +85,8 @@ def test_of_an_image_that_is_shown_twice_the_last_time_counts() -> None:
     recorder.update(probabilities=[[0, 1], [.5, .5]], labels=[1, 1], ids=[4, 0])
     recorder.end_epoch()
     assert recorder.dynamics[0, 0].tolist() == [.5, *np.float16(p[-3:]), 1]
+    with pytest.raises(ValueError, match="^end_epoch: no update since the last epoch"):
+        recorder.end_epoch()
 
 
 def test_a_write_that_fails_leaves_the_file_of_the_epoch_before(tmp_path: Path,
@@ -112,7 +118,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_recorded(change: dict, message
     with pytest.raises(ValueError) as error:
         recorder.update(**{"logits": [[0, 1], [2, 3]], "labels": [0, 1], "ids": [2, 0]} | change)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="^end_epoch: no update since the last epoch"):
+    with pytest.raises(ValueError, match="^end_epoch: no update"):
         recorder.end_epoch()
     with pytest.raises(ValueError, match="^save: no epoch is finished"):
         recorder.save("never.npy")
