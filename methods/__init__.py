@@ -7,9 +7,10 @@
 the table of the methods, RULES (rules.py) that of the rules. The folder can be copied into another project.
 """
 from .checks import InvalidInput
+from .recorder import Recorder
 from .rules import RULES, Candidates, Rule, Setting
 from .select import Selection, SelectionWarning, configure, select
 from .table import METHODS, Method
 
-__all__ = ["METHODS", "RULES", "Candidates", "InvalidInput", "Method", "Rule", "Selection",
+__all__ = ["METHODS", "RULES", "Candidates", "InvalidInput", "Method", "Recorder", "Rule", "Selection",
            "SelectionWarning", "Setting", "configure", "select"]
