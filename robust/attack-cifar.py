@@ -1,6 +1,8 @@
 """Attack CIFAR-100's training images with a trained network, for CIFAR100A: `python attack-cifar.py`
 
+Train the network first, in the folder above: `python train.py --dataset CIFAR100 --data data`
 Writes to ../data/attack: cifar_train.npy, uint8 (50000, 32, 32, 3), and cifar.json, settings and accuracies.
+To resume an attack that was stopped, repeat the command.
 """
 import project  # noqa: F401  first: it finds the project's own modules
 from datasets import open_dataset
@@ -9,6 +11,8 @@ from robust import attacks, options
 from utils.device import set_up
 from utils.options import positive, run_script
 
+# The kind of attack, as --attack:
+#
 # "GSA": one step along the gradient's sign (FGSM), against the label that the network predicts.
 # "PGD": ten steps against the image's label, from a random start; that takes ten times as long.
 ATTACK = "GSA"

@@ -12,8 +12,11 @@ from robust import corruptions, options
 from utils.files import locked, replacing, write_array
 from utils.options import run_script
 
-FOLDER = "cifar-100-corrupt"  # in ../data, which is written to
-RATE = 0.06  # the fraction of the images that each of the five corruptions gets
+# The folder in ../data that is written to; CIFAR100C reads this one.
+FOLDER = "cifar-100-corrupt"
+# The fraction of the images that each of the five corruptions gets: 0.2 corrupts every image, 0.04 the
+# paper's 20 %.
+RATE = 0.06
 
 
 def main() -> None:
