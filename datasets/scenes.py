@@ -100,13 +100,13 @@ def with_files(clean: Splits, script: str, record_path: Path, images: Path | Non
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
             what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise BadInput(f"{images}: {what}, not uint8 {shape} as the data set's training images; {remedy}")
-        train = Split(array, train.labels)
+        train = replace(train, images=array)
     if labels:
         values = as_labels(read_file(labels, remedy), n, len(classes))
         if values is None:
             raise BadInput(f"{labels}: not {n} whole numbers from 0 to {len(classes) - 1}, one label per "
                            f"image; {remedy}")
-        train = Split(train.images, values, train.names, mislabelled=values != train.labels)
+        train = replace(train, labels=values, mislabelled=values != train.labels)
     return replace(train, record=record), test, classes
 
 
