@@ -3,6 +3,7 @@ import binascii
 import logging
 import os
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | 
         logging.disable()  # MindSpore logs what it raises
         try:
             ms.save_checkpoint(network, str(named), crc_check=True, append_dict=extra)
-            os.chmod(named, 0o644)
+            temporary.touch()
+            shutil.copymode(temporary, named)  # as the umask has it; MindSpore's is 0400
             os.replace(named, temporary)
         except RuntimeError as error:
             raise BadInput(f"{path}: cannot be written ({one_line(error)})") from error

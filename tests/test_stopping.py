@@ -23,7 +23,7 @@ import train
 from conftest import SMALL, TRAIN, TRAINED, contents, log, random_data
 from datasets import Recipe
 from forks import ROOT, Forks, Run
-from models.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint, save_checkpoint
 from two_layers import NAME, WITH_DROPOUT, TwoLayers
 from utils.errors import BadInput
 from utils.files import locked, replacing
@@ -430,6 +430,16 @@ def test_features_of_a_checkpoint_on_a_read_only_disk(cifar: Path, forks: Forks,
                           "--rate", 0.2).finish()
         assert run.returncode == 0, run.err
         assert ("using the features in index/CIFAR100.features.npy" in run.out) == said
+
+
+@pytest.mark.parametrize("umask, mode", [(0o077, 0o600), (0o002, 0o664)])
+def test_checkpoints_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_checkpoint(TwoLayers(3, True), tmp_path / "best.pth")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "best.pth").stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError(28, "No space left on device")])
