@@ -53,8 +53,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     choice.add_argument("--keep", type=rule_name, metavar="RULE", help="rule that replaces the method's own: "
                         f"{', '.join(ANY_SCORE)}, or the quantile of the ranks around which images are kept, "
                         "from 0 (lowest) to 1 (highest); None: the method's own")
-    choice.add_argument("--per_class", type=options.boolean, metavar="True|False", help="let the rule work "
-                        "inside each class and keep the same fraction of each; None: the method's own")
+    options.add_boolean_option(choice, "--per_class", None, "let the rule work inside each class and keep "
+                               "the same fraction of each; None: the method's own")
     choice.add_argument("--hard_cutoff", type=options.fraction, help="fraction of the images that is dropped "
                         "first, at the hard end of the score; None: the method's own")
     options.add_seed_option(choice, "what a method draws, also to break ties; moderate by itself "

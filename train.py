@@ -46,8 +46,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     options.add_data_options(data, SOURCES)
     data.add_argument("--check", action="store_true", help="decode every image before training starts and "
                       "name the damaged ones")
-    data.add_argument("--skip_damaged", default=False, type=options.boolean, metavar="True|False",
-                      help="do so and train without them, as damaged.txt in the run's folder lists them")
+    options.add_boolean_option(data, "--skip_damaged", False, "do so and train without them, as damaged.txt "
+                               "in the run's folder lists them")
     data.add_argument("--prune", type=Path, help="index file of ids to leave out, or a "
                       "list of comparison.lists; None: train on all images")
     network = parser.add_argument_group("network and training")
@@ -65,10 +65,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     output.add_argument("--model_dir", default="./ckpt", type=Path, help="folder of the runs' folders")
     output.add_argument("--eval_freq", default=1, type=options.positive,
                         help="epochs from one test to the next")
-    output.add_argument("--save", default=True, type=options.boolean, metavar="True|False",
-                        help="write best.pth and last.pth")
-    output.add_argument("--dynamics", default=True, type=options.boolean, metavar="True|False",
-                        help="write dynamics.npy, which some selection methods need, for the whole set")
+    options.add_boolean_option(output, "--save", True, "write best.pth and last.pth")
+    options.add_boolean_option(output, "--dynamics", True, "write dynamics.npy, which some selection methods "
+                               "need, for the whole set")
     output.add_argument("--resume", action="store_true",
                         help="resume the run in the folder from its last.pth")
     args = parser.parse_args(argv)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import selection
+import train
 from conftest import CLASSES, SMALL, TEST, TRAIN, TRAINED, check_one_line, contents, log, names
 from forks import ROOT, Forks
 from models.checkpoint import load_checkpoint
@@ -104,6 +106,15 @@ def test_the_files_of_an_earlier_run_are_moved_and_options_are_obeyed(cifar: Pat
     assert names(run) == {"args.json", "dynamics.npy", "log.csv", dated.name}
     assert json.loads((run / "args.json").read_text())["image_size"] == 8
     assert [row["test_acc"] == "" for row in log(run)] == [True, False, False]
+
+
+def test_boolean_options_by_themselves_mean_true() -> None:
+    args = train.parse_options(["--save", "--skip_damaged", "--dynamics", "false"])
+    assert (args.save, args.skip_damaged, args.dynamics) == (True, True, False)
+    method = ["--method", "random", "--rate", "0.5"]
+    given = [selection.parse_options([*method, *more]).per_class
+             for more in ([], ["--per_class"], ["--per_class", "False"])]
+    assert given == [False, True, False]
 
 
 def test_a_run_that_diverges_stops(cifar: Path, script, tmp_path: Path) -> None:

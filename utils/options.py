@@ -132,6 +132,12 @@ def boolean(text: str) -> bool:
     return values[text.lower()]
 
 
+def add_boolean_option(group: argparse._ActionsContainer, name: str, default: bool | None, help: str) -> None:
+    """Add an option that takes True or False; by itself it means True."""
+    group.add_argument(name, default=default, type=boolean, nargs="?", const=True, metavar="True|False",
+                       help=help)
+
+
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main: exit status 2 and one line for bad input, 1 for a diverged run, 130 for Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of classes and files that the terminal cannot show
