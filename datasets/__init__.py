@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import utils  # noqa: F401  first: it says what to do where NumPy is not installed
+
+# isort: split
 import numpy as np
 
 from datasets import cifar, folder, scenes, tiny, toy, transforms

@@ -130,6 +130,22 @@ def test_a_name_that_the_terminal_cannot_show_is_no_error(script, tmp_path: Path
     assert result.returncode == 0 and result.stdout == "\\u732b\n", result.stderr
 
 
+@pytest.mark.parametrize("present", [(), ("numpy", "numpy.libs", "PIL", "pillow.libs", "tqdm")])
+@pytest.mark.parametrize("command", ["train.py", "compare.py", "robust/attack-tiny.py",
+                                     "-m datasets.download", "-m comparison.lists"])
+def test_before_installation_one_line_says_what_to_install(tmp_path: Path, present: tuple[str, ...],
+                                                           command: str) -> None:
+    """Without any package, and without MindSpore alone."""
+    for name in present:
+        source = Path(np.__file__).parents[1] / name
+        if source.exists():
+            (tmp_path / name).symlink_to(source)
+    result = subprocess.run([sys.executable, "-S", *command.split()], cwd=ROOT, capture_output=True,
+                            text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    check_one_line(result, f"No module named '{'mindspore' if present else 'numpy'}'; ",
+                   "pip install -r requirements.txt\n")
+
+
 def test_imports_leave_ctrl_c_alone_outside_the_scripts() -> None:
     code = "import signal, utils; assert signal.getsignal(2) is signal.default_int_handler"
     for arguments in (("-c", code), ()):  # the second as typed at Python's prompt
