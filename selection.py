@@ -257,7 +257,7 @@ def read_evidence(args: argparse.Namespace, task: Task) -> tuple[dict[str, np.nd
                     "epochs": len(evidence["dynamics"])}
     if "features" in args.needs or "logits" in args.needs:
         arch = find_arch(args.arch, args.ckpt)
-        evidence |= features_and_logits(task.data, arch, args.ckpt, args.save, args.workers)
+        evidence |= features_and_logits(task.data, arch, args.ckpt, args.save, args.workers, args.needs)
         sources |= {"arch": arch, "image_size": task.data.image_size}
     return evidence, sources
 
