@@ -1,4 +1,4 @@
-"""Download a data set and unpack it: `python -m datasets.download CIFAR100 --data data`, or tiny."""
+"""Download and unpack CIFAR100, CIFAR10 or tiny: `python -m datasets.download CIFAR100 --data data`"""
 import hashlib
 import http.client
 import os
@@ -19,13 +19,15 @@ from utils.files import locked
 from utils.progress import ProgressBar
 
 BLOCK, SECONDS = 2 ** 18, 60  # bytes read at one time; until a silent server counts as gone
-# Address of each data set's archive, which holds a folder of its name without suffix; its MD5; how many
-# images for training and for tests it holds.
+# Of each data set: the folder in its archive, the archive's address and MD5, how many images for training
+# and for tests it holds.
 ARCHIVES = {
-    "CIFAR100": ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    "CIFAR100": ("cifar-100-python", "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
                  "eb9058c3a382ffc7106e4002c42a8d85", (50_000, 10_000)),
-    "tiny": ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de",
-             (100_000, 10_000)),
+    "CIFAR10": ("cifar-10-batches-py", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                "c58f30108f718f92721af3b95e74349a", (50_000, 10_000)),
+    "tiny": ("tiny-imagenet-200", "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+             "90528d7ca1a48142e341f4ef8d21d0de", (100_000, 10_000)),
 }
 
 
@@ -35,9 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", default="data", type=Path, help="folder in which its folder is made")
     parser.add_argument("--url", help="address of the same archive elsewhere; None: the official one")
     args = parser.parse_args(argv)
-    url, md5, images = ARCHIVES[args.dataset]
-    name = os.path.basename(url)
-    target = args.data / name.partition(".")[0]
+    folder, url, md5, images = ARCHIVES[args.dataset]
+    name, target = os.path.basename(url), args.data / folder
     if target.exists() and any(target.iterdir()):
         check_complete(args.dataset, target, images)
         print(f"{target}: is there already")

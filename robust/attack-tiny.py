@@ -20,7 +20,8 @@ ATTACK = "GSA"
 
 def main() -> None:
     parser = options.make_parser("Attack Tiny ImageNet's training images with a trained network.")
-    args, attack = attacks.parse_attack_options(parser, ATTACK, "tiny")
+    parser.set_defaults(dataset="tiny")
+    args, attack = attacks.parse_attack_options(parser, ATTACK)
     device = set_up(args.device, args.seed)
     data_folder, above = options.tiny_folder(args.data)
     data, folder = open_dataset("tiny", data_folder), above / "attack"

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from conftest import TEST, TRAIN
+from conftest import TEST, TRAIN, write_cifar10
 from datasets import download, open_dataset
 from utils.errors import BadInput
 
@@ -50,7 +50,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
 def serve(server: type[Server], monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     server.content = content
-    monkeypatch.setitem(download.ARCHIVES, name, (download.ARCHIVES[name][0], md5, (TRAIN, TEST)))
+    monkeypatch.setitem(download.ARCHIVES, name, (*download.ARCHIVES[name][:2], md5, (TRAIN, TEST)))
 
 
 def tar(**files: bytes) -> bytes:
@@ -63,22 +63,24 @@ def tar(**files: bytes) -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_cifar_is_downloaded_and_unpacked(cifar: Path, tmp_path: Path, server: type[Server], ranges: bool,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name, folder, ranges", [
+    ("CIFAR100", "cifar-100-python", True), ("CIFAR100", "cifar-100-python", False),
+    ("CIFAR10", "cifar-10-batches-py", True)])
+def test_cifar_is_downloaded_and_unpacked(tmp_path: Path, server: type[Server], name: str, folder: str,
+                                          ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A download that was broken off is resumed; a second command changes nothing."""
-    files = {f"cifar-100-python/{name}": (cifar / "cifar-100-python" / name).read_bytes()
-             for name in ("train", "test", "meta")}
-    serve(server, monkeypatch, "CIFAR100", tar(**files))
+    source, target = write_cifar10(tmp_path / "source"), tmp_path / "target"
+    files = {f"{folder}/{path.name}": path.read_bytes() for path in (source / folder).iterdir()}
+    serve(server, monkeypatch, name, tar(**files))
     server.breaks, server.ranges = 1, ranges
-    command = ["CIFAR100", "--data", str(tmp_path), "--url", server.url]
+    command = [name, "--data", str(target), "--url", server.url]
     with pytest.raises(BadInput, match="cannot be downloaded .*; repeat the command to resume"):
         download.main(command)
     for _ in range(2):
         download.main(command)
     assert server.asked == [None, f"bytes={len(server.content) // 2}-"]
-    assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python"]
-    assert open_dataset("CIFAR100", tmp_path).images_sha256 == open_dataset("CIFAR100", cifar).images_sha256
+    assert [path.name for path in target.iterdir()] == [folder]
+    assert open_dataset(name, target).images_sha256 == open_dataset("CIFAR100", source).images_sha256
 
 
 def test_an_archive_that_lies_there_is_unpacked(tmp_path: Path, server: type[Server],
@@ -95,7 +97,7 @@ def test_an_archive_that_lies_there_is_unpacked(tmp_path: Path, server: type[Ser
 def test_a_folder_that_is_not_complete_is_not_there_already(cifar: Path, tmp_path: Path,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """As after another program was stopped while it unpacked the archive."""
-    monkeypatch.setitem(download.ARCHIVES, "CIFAR100", (*download.ARCHIVES["CIFAR100"][:2], (TRAIN, TEST)))
+    monkeypatch.setitem(download.ARCHIVES, "CIFAR100", (*download.ARCHIVES["CIFAR100"][:3], (TRAIN, TEST)))
     folder = Path(shutil.copytree(cifar / "cifar-100-python", tmp_path / "cifar-100-python"))
     (folder / "test").unlink()
     with pytest.raises(BadInput, match="cifar-100-python: is there, but is not complete .*test: missing.;"):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import CLASSES, TINY_TRAIN, TINY_WNIDS, TRAIN, npy, write_cifar, write_tiny
+from conftest import CLASSES, TINY_TRAIN, TINY_WNIDS, TRAIN, npy, write_cifar, write_cifar10, write_tiny
 from datasets import SCENES, SOURCES, DataSet, Split, open_dataset
 from forks import ROOT, Forks
 from models.checkpoint import save_checkpoint
@@ -177,6 +177,30 @@ def test_output_is_plain_lines(project: Path, inside: Path) -> None:
                   "60 of 200 images corrupted: 12 motion blur, 12 fog", "45 of 48 images corrupted"):
         assert words in output
     assert re.search(r"cifar.npy: \d+ of 200 labels changed, [\d.]+ %", output) and "\r" not in output
+
+
+def test_the_scripts_write_files_of_their_own_for_cifar10(project: Path, inside: Path, forks: Forks,
+                                                          tmp_path: Path) -> None:
+    """Here it has the images and labels of CIFAR-100, so that corruptions and labels are the same."""
+    write_cifar10(tmp_path / "data")
+    shutil.copytree(project / "ckpt/CIFAR100", tmp_path / "ckpt/CIFAR10")
+    for name, *options in (("corrupt-cifar.py",), ("noisy-cifar.py",),
+                           (*INSIDE[2], "--ckpt", "ckpt/CIFAR10/resnet50/best.pth")):
+        run(forks, tmp_path, name, *options, "--dataset", "CIFAR10", "--data", "data")
+    assert {"cifar-10-corrupt", "attack", "noisy"} == set(os.listdir(tmp_path / "data")) - {
+        "cifar-100-python", "cifar-10-batches-py"}
+    for own, other in (("cifar-10-corrupt/img.bin", "cifar-100-corrupt/img.bin"),
+                       ("noisy/cifar10.npy", "noisy/cifar.npy"),
+                       ("noisy/cifar10_changed.npy", "noisy/cifar_changed.npy")):
+        assert (tmp_path / "data" / own).read_bytes() == (inside / other).read_bytes()
+    attacked = open_dataset("CIFAR10A", tmp_path / "data").train.images.astype(int)
+    assert np.abs(attacked - open_dataset("CIFAR10", tmp_path / "data").train.images).max() == 8
+    for scene in "CN":
+        found = open_dataset(f"CIFAR10{scene}", tmp_path / "data")
+        expected = open_dataset(f"CIFAR100{scene}", inside)
+        assert found.images_sha256 == expected.images_sha256
+        assert (found.perturbed == expected.perturbed).all()
+        assert found.source.mean == SOURCES["CIFAR10"].mean
 
 
 def kinds_of_copy(inside: Path) -> dict[str, str]:
@@ -443,7 +467,7 @@ def test_a_record_never_describes_files_of_another_run(work: Path, forks: Forks,
                                                        record: str) -> None:
     forks.kill(work, change, 0, f"robust/{script}", "--data", "data", "--rate", 0.1)
     assert json.loads((work / "data" / record).read_text()) == {"state": "unfinished"}
-    with pytest.raises(BadInput, match=f"{record}: robust/{script} was stopped before its end; run it again"):
+    with pytest.raises(BadInput, match=f"{record}: robust/{script} --dataset CIFAR100 was stopped before"):
         open_dataset("CIFAR100N" if "noisy" in script else "CIFAR100C", work / "data")
     run(forks, work, script, "--data", "data", "--rate", 0.1)
 
