@@ -21,7 +21,6 @@ from utils import options, ranks  # first: utils sets what MindSpore reads when 
 import numpy as np
 
 from datasets import SOURCES, DataSet
-from datasets.folder import FileSplit
 from datasets.inputs import hard_end_of, open_dataset_of, read_arrays, read_labels
 from methods import METHODS, InvalidInput, Selection, configure
 from methods.checks import check_labels
@@ -119,6 +118,9 @@ def main(argv: list[str] | None = None) -> None:
         chosen = {key: getattr(args, key) for key in (*OF_DATA, "name")}
         data, origin = open_dataset_of(args.ckpt or args.dynamics, chosen)
         labels = data.train.labels
+    if data and any(len(name.splitlines()) > 1 for name in data.train.file_names):
+        raise BadInput(f"--data: a file of {data.name} has a line break in its name, which no list of names "
+                       "can hold; rename it")
     with writable(args.save), options_named(args):  # found out before a long pass
         classes, strings = check_labels(labels)
         selection.size(len(classes))
@@ -195,8 +197,8 @@ def write_files(index: Path, selection: Selection, data: DataSet | None, caption
     write_array(index.with_suffix(".kept.npy"), ids[kept].astype(np.int32))
     if score is not None:
         write_array(index.with_suffix(".scores.npy"), score)
-    if data and isinstance(data.train, FileSplit):
-        index.with_suffix(".txt").write_bytes(b"".join(b"train/%b\n" % data.train.paths[i] for i in kept))
+    if data and (files := data.train.file_names):
+        index.with_suffix(".txt").write_bytes(b"".join(files[i] + b"\n" for i in kept))
     if data or score is not None:
         title = (f"{manifest['dataset']}, {selection.title(' ', ' ')}: {len(kept)} of {n} training images "
                  f"kept (rate {selection.rate:g})")

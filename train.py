@@ -12,7 +12,6 @@ Writes best.pth, last.pth, args.json, log.csv and, for the whole set, dynamics.n
 """
 import argparse
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import amp, nn, ops
 
-from datasets import FOLDER, SOURCES, DataSet, FileSplit, open_dataset
+from datasets import FOLDER, SOURCES, DataSet, open_dataset
 from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches, training_batches
 from models import NETWORKS, check_image_size, create_model, smallest_map
 from models.checkpoint import load_pretrained, load_run, optimizer_state, save_checkpoint, save_run
@@ -50,15 +49,15 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     options.add_data_options(data, SOURCES)
     data.add_argument("--check", action="store_true", help="decode every image before training starts and "
                       "name the damaged ones")
-    data.add_argument("--skip_damaged", type=options.boolean, metavar="True|False", help="check all images "
-                      "and exclude damaged ones, which damaged.txt in the run's folder lists; None: as for "
-                      "the selection of --prune or --kept, else False")
+    options.add_boolean_option(data, "--skip_damaged", None, "check all images and exclude damaged ones, "
+                               "which damaged.txt in the run's folder lists (default: as for the selection "
+                               "of --prune or --kept)")
     coreset = data.add_mutually_exclusive_group()
     coreset.add_argument("--prune", type=Path, metavar="FILE", help="images to leave out: an index, or any "
-                         "array or list of ids; None: train on all images")
+                         "array or list of ids (default: train on all images)")
     coreset.add_argument("--kept", type=Path, metavar="FILE", help="images to train on: .kept.npy, a list of "
                          "comparison.lists, any array or list of ids, or a .txt of files such as "
-                         "train/bee/3.jpg; None: train on all images")
+                         "train/bee/3.jpg (default: train on all images)")
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", choices=NETWORKS, help="network; None: that of the selection of --prune "
                          "or --kept, else resnet50")
@@ -77,10 +76,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     output.add_argument("--model_dir", default="./ckpt", type=Path, help="folder of the runs' folders")
     output.add_argument("--eval_freq", default=1, type=options.positive,
                         help="epochs from one test to the next")
-    output.add_argument("--save", default=True, type=options.boolean, metavar="True|False",
-                        help="write best.pth and last.pth")
-    output.add_argument("--dynamics", default=True, type=options.boolean, metavar="True|False",
-                        help="write dynamics.npy, which some selection methods need, for the whole set")
+    options.add_boolean_option(output, "--save", True, "write best.pth and last.pth")
+    options.add_boolean_option(output, "--dynamics", True, "write dynamics.npy, which some selection methods "
+                               "need, for the whole set")
     output.add_argument("--resume", action="store_true",
                         help="resume the run in the folder from its last.pth")
     args = parser.parse_args(argv)
@@ -112,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     keep, manifest = np.arange(len(data.train.labels)), None
     if chosen := args.prune or args.kept:
         drop, manifest = read_index(chosen, data.name, data.train.ids, data.images_sha256, bool(args.kept),
-                                    training_files(data, args.data))
+                                    data.train.file_names)
         keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
         if not manifest:
             opposite = "leave out, use --prune" if args.kept else "keep, use --kept"
@@ -170,13 +168,6 @@ def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> No
         raise BadInput(f"--batch_size {batch_size}: leaves a device a batch of one image, whose smallest map "
                        "has one pixel, which cannot be normalized; name " +
                        (f"--batch_size {works}" if works else "a larger --image_size"))
-
-
-def training_files(data: DataSet, folder: Path) -> list[bytes]:
-    """The training images' paths in the data set's folder, such as train/bee/3.jpg; [] without files."""
-    if isinstance(data.train, FileSplit):
-        return [b"train/" + path for path in data.train.paths]
-    return [os.fsencode(os.path.relpath(name, folder)) for name in data.train.names]
 
 
 def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[int, str]]:

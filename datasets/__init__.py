@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import utils  # noqa: F401  first: it says what to do where NumPy is not installed
+
+# isort: split
 import numpy as np
 
 from datasets import cifar, folder, scenes, tiny, toy, transforms
@@ -119,7 +122,7 @@ TINY_RECIPE = Recipe(epochs=90, milestones=(30, 60), gamma=0.1, weight_decay=1e-
 IMAGENET_RECIPE = Recipe(epochs=90, milestones=(30, 60), gamma=0.1, weight_decay=1e-4, lr_batch=256)
 FOLDER = "folder"
 SOURCES = {
-    "CIFAR100": Source(cifar.read_cifar100, mean=(0.50707, 0.48654, 0.44091), std=(0.26733, 0.25643, 0.27615),
+    "CIFAR100": Source(cifar.read_cifar, mean=(0.50707, 0.48654, 0.44091), std=(0.26733, 0.25643, 0.27615),
                        small_images=True, recipe=CIFAR_RECIPE, side=32, sizes=(32, 16, 8),
                        train_transform=transforms.PadAndCrop(4)),
     "tiny": Source(tiny.read_tiny, mean=(0.4802, 0.4481, 0.3975), std=(0.2302, 0.2265, 0.2262),
@@ -132,13 +135,12 @@ SOURCES = {
                    small_images=False, recipe=IMAGENET_RECIPE, side=224, sizes=(),
                    train_transform=transforms.RandomResizedCrop(224, 224)).of_side(224),
 }
+SOURCES["CIFAR10"] = replace(SOURCES["CIFAR100"], read=partial(cifar.read_cifar, name="CIFAR10"),
+                             mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 SCENES: dict[str, dict[str, Callable[[Path], scenes.Splits]]] = {
-    "CIFAR100": {
-        "CIFAR100C": scenes.read_cifar100c,
-        "CIFAR100A": partial(scenes.read_cifar100_with, script="robust/attack-cifar.py",
-                             images="attack/cifar_train.npy"),
-        "CIFAR100N": partial(scenes.read_cifar100_with, script="robust/noisy-cifar.py",
-                             labels="noisy/cifar.npy")},
+    **{name: {f"{name}C": partial(scenes.read_cifar_c, name=name),
+              f"{name}A": partial(scenes.read_cifar_a, name=name),
+              f"{name}N": partial(scenes.read_cifar_n, name=name)} for name in cifar.RELEASES},
     "tiny": {
         "tinyC": scenes.read_tinyc,
         "tinyA": partial(scenes.read_tiny_arrays, part="attack", script="robust/attack-tiny.py"),

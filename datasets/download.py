@@ -1,4 +1,4 @@
-"""Download a data set and unpack it: `python -m datasets.download CIFAR100 --data data`, or tiny."""
+"""Download and unpack CIFAR100, CIFAR10 or tiny: `python -m datasets.download CIFAR100 --data data`"""
 import hashlib
 import http.client
 import os
@@ -12,17 +12,22 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from datasets import SOURCES
 from utils import options
 from utils.errors import BadInput
 from utils.files import locked
 from utils.progress import ProgressBar
 
 BLOCK, SECONDS = 2 ** 18, 60  # bytes read at one time; until a silent server counts as gone
-# Address of each data set's archive, which holds a folder of its name without suffix, and its MD5.
+# Of each data set: the folder in its archive, the archive's address and MD5, how many images for training
+# and for tests it holds.
 ARCHIVES = {
-    "CIFAR100": ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-                 "eb9058c3a382ffc7106e4002c42a8d85"),
-    "tiny": ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"),
+    "CIFAR100": ("cifar-100-python", "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                 "eb9058c3a382ffc7106e4002c42a8d85", (50_000, 10_000)),
+    "CIFAR10": ("cifar-10-batches-py", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                "c58f30108f718f92721af3b95e74349a", (50_000, 10_000)),
+    "tiny": ("tiny-imagenet-200", "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+             "90528d7ca1a48142e341f4ef8d21d0de", (100_000, 10_000)),
 }
 
 
@@ -32,23 +37,38 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", default="data", type=Path, help="folder in which its folder is made")
     parser.add_argument("--url", help="address of the same archive elsewhere; None: the official one")
     args = parser.parse_args(argv)
-    url, md5 = ARCHIVES[args.dataset]
-    name = os.path.basename(url)
-    target = args.data / name.partition(".")[0]
+    folder, url, md5, images = ARCHIVES[args.dataset]
+    name, target = os.path.basename(url), args.data / folder
     if target.exists() and any(target.iterdir()):
+        check_complete(args.dataset, target, images)
         print(f"{target}: is there already")
         return
     with locked(args.data):
         own, fetched = args.data / name, args.data / f".{name}"
+        archive, remedy = own, "delete it and repeat the command"
         if not own.exists():
+            archive, remedy = fetched, "it has been deleted; repeat the command, or specify another --url"
             fetch(args.url or url, fetched)
         try:
-            unpack(own if own.exists() else fetched, md5, target)
+            unpack(archive, md5, target, remedy)
         except BadInput:
             fetched.unlink(missing_ok=True)
             raise
         fetched.unlink(missing_ok=True)
     print(f"{target}: ready")
+
+
+def check_complete(dataset: str, folder: Path, images: tuple[int, int]) -> None:
+    """Raise BadInput where a folder does not hold all images, as after an interruption of other programs."""
+    try:
+        train, test, _ = SOURCES[dataset].read(folder if dataset == "tiny" else folder.parent)
+        found = len(train.labels), len(test.labels)
+        problem = f"{found} images for training and for tests, not {images}"
+    except BadInput as error:
+        found, problem = (0, 0), str(error).partition(";")[0]
+    if found != images:
+        raise BadInput(f"{folder}: is there, but is not complete ({problem}); move it away and repeat the "
+                       "command, or use it as it is")
 
 
 def fetch(url: str, path: Path) -> None:
@@ -79,16 +99,16 @@ def fetch(url: str, path: Path) -> None:
                            "another address by --url") from error
 
 
-def unpack(path: Path, md5: str, target: Path) -> None:
+def unpack(path: Path, md5: str, target: Path, remedy: str) -> None:
     """Unpack an archive's folder to `target` in one step, once it is known to be the right archive.
 
     Raises:
-        BadInput: its MD5 is another one; it holds no such folder, or paths that lead out of it.
+        BadInput: its MD5 is another one; it holds no such folder, or paths that lead out of it; `remedy` says
+            what to do.
     """
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     if digest != md5:
-        raise BadInput(f"{path}: MD5 {digest}, not {md5}, so not the official archive; delete it and repeat "
-                       "the command, or name another --url")
+        raise BadInput(f"{path}: MD5 {digest}, not {md5}, so not the official archive; {remedy}")
     filtered = path.suffix == ".gz" and hasattr(tarfile, "data_filter")  # a tar file, with newer Pythons
     safe: dict[str, Any] = {"filter": "data"} if filtered else {}
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
@@ -97,7 +117,7 @@ def unpack(path: Path, md5: str, target: Path) -> None:
             os.rename(Path(folder, target.name), target)
         except (tarfile.TarError, zipfile.BadZipFile, shutil.ReadError, zlib.error, EOFError,
                 FileNotFoundError) as error:
-            raise BadInput(f"{path}: cannot be unpacked ({error}); name another --url") from error
+            raise BadInput(f"{path}: cannot be unpacked ({error}); {remedy}") from error
 
 
 if __name__ == "__main__":

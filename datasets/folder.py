@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from utils.errors import BadInput
+from utils.options import warn
 from utils.progress import ProgressBar
 
 # Of what Pillow opens: no images, or left to other programs (EPS would run Ghostscript on a stranger's file).
@@ -33,6 +34,11 @@ class FileSplit:
         """The number of each image in the data set, int64 (n,)."""
         return np.arange(len(self.labels)) if self.subset is None else self.subset
 
+    @property
+    def file_names(self) -> list[bytes]:
+        """The path of each image from the data set's folder on, such as train/bee/1.jpg."""
+        return [b"%b/%b" % (os.fsencode(self.root.name), path) for path in self.paths]
+
     def pixels(self, positions: Sequence[int] | np.ndarray) -> Iterator[Image.Image]:
         """The images of these positions, RGB, of any sizes, each decoded when its turn comes."""
         return (read_image(os.path.join(self.root, os.fsdecode(self.paths[i]))) for i in positions)
@@ -51,9 +57,9 @@ class FileSplit:
 def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:
     """Training split, validation split and class names of a folder with train/<class>/ and val/<class>/.
 
-    Labels follow the sorted class folders of train/, ids the class, then the sorted path. Links are followed,
-    hidden files and folders passed over, and so are files whose suffix is none of Pillow's. No file is
-    opened.
+    Labels follow the sorted class folders of train/; ids the class, then the order of torchvision's
+    ImageFolder. Links are followed. Hidden files and folders are skipped, and so are files whose suffix is
+    none of Pillow's. No file is opened.
 
     Raises:
         BadInput: a class of val/ is not in train/, or there is one class only.
@@ -73,16 +79,23 @@ def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:
 
 
 def class_names(part: Path) -> list[bytes]:
-    """The names of the class folders of train/ or val/, sorted; files beside them are passed over.
+    """The names of the class folders of train/ or val/, sorted; files beside them are skipped.
 
     Raises:
-        BadInput: there are none, or the folder cannot be read.
+        BadInput: there are none, a link leads to nothing, or the folder cannot be read.
     """
     try:
         with os.scandir(os.fsencode(part)) as scan:
-            names = sorted(entry.name for entry in scan if entry.name[:1] != b"." and not entry.is_file())
+            entries = [entry for entry in scan if entry.name[:1] != b"."]
     except OSError as error:
         raise BadInput(f"{part}: cannot be read ({error.strerror}); {LAYOUT}") from error
+    for entry in entries:
+        if not entry.is_dir() and not entry.is_file():
+            raise BadInput(f"{part / os.fsdecode(entry.name)}: not a folder, or a link to nothing; put the "
+                           "images of this class there or delete it")
+    if images := sum(entry.is_file() and is_image(entry.name) for entry in entries):
+        warn(f"{part}: images that lie in no class folder are skipped: {images}; {LAYOUT}")
+    names = sorted(entry.name for entry in entries if entry.is_dir())
     if not names:
         raise BadInput(f"{part}: holds no class folder; {LAYOUT}")
     return names
@@ -94,33 +107,33 @@ def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSp
     Raises:
         BadInput: a class has no image.
     """
-    top, known, digest = os.path.join(os.fsencode(part), b""), suffixes(), hashlib.sha256()
-    paths, counts, passed_over = [], [], 0
+    top, digest = os.path.join(os.fsencode(part), b""), hashlib.sha256()
+    paths, counts, skipped = [], [], 0
     with ProgressBar(f"listing {part}", len(present), "class") as bar:
         for name in present:
             records = []  # path, a zero byte, which no path has, and file size
             for entry in files_below(top + name):
-                if os.path.splitext(entry.name)[1].lower() in known:
+                if is_image(entry.name):
                     records.append(b"%b\0%d" % (entry.path[len(top):], entry.stat().st_size))
                 else:
-                    passed_over += 1
+                    skipped += 1
             if not records:
                 raise BadInput(f"{part / os.fsdecode(name)}: holds no image by its suffix; put the class's "
                                "images there or delete it")
-            records.sort()
+            records.sort(key=lambda record: record.rpartition(b"/")[::2])  # by folder, then by name
             digest.update(b"\n".join(records) + b"\n")
             paths += [record.partition(b"\0")[0] for record in records]
             counts.append(len(records))
             bar.update()
-    if passed_over:
-        print(f"{part}: passed over {passed_over} files that are no images by their suffix")
+    if skipped:
+        print(f"{part}: skipped {skipped} files without an image extension")
     number = {name: label for label, name in enumerate(classes)}
     labels = np.repeat(np.array([number[name] for name in present], np.int32), counts)
     return FileSplit(part, paths, labels, digest.hexdigest())
 
 
 def files_below(folder: bytes, above: frozenset[bytes] = frozenset()) -> Iterator[os.DirEntry[bytes]]:
-    """The files in a folder and in the folders below it, links followed, hidden ones passed over.
+    """The files in a folder and in the folders below it, links followed, hidden ones skipped.
 
     Args:
         above: real paths of the folders above it; by default they are found.
@@ -158,6 +171,11 @@ def suffixes() -> frozenset[bytes]:
     """The suffixes of these formats' files, in small letters."""
     return frozenset(suffix.encode() for suffix, name in Image.registered_extensions().items()
                      if name in (*formats(), "MPO"))  # JPEG files of several images, which it opens as JPEG
+
+
+def is_image(name: bytes) -> bool:
+    """Whether a file is an image by its suffix."""
+    return os.path.splitext(name)[1].lower() in suffixes()
 
 
 def read_image(path: str) -> Image.Image:

@@ -1,8 +1,10 @@
 """Images and labels of one half of a data set, as one array or as JPEG files."""
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ class Split:
     """
     images: np.ndarray | Sequence[bytes]
     labels: np.ndarray  # int32 (n,)
-    names: Sequence[str] = ()  # the JPEG files' paths, for error messages
+    names: Sequence[str] = ()  # the JPEG files' paths
+    folder: Path = Path()  # of the data set, which these paths begin with
     subset: np.ndarray | None = None  # ids of these images in the data set, ascending; None: these are all
     mislabelled: np.ndarray | None = None  # which images are, bool (n,); None: it is not known
     corrupted: np.ndarray | None = None  # as `mislabelled`
@@ -32,6 +35,11 @@ class Split:
     def ids(self) -> np.ndarray:
         """The number of each image in the data set, int64 (n,)."""
         return np.arange(len(self.labels)) if self.subset is None else self.subset
+
+    @property
+    def file_names(self) -> list[bytes]:
+        """The path of each image from the data set's folder on; none where the images are in one file."""
+        return [os.fsencode(os.path.relpath(name, self.folder)) for name in self.names]
 
     @property
     def image_shape(self) -> tuple[int, ...]:

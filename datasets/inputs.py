@@ -147,7 +147,7 @@ def read_arrays(needs: tuple[str, ...], own: dict[str, Path], checkpoint: Path |
         from models.features import features_and_logits
         set_up(device, options.SEED)
         arch = find_arch(arch, checkpoint)
-        arrays |= features_and_logits(data, arch, checkpoint, save, workers)
+        arrays |= features_and_logits(data, arch, checkpoint, save, workers, needs)
         files |= {"arch": arch, "image_size": data.image_size}
     return arrays, files
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.cifar import read_cifar100
+from datasets.cifar import RELEASES, read_cifar
 from datasets.images import Split, as_labels
 from datasets.tiny import read_tiny
 from utils.arrays import read_array
@@ -16,7 +16,6 @@ from utils.errors import BadInput
 from utils.files import read_json
 from utils.pickles import unpickle
 
-CORRUPT = "cifar-100-corrupt"  # folder of CIFAR100C
 NOTE = "corrupt.json"  # the record of corrupted images
 UNFINISHED = {"state": "unfinished"}  # content of a record while its files are written
 FINISHED, CLEAN = "finished", "clean"  # its state, and the kind of an image that is not corrupted
@@ -24,20 +23,27 @@ COPY_AGAIN = "delete the folder, copy tiny-imagenet-200 again with cp -r and run
 Splits = tuple[Split, Split, list[str]]
 
 
-def read_cifar100c(root: Path) -> Splits:
-    """CIFAR-100 with corrupted training images, from cifar-100-corrupt/img.bin and targets.bin."""
-    clean = read_cifar100(root)
-    train, test, classes = with_files(clean, "robust/corrupt-cifar.py", root / CORRUPT / NOTE,
-                                      root / CORRUPT / "img.bin", root / CORRUPT / "targets.bin")
+def read_cifar_c(root: Path, name: str) -> Splits:
+    """CIFAR-100 or CIFAR-10 with corrupted training images, as from cifar-100-corrupt/{img,targets}.bin."""
+    clean, folder = read_cifar(root, name), root / RELEASES[name].corrupt
+    train, test, classes = with_files(clean, f"robust/corrupt-cifar.py --dataset {name}", folder / NOTE,
+                                      folder / "img.bin", folder / "targets.bin")
     changed = (np.asarray(train.images) != np.asarray(clean[0].images)).any((1, 2, 3))
     return replace(train, corrupted=changed), test, classes
 
 
-def read_cifar100_with(root: Path, script: str, **files: str) -> Splits:
-    """CIFAR-100 with other training images or labels: `files` below `root`, as `with_files` takes them."""
-    paths = {name: root / file for name, file in files.items()}
-    record = next(iter(paths.values())).with_name("cifar.json")
-    return with_files(read_cifar100(root), script, record, **paths)
+def read_cifar_a(root: Path, name: str) -> Splits:
+    """CIFAR-100 or CIFAR-10 with attacked training images, as from attack/cifar_train.npy."""
+    record = root / f"attack/{RELEASES[name].prefix}.json"
+    return with_files(read_cifar(root, name), f"robust/attack-cifar.py --dataset {name}", record,
+                      images=record.with_name(f"{record.stem}_train.npy"))
+
+
+def read_cifar_n(root: Path, name: str) -> Splits:
+    """CIFAR-100 or CIFAR-10 with wrong training labels, as from noisy/cifar.npy."""
+    record = root / f"noisy/{RELEASES[name].prefix}.json"
+    return with_files(read_cifar(root, name), f"robust/noisy-cifar.py --dataset {name}", record,
+                      labels=record.with_suffix(".npy"))
 
 
 def read_tinyc(folder: Path) -> Splits:
@@ -100,13 +106,13 @@ def with_files(clean: Splits, script: str, record_path: Path, images: Path | Non
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
             what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise BadInput(f"{images}: {what}, not uint8 {shape} as the data set's training images; {remedy}")
-        train = Split(array, train.labels)
+        train = replace(train, images=array)
     if labels:
         values = as_labels(read_file(labels, remedy), n, len(classes))
         if values is None:
             raise BadInput(f"{labels}: not {n} whole numbers from 0 to {len(classes) - 1}, one label per "
                            f"image; {remedy}")
-        train = Split(train.images, values, train.names, mislabelled=values != train.labels)
+        train = replace(train, labels=values, mislabelled=values != train.labels)
     return replace(train, record=record), test, classes
 
 

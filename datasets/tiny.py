@@ -15,7 +15,7 @@ SIDE = 64
 def read_tiny(folder: Path) -> tuple[Split, Split, list[str]]:
     """Training split, validation split and class names of a folder tiny-imagenet-200, of any classes.
 
-    Labels follow the sorted class folders of train/, ids the sorted class, then the sorted path, as
+    Labels follow the sorted class folders of train/; ids the class, then folder and name of the file, as
     torchvision's ImageFolder gives them. Links are followed.
 
     Raises:
@@ -42,9 +42,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def jpeg_files(folder: Path) -> list[str]:
-    """The paths of the JPEG files in a folder and in the folders below it, sorted."""
-    return sorted(os.fsdecode(entry.path) for entry in files_below(os.fsencode(folder))
-                  if entry.name.lower().endswith((b".jpeg", b".jpg")))
+    """The paths of the JPEG files in a folder and in the folders below it, by folder, then by name."""
+    return sorted((os.fsdecode(entry.path) for entry in files_below(os.fsencode(folder))
+                   if entry.name.lower().endswith((b".jpeg", b".jpg"))), key=os.path.split)
 
 
 def validation_images(val: Path, wnids: list[str]) -> list[tuple[int, str]]:
@@ -98,7 +98,7 @@ def read_split(images: list[tuple[int, str]], wnids: list[str], part: Path) -> S
         raise BadInput(f"{part / wnids[min(missing)]}: holds no .JPEG image; put the class's images there or "
                        "delete the class")
     with ThreadPoolExecutor() as pool:
-        return Split(list(pool.map(read_jpeg, names)), labels, names)
+        return Split(list(pool.map(read_jpeg, names)), labels, names, part.parent)
 
 
 def read_jpeg(path: str) -> bytes:

@@ -3,6 +3,8 @@ import binascii
 import logging
 import os
 import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | 
         logging.disable()  # MindSpore logs what it raises
         try:
             ms.save_checkpoint(network, str(named), crc_check=True, append_dict=extra)
-            os.chmod(named, 0o644)
+            temporary.touch()
+            shutil.copymode(temporary, named)  # as the umask has it; MindSpore's is 0400
             os.replace(named, temporary)
         except RuntimeError as error:
             raise BadInput(f"{path}: cannot be written ({one_line(error)})") from error
@@ -63,7 +66,7 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
         BadInput: it is missing, damaged, or in another format.
     """
     content = path.read_bytes()
-    if content.startswith(TORCH_STARTS) or path.suffix == ".safetensors":
+    if content.startswith(TORCH_STARTS) or is_safetensors(content):
         raise BadInput(f"{path}: a PyTorch checkpoint; turn it into one of this project with "
                        f"python -m models.convert_torch {path} NEW.pth --arch ARCH --dataset DATASET")
     try:
@@ -85,6 +88,11 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
     weights = {name: value for name, value in values.items() if not name.startswith(STATE)}
     return weights, {name.removeprefix(STATE): value
                      for name, value in values.items() if name not in weights}
+
+
+def is_safetensors(content: bytes) -> bool:
+    """Whether a file begins as one of safetensors: with the length of a JSON object, then this object."""
+    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content)
 
 
 def _tensor(parts: list[Any]) -> np.ndarray:
@@ -122,9 +130,20 @@ def load_weights(network: nn.Cell, weights: dict[str, np.ndarray], path: str, ar
         parameter.set_data(ms.Tensor(weights[name], parameter.dtype))
 
 
-def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bool) -> nn.Cell:
-    """A trained network for inference: its batch normalizations are folded into its convolutions."""
+def has_classifier(weights: Iterable[str]) -> bool:
+    """Whether these names of weights are of a network with its last layer."""
+    return any(name.startswith("classifier.") for name in weights)
+
+
+def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bool,
+                 features_only: bool = False) -> nn.Cell:
+    """A trained network for inference: its batch normalizations are folded into its convolutions.
+
+    With `features_only` it has no last layer.
+    """
     network = create_model(arch, num_classes, small_images)
+    if features_only:
+        network.classifier = nn.Identity()
     load_weights(network, load_checkpoint(checkpoint), str(checkpoint), arch)
     fold_batchnorm(network)
     return network

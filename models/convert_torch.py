@@ -7,9 +7,10 @@ The number of classes is the file's own. Only weights are read; nothing in the f
 """
 import argparse
 import importlib.util
+import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import mindspore as ms
@@ -17,7 +18,7 @@ import numpy as np
 
 from datasets import SOURCES
 from models import NETWORKS, create_model, vgg
-from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from models.checkpoint import is_safetensors, load_checkpoint, load_weights, save_checkpoint
 from utils import options
 from utils.device import set_up
 from utils.errors import BadInput, one_line
@@ -69,9 +70,8 @@ THEIRS_ONLY = {"efficientnet": {
     "layers.0.conv1.weight": np.zeros((32, 32, 1, 1), np.float32),
     **{f"layers.0.bn1.{name}": np.full(32, value, np.float32) for name, value in (
         ("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1))}}}
+REMEDY = "specify another --arch or --dataset"
 COUNTS = "num_batches_tracked", "n_averaged"  # end the names of what is no weight
-# Under these keys a training script saves the state dict beside other things.
-KEYS = "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights"
 
 
 class _Ignored:
@@ -105,41 +105,101 @@ def renamed(name: str, rules: Rules) -> str:
     return name
 
 
-def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images: bool) -> ms.nn.Cell:
+def find_networks(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]],
+                  all_rules: Iterable[Rules]) -> tuple[dict[str, dict[str, str]], str]:
+    """Where a state dict holds all of a network but its last layer: by prefix, its names by our names.
+
+    Also returns the name of what is missing or has another shape, where it holds none.
+
+    Args:
+        shapes: of the network's parameters, by our names.
+        all_rules: each gives other names.
+    """
+    networks: dict[str, dict[str, str]] = {}
+    misfits = []
+    for rules in all_rules:
+        theirs = {name: renamed(name, rules) for name in shapes if not name.startswith("classifier.")}
+        first = next(iter(theirs.values()))
+        for prefix in [name.removesuffix(first) for name in state if f".{name}".endswith(f".{first}")]:
+            names = {name: prefix + their for name, their in theirs.items()}
+            # A linear layer may be a 1x1 convolution there.
+            wrong = [names[name] for name in names if names[name] not in state
+                     or state[names[name]].shape not in (shapes[name], (*shapes[name], 1, 1))]
+            if wrong:
+                misfits.append(wrong)
+            elif names not in networks.values():
+                networks[prefix] = names
+    return networks, min(misfits, key=len, default=[first])[0]
+
+
+def find_last_layers(state: dict[str, np.ndarray], prefix: str, expected: list[str],
+                     width: int) -> list[str]:
+    """The layers that may be a network's last one: the one so named, else those whose names are nearest."""
+    layers = [name.removesuffix(".weight") for name, values in state.items()
+              if name.endswith(".weight") and values.ndim == 2 and values.shape[1] == width]
+    layers = [layer for layer in layers if f"{layer}.bias" in state]
+    shared = {layer: len(os.path.commonprefix([prefix, layer])) for layer in layers}
+    return [layer for layer in layers if layer in expected] or [
+        layer for layer in layers if shared[layer] == max(shared.values())]
+
+
+def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images: bool,
+               prefix: str | None = None, features_only: bool = False) -> ms.nn.Cell:
     """A network with the weights of a PyTorch state dict, which comes from `path`.
 
     Its names are those of the paper's release or torchvision's, all of them after one prefix, as
-    DataParallel, torch.compile and other wrappers put before them.
+    DataParallel, Lightning and other wrappers put before them. The last layer may have another name. Arrays
+    outside of the prefix are ignored with a warning.
+
+    Args:
+        prefix: of the network to take; None: the first one that is not called an EMA.
+        features_only: leave out the last layer.
 
     Raises:
         BadInput: the names or shapes are not those of this variant of `arch`.
     """
-    hint = f"not a checkpoint of {arch} for {'32x32' if small_images else '64x64'} images"
-    remedy = "name another --arch or --dataset"
-    last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
-    release = rules_of(arch, small_images)
-    found = [(rules, name.removesuffix(head)) for rules in (release, _TORCHVISION)
-             for head in [renamed(last, rules)] for name, values in state.items()
-             if f".{name}".endswith(f".{head}") and values.ndim == 2]
-    if not found:
-        raise BadInput(f"{path}: {hint} (no {renamed(last, release)}); {remedy}")
-    rules, prefix = found[0]
-    rest = {name.removeprefix(prefix): values for name, values in state.items()
-            if name.removeprefix(prefix) not in THEIRS_ONLY.get(arch, {})}
-    network = create_model(arch, len(rest[renamed(last, rules)]), small_images)
-    weights = {}
-    for name, parameter in network.parameters_and_names():
-        if name in OURS_ONLY.get(arch, ()):
-            weights[name] = parameter.asnumpy()
-            continue
-        theirs = renamed(name, rules)
-        values = rest.pop(theirs, None)
-        # A linear layer may be a 1x1 convolution there.
-        if values is None or values.shape not in (parameter.shape, (*parameter.shape, 1, 1)):
-            raise BadInput(f"{path}: {hint} ({theirs} is missing or has another shape); {remedy}")
-        weights[name] = values.reshape(parameter.shape)
-    if rest:
-        raise BadInput(f"{path}: {hint} ({min(rest)} is not a part of it); {remedy}")
+    all_rules = _TORCHVISION, rules_of(arch, small_images)
+    shapes = {name: parameter.shape
+              for name, parameter in create_model(arch, 2, small_images).parameters_and_names()}
+    networks, missing = find_networks(state, shapes, all_rules)
+    if not networks:
+        raise BadInput(f"{path}: not a checkpoint of {arch} for {'32x32' if small_images else '64x64'} "
+                       f"images ({missing} is missing or has another shape); {REMEDY}")
+    if prefix is None:
+        prefix = min(networks, key=lambda name: "ema" in name)
+    others = [name for name in networks if name != prefix]
+    if prefix not in networks:
+        raise BadInput(f"{path}: no network at --prefix {prefix!r}; specify {' or '.join(map(repr, others))}")
+    if others:
+        options.warn(f"{path}: takes the network at {prefix!r}; to take another, specify --prefix "
+                     f"{' or '.join(map(repr, others))}")
+    names, last = dict(networks[prefix]), "classifier.1" if arch in OURS_ONLY else "classifier"
+    expected = [prefix + renamed(f"{last}.weight", rules).removesuffix(".weight")
+                for rules in all_rules]
+    rest = {name: values for name, values in state.items() if name not in names.values()}
+    layers = find_last_layers(rest, prefix, expected, shapes[f"{last}.weight"][1])
+    if len(layers) != 1 and not features_only:
+        raise BadInput(f"{path}: the last layer, {' or '.join(expected)}, is missing or renamed (layers that "
+                       f"fit: {', '.join(layers) or 'none'}); --features_only converts the file without it")
+    network = create_model(arch, len(state[f"{layers[0]}.bias"]) if layers else 2, small_images)
+    if features_only:
+        network.classifier = ms.nn.Identity()
+    else:
+        names |= {f"{last}.{part}": f"{layers[0]}.{part}" for part in ("weight", "bias")}
+        if layers[0] not in expected:
+            options.warn(f"{path}: takes {layers[0]} for the last layer")
+    left = state.keys() - names.values() - {prefix + name for name in THEIRS_ONLY.get(arch, {})}
+    # With its prefix there may be other networks, and modules of other last layers, but nothing else.
+    modules = {layer.removeprefix(prefix).partition(".")[0] for layer in (*expected, *layers)}
+    apart = (*(f"{prefix}{module}." for module in modules),
+             *(other for other in others if other.startswith(prefix)))
+    if inside := [name for name in left if name.startswith(prefix) and not name.startswith(apart)]:
+        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(inside)} is not a part of it); {REMEDY}")
+    if left:
+        options.warn(f"{path}: other arrays are ignored: {len(left)}, such as {min(left)}")
+    weights = {name: parameter.asnumpy() if name in OURS_ONLY.get(arch, ())
+               else state[names[name]].reshape(parameter.shape)
+               for name, parameter in network.parameters_and_names()}
     load_weights(network, weights, path, arch)
     return network
 
@@ -160,16 +220,18 @@ def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The state dict in a file of safetensors, or of torch.save, alone or under one of KEYS; without counts.
+    """The arrays in a file of safetensors or of torch.save, by name, without counts.
+
+    A name begins with the keys of the dictionaries that hold the array, such as state_dict.module.fc.bias.
 
     Raises:
         BadInput: it is missing, damaged, or holds no state dict, or something that is not allowed.
     """
-    path.read_bytes()  # an error of its own where there is none
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file  # MindSpore has installed it
+    data = path.read_bytes()
+    if is_safetensors(data):
+        from safetensors.numpy import load  # MindSpore has installed it
         try:
-            return {name: values.astype(np.float32) for name, values in load_file(path).items()
+            return {name: values.astype(np.float32) for name, values in load(data).items()
                     if not name.endswith(COUNTS)}
         except Exception as error:  # a damaged file can raise anything
             raise BadInput(f"{path}: not a whole safetensors file ({one_line(error)})") from error
@@ -183,23 +245,29 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         what = f"it holds {refused[1]}, which is not allowed" if refused else "it is damaged or another file"
         raise BadInput(f"{path}: not a PyTorch checkpoint of weights ({what}); save the network's "
                        "state_dict(), or turn one of this project into one with --to-torch") from error
-    content = content if isinstance(content, dict) else {"the file": content}
-    for key in KEYS:
-        content = content[key] if isinstance(content.get(key), dict) else content
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise BadInput(f"{path}: holds no state dict, alone or under {', '.join(KEYS)} ({name}: "
-                           f"{type(value).__name__}); save the network's state_dict()")
-    return {name: value.detach().float().numpy() for name, value in content.items()
-            if not name.endswith(COUNTS)}
+    state: dict[str, np.ndarray] = {}
+
+    def add(content: object, name: str) -> None:
+        if isinstance(content, dict):
+            for key, value in content.items():
+                if isinstance(key, str):  # not an optimizer's state of each parameter
+                    add(value, f"{name}.{key}" if name else key)
+        elif isinstance(content, torch.Tensor) and not name.endswith(COUNTS):
+            state[name] = content.detach().float().numpy()
+
+    add(content, "")
+    if not state:
+        raise BadInput(f"{path}: holds no state dict; save the network's state_dict()")
+    return state
 
 
-def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool) -> None:
+def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool, prefix: str | None = None,
+            features_only: bool = False) -> None:
     """Write PyTorch's checkpoint in this project's format, or with `back` vice versa, which needs PyTorch."""
-    if (back or old.suffix != ".safetensors") and importlib.util.find_spec("torch") is None:
+    if (back or not is_safetensors(old.read_bytes())) and importlib.util.find_spec("torch") is None:
         raise BadInput("this command needs PyTorch: pip install torch \"numpy<2\"")
     if not back:
-        save_checkpoint(from_torch(read_torch(old), str(old), arch, small_images), new)
+        save_checkpoint(from_torch(read_torch(old), str(old), arch, small_images, prefix, features_only), new)
         return
     import torch
     state = to_torch(load_checkpoint(old), str(old), arch, small_images)
@@ -219,6 +287,10 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                         "tells the variant for a folder; None: as args.json beside OLD.pth says, else the "
                         "data set's own")
     parser.add_argument("--to-torch", action="store_true", help="from this project's format to PyTorch's")
+    parser.add_argument("--prefix", help="beginning of the network's names in OLD.pth, where it holds "
+                        "several networks; None: the first one that is not called an EMA")
+    parser.add_argument("--features_only", action="store_true", help="leave out the last layer: for "
+                        "selection by methods that need features alone")
     args = parser.parse_args(argv)
     if args.new.exists() and args.old.exists() and args.new.samefile(args.old):
         parser.error(f"{args.new}: is the checkpoint to read; name another file to write")
@@ -230,7 +302,8 @@ def main(argv: list[str] | None = None) -> None:
     set_up("CPU", 0)
     source = SOURCES[args.dataset]
     side = args.image_size or read_args(args.old.parent).get("image_size") or source.side
-    convert(args.old, args.new, args.arch, source.of_side(side).small_images, args.to_torch)
+    convert(args.old, args.new, args.arch, source.of_side(side).small_images, args.to_torch, args.prefix,
+            args.features_only)
     print(f"{args.arch} for {args.dataset}, written to {args.new}")
 
 

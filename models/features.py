@@ -1,5 +1,5 @@
 """Features and logits of a data set's training images by a checkpoint, computed once and kept."""
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets import DataSet
 from datasets.pipeline import evaluation_batches
-from models.checkpoint import load_network
+from models.checkpoint import has_classifier, load_checkpoint, load_network
 from utils import ranks
 from utils.arrays import ResumableArrays, read_array
 from utils.errors import BadInput, FolderUnavailable
@@ -18,8 +18,8 @@ BATCH_SIZE = 64
 KEPT = "features", "logits"
 
 
-def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, workers: int | None = None
-                        ) -> dict[str, np.ndarray]:
+def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, workers: int | None = None,
+                        needs: Iterable[str] = KEPT) -> dict[str, np.ndarray]:
     """Features, float32 (n, d), and logits, float32 (n, k), of the training images by a checkpoint.
 
     Memory-mapped from <checkpoint>.features.npy and .logits.npy beside the checkpoint, or from
@@ -29,21 +29,26 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
 
     Args:
         workers: threads that make batches; None: one per core.
+        needs: what is used of them; a checkpoint that was converted without its last layer has no logits.
     """
+    names = KEPT if has_classifier(load_checkpoint(checkpoint)) else KEPT[:1]
+    if "logits" in needs and "logits" not in names:
+        raise BadInput(f"{checkpoint}: has no last layer; choose a method that needs features alone, such as "
+                       "moderate")
     key = {"dataset": data.name, "arch": arch, "checkpoint_sha256": sha256(checkpoint),
            "images_sha256": data.images_sha256, "image_size": data.image_size, "classes": len(data.classes)}
     beside, at_index = checkpoint.with_suffix(""), save / data.name
     for stem in (beside, at_index):
-        if kept := read_kept(stem, key, len(data.train.labels)):
+        if kept := read_kept(stem, key, len(data.train.labels), names):
             print(f"using the features in {kept_path(stem, 'features')}")
             return kept
-    network = load_network(arch, checkpoint, len(data.classes), data.source.small_images)
+    network = load_network(arch, checkpoint, len(data.classes), data.source.small_images, names != KEPT)
     try:
         with locked(checkpoint.parent):
-            return extract(network, checkpoint, data, beside, key, workers)
+            return extract(network, checkpoint, data, beside, key, names, workers)
     except FolderUnavailable:
         with locked(save):
-            return extract(network, checkpoint, data, at_index, key, workers)
+            return extract(network, checkpoint, data, at_index, key, names, workers)
 
 
 def kept_path(stem: Path, name: str) -> Path:
@@ -51,12 +56,12 @@ def kept_path(stem: Path, name: str) -> Path:
     return stem.with_name(f"{stem.name}.features.json" if name == "key" else f"{stem.name}.{name}.npy")
 
 
-def read_kept(stem: Path, key: dict[str, Any], n: int) -> dict[str, np.ndarray]:
-    """Complete features and logits that have that key; {} where there are none."""
+def read_kept(stem: Path, key: dict[str, Any], n: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Complete arrays of these names that have that key; {} where there are none."""
     if read_json_or_nothing(kept_path(stem, "key")) != key:
         return {}
     try:
-        arrays = {name: read_array(kept_path(stem, name), "") for name in KEPT}
+        arrays = {name: read_array(kept_path(stem, name), "") for name in names}
     except BadInput:
         return {}
     fits = all(array.ndim == 2 and len(array) == n and array.dtype == np.float32 for array in arrays.values())
@@ -64,8 +69,8 @@ def read_kept(stem: Path, key: dict[str, Any], n: int) -> dict[str, np.ndarray]:
 
 
 def extract(network: ms.nn.Cell, checkpoint: Path, data: DataSet, stem: Path, key: dict[str, Any],
-            workers: int | None = None) -> dict[str, np.ndarray]:
-    """Compute features and logits in evaluation mode and without random transforms.
+            names: tuple[str, ...], workers: int | None = None) -> dict[str, np.ndarray]:
+    """Compute features and logits, or those of them named, in evaluation mode and without random transforms.
 
     Several ranks compute a batch each, the same ones as a single rank would. Once all are in the files, only
     the first rank continues.
@@ -87,13 +92,13 @@ def extract(network: ms.nn.Cell, checkpoint: Path, data: DataSet, stem: Path, ke
             if not np.isfinite(features).all():
                 arrays.remove()
                 raise BadInput(f"{checkpoint}: gives features that are not finite; train it again")
-            yield {"features": features, "logits": logits}
+            yield dict(zip(names, (features, logits), strict=False))
 
     n = len(data.train.labels)
-    with ResumableArrays({name: kept_path(stem, name) for name in KEPT}, n, key) as arrays:
+    with ResumableArrays({name: kept_path(stem, name) for name in names}, n, key) as arrays:
         arrays.fill("features", batches())
         ranks.end_others()
         kept_path(stem, "key").unlink(missing_ok=True)
         arrays.finish()
         write_json(kept_path(stem, "key"), key)
-    return read_kept(stem, key, n)
+    return read_kept(stem, key, n, names)

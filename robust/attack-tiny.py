@@ -1,9 +1,9 @@
 """Attack Tiny ImageNet's training images with a trained network, for tinyA: `python attack-tiny.py`
 
+Train the network first, in the folder above: `python train.py --dataset tiny --data data/tiny-imagenet-200`
 Writes to ../data/attack: tiny_img.npy, uint8 (100000, 64, 64, 3), tiny_target.npy, tiny.json.
+To resume an attack that was stopped, repeat the command.
 """
-import numpy as np
-
 import project  # noqa: F401  first: it finds the project's own modules
 from datasets import open_dataset
 from robust import attacks, options
@@ -20,12 +20,13 @@ ATTACK = "GSA"
 
 def main() -> None:
     parser = options.make_parser("Attack Tiny ImageNet's training images with a trained network.")
-    args, attack = attacks.parse_attack_options(parser, ATTACK, "tiny")
+    parser.set_defaults(dataset="tiny")
+    args, attack = attacks.parse_attack_options(parser, ATTACK)
     device = set_up(args.device, args.seed)
     data_folder, above = options.tiny_folder(args.data)
     data, folder = open_dataset("tiny", data_folder), above / "attack"
     labels, path = data.train.labels.astype("int64"), folder / "tiny_target.npy"
-    if path.exists() and not np.array_equal(read_array(path, "move it away"), labels):
+    if path.exists() and read_array(path, "move it away").tolist() != labels.tolist():
         raise BadInput(f"{path}: holds other labels than {data_folder}; move it away")
     attacks.attack_to_file(data, folder / "tiny_img.npy", folder / "tiny.json", attack, device)
     write_array(path, labels)

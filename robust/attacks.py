@@ -163,16 +163,16 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: A
                for name, values in (("images", attacked), ("correct", correct))}
 
 
-def parse_attack_options(parser: Parser, attack: str, dataset: str) -> tuple[argparse.Namespace, Attack]:
-    """The command line's options, and the attack on that data set that they describe.
+def parse_attack_options(parser: Parser, attack: str) -> tuple[argparse.Namespace, Attack]:
+    """The command line's options, and the attack that they describe.
 
     Args:
-        parser: with the options of the script alone.
+        parser: with the options of the script alone; one of them is, or has set, `dataset`.
         attack: the default.
     """
     parser.add_argument("--attack", default=attack, choices=ATTACKS, help="attack type")
-    parser.add_argument("--ckpt", default=ROOT / f"ckpt/{dataset}/resnet50/best.pth", type=Path,
-                        help="checkpoint of a network trained on the data set")
+    parser.add_argument("--ckpt", type=Path, help="checkpoint of a network trained on the data set; None: "
+                        "ckpt/<data set>/resnet50/best.pth in the project's folder")
     parser.add_argument("--arch", choices=NETWORKS, help="network of --ckpt; None: as args.json beside "
                         "--ckpt says, else resnet50")
     add_device_option(parser)
@@ -182,6 +182,7 @@ def parse_attack_options(parser: Parser, attack: str, dataset: str) -> tuple[arg
     parser.add_argument("--alpha", default=Attack.alpha, type=fraction, help="its change in one step of PGD")
     parser.add_argument("--steps", default=Attack.steps, type=positive, help="steps of PGD")
     args = parser.parse_args()
+    args.ckpt = args.ckpt or ROOT / f"ckpt/{args.dataset}/resnet50/best.pth"
     return args, Attack(args.attack, find_arch(args.arch, args.ckpt), args.ckpt, args.eps, args.alpha,
                         args.steps, args.batch_size, args.seed)
 

@@ -6,25 +6,17 @@ corrupt.json in the copy then says which image got which corruption.
 import os
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 import project  # noqa: F401  first: it finds the project's own modules
 from datasets.images import Split
-from datasets.scenes import CLEAN, COPY_AGAIN, FINISHED, NOTE
+from datasets.scenes import COPY_AGAIN, FINISHED, NOTE
 from datasets.tiny import read_tiny
-from robust import options
-from robust.corruptions import CORRUPTIONS, choose_kinds, describe
-from utils.device import random_stream
+from robust import corruptions, options
 from utils.errors import BadInput
 from utils.files import locked, read_json, write_json
 from utils.options import run_script
-from utils.progress import ProgressBar
 
+RATE = 0.2  # the fraction of the images for each of five corruptions: 0.2 corrupts all, 0.04 the paper's 20 %
 FOLDER = "tiny-imagenet-200-corrupt"  # the copy in --data, which may also name the copy itself
-# Each of the five corruptions gets this fraction of the images: with 0.2 every image is corrupted. The
-# paper's tables use 20 % in all, 0.04.
-RATE = 0.2
 ENDING = "-corrupt"  # of a copy's name
 
 
@@ -40,15 +32,15 @@ def main() -> None:
                        f"{real} {real.parent / options.TINY}{ENDING} and corrupt that")
     with locked(folder):
         train = read_copy(folder)
-        kinds = choose_kinds(len(train.labels), args.rate, args.seed)
+        kinds = corruptions.choose_kinds(len(train.labels), args.rate, args.seed)
         paths = [os.path.relpath(name, folder) for name in train.names]
         note = {"seed": args.seed, "rate": args.rate, "images": len(paths),
                 "kinds": dict(zip(paths, kinds.tolist(), strict=True))}
         write_json(folder / NOTE, {"state": "in progress", **note})
-        images = corrupt_files(train, kinds, args.seed)
+        images = corruptions.corrupt_files(train, kinds, args.seed)
         options.write_record(folder / NOTE, {"state": FINISHED, **note,
                                              "images_sha256": Split(images, train.labels).sha256()})
-    print(f"{folder}: {describe(kinds)}")
+    print(f"{folder}: {corruptions.describe(kinds)}")
 
 
 def read_copy(folder: Path) -> Split:
@@ -68,24 +60,6 @@ def read_copy(folder: Path) -> Split:
             raise BadInput(f"{name}: a link that leads out of the copy, so its target would be corrupted; "
                            f"{COPY_AGAIN}")
     return train
-
-
-def corrupt_files(train: Split, kinds: np.ndarray, seed: int) -> list[bytes]:
-    """Corrupt image files where they lie and return the contents of all; `kinds` (n,) as by `choose_kinds`.
-
-    What an image becomes depends on itself, its id and the seed alone.
-    """
-    contents: list[bytes] = list(train.images)
-    chosen = np.flatnonzero(kinds != CLEAN)
-    with ProgressBar("corrupt", len(chosen), "image") as bar:
-        for i in chosen:
-            pixels = CORRUPTIONS[kinds[i]](train.pixels([i])[0], random_stream(seed, "corruption", i))
-            path = Path(train.names[i])
-            path.unlink()  # a copy made of hard links shares the file with the original
-            Image.fromarray(pixels).save(path, format="JPEG", quality=95, subsampling=0)
-            contents[i] = path.read_bytes()
-            bar.update()
-    return contents
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ Constants and formulas are those of the authors' release, without its faults: re
 and rounded back to 0..255.
 """
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from datasets.images import Split
 from datasets.scenes import CLEAN
 from utils.device import random_stream
+from utils.progress import ProgressBar
 
 # The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5,
 # 7.5) with bilinear interpolation, which lays it along the rows 7 and 8, both with these taps, in 1/1024, as
@@ -124,6 +127,24 @@ def corrupt(images: np.ndarray, kinds: np.ndarray, seed: int) -> np.ndarray:
         if len(chosen):
             corrupted[chosen] = corruption(images[chosen], random_stream(seed, name))
     return corrupted
+
+
+def corrupt_files(train: Split, kinds: np.ndarray, seed: int) -> list[bytes]:
+    """Corrupt image files where they lie and return the contents of all; `kinds` (n,) as by `choose_kinds`.
+
+    What an image becomes depends on itself, its id and the seed alone.
+    """
+    contents: list[bytes] = list(train.images)
+    chosen = np.flatnonzero(kinds != CLEAN)
+    with ProgressBar("corrupt", len(chosen), "image") as bar:
+        for i in chosen:
+            pixels = CORRUPTIONS[kinds[i]](train.pixels([i])[0], random_stream(seed, "corruption", i))
+            path = Path(train.names[i])
+            path.unlink()  # a copy made of hard links shares the file with the original
+            Image.fromarray(pixels).save(path, format="JPEG", quality=95, subsampling=0)
+            contents[i] = path.read_bytes()
+            bar.update()
+    return contents
 
 
 def describe(kinds: np.ndarray) -> str:

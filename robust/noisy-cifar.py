@@ -1,6 +1,6 @@
-"""Mislabel CIFAR-100's training images, for CIFAR100N: `python noisy-cifar.py`. Writes ../data/noisy."""
+"""Mislabel CIFAR's training images, for CIFAR100N or CIFAR10N: `python noisy-cifar.py`; see README.md."""
 import project  # noqa: F401  first: it finds the project's own modules
-from datasets.cifar import read_cifar100
+from datasets.cifar import RELEASES, read_cifar
 from robust import labels, options
 from utils.options import run_script
 
@@ -8,12 +8,13 @@ RATE = 0.2  # the probability with which an image gets another label
 
 
 def main() -> None:
-    parser = options.make_parser("Mislabel CIFAR-100's training images.")
+    parser = options.make_parser("Mislabel the training images of CIFAR-100 or CIFAR-10.")
+    options.add_dataset_option(parser)
     options.add_noise_options(parser, RATE)
     args = parser.parse_args()
-    train, _, classes = read_cifar100(args.data)
-    labels.mislabel_to_files(train, len(classes), args.rate, args.seed, args.data / "noisy/cifar.npy",
-                             first=args.classes)
+    train, _, classes = read_cifar(args.data, args.dataset)
+    labels.mislabel_to_files(train, len(classes), args.rate, args.seed,
+                             args.data / f"noisy/{RELEASES[args.dataset].prefix}.npy", first=args.classes)
 
 
 if __name__ == "__main__":

@@ -5,3 +5,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+import utils  # noqa: E402, F401  before NumPy: it says what to do where that is not installed

@@ -109,6 +109,21 @@ def write_cifar(root: Path) -> Path:
     return root
 
 
+def write_cifar10(root: Path) -> Path:
+    """Write the same images and labels in the layout of CIFAR-10, with keys in bytes as the official ones."""
+    source, folder = write_cifar(root) / "cifar-100-python", root / "cifar-10-batches-py"
+    folder.mkdir()
+    train, test, meta = (pickle.loads((source / name).read_bytes()) for name in ("train", "test", "meta"))
+    size = TRAIN // 5
+    tables = {f"data_batch_{i + 1}": (train["data"][i * size:(i + 1) * size],
+                                      train["fine_labels"][i * size:(i + 1) * size]) for i in range(5)}
+    for name, (images, labels) in (tables | {"test_batch": (test["data"], test["fine_labels"])}).items():
+        (folder / name).write_bytes(pickle.dumps({b"data": images, b"labels": labels}, protocol=2))
+    meta = {b"label_names": meta["fine_label_names"]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
+    return root
+
+
 def write_tiny(root: Path) -> Path:
     """Write a small data set in Tiny ImageNet's official layout; return its folder."""
     folder = root / "tiny-imagenet-200"

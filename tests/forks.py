@@ -11,6 +11,7 @@ itself, so that the imports are tested too.
 import argparse
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import os
@@ -22,6 +23,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,7 +83,7 @@ class Forks(contextlib.ExitStack):
 
     def start(self, folder: Path, script: str, *options: object, limits: dict[str, int] | None = None,
               stop: dict[str, Any] | None = None, options_only: bool = False,
-              environment: dict[str, str] | None = None) -> Run:
+              environment: dict[str, str] | None = None, terminal: str = "") -> Run:
         """Start a script in a working folder.
 
         Args:
@@ -88,12 +91,13 @@ class Forks(contextlib.ExitStack):
             stop: arguments of `Stop` beside the folder.
             options_only: end with status 0 as soon as the options have been parsed.
             environment: further variables.
+            terminal: let it write to a terminal, which is closed once it has shown these words.
         """
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self.address)
         return Run(connection, {"command": [str(ROOT / script), *map(str, options)], "folder": str(folder),
                                 "limits": limits or {}, "stop": stop, "options_only": options_only,
-                                "environment": environment or {}})
+                                "environment": environment or {}, "terminal": terminal})
 
     def kill(self, folder: Path, change: str, number: int, script: str, *options: object) -> str:
         """Run a script until it is killed just before a change of a file; return its output until then."""
@@ -208,8 +212,10 @@ def answer(connection: socket.socket) -> NoReturn:
 
 
 def execute(command: list[str], folder: str, limits: dict[str, int], stop: dict[str, Any] | None,
-            options_only: bool, environment: dict[str, str]) -> NoReturn:
+            options_only: bool, environment: dict[str, str], terminal: str = "") -> NoReturn:
     """Become a run."""
+    if terminal:
+        open_terminal(terminal.encode())
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
@@ -233,6 +239,25 @@ def execute(command: list[str], folder: str, limits: dict[str, int], stop: dict[
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def open_terminal(words: bytes) -> None:
+    """Write to a terminal of this process's own, and close it once it has shown these words."""
+    os.setsid()
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(slave, number)
+        setattr(sys, name, open(number, "w", buffering=1, closefd=False))
+    os.close(slave)
+
+    def read() -> None:
+        shown = b""
+        while words not in shown:
+            shown += os.read(master, 10_000)
+        os.close(master)
+
+    threading.Thread(target=read, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from two_layers import NAME
 # (command, culprit): a part of the error. {bad} is the working folder, which holds the bad files. One row per
 # kind of mistake and script: what only one reader refuses is with that reader's tests.
 OPTIONS = [
-    ("train.py --dataset CIFAR10", "--dataset"),
+    ("train.py --dataset CIFAR1000", "--dataset"),
     ("train.py --arch resnet19", "--arch"),
     ("train.py --device GPU", "--device GPU"),
     ("train.py --epoch 1.5", "--epoch"),

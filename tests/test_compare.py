@@ -592,6 +592,12 @@ def test_what_it_runs_ends_with_it(project: Path, start: Callable, number: int, 
     assert len(asleep) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in asleep)
 
 
+def test_a_comparison_outlives_its_terminal(project: Path, start: Callable, whole: Path) -> None:
+    """Which is closed when the first coreset run begins."""
+    assert start(terminal="python selection.py").finish().returncode == 0
+    assert results(project) == results(whole)
+
+
 def test_a_dry_run_prints_the_commands_and_writes_nothing(project: Path, start: Callable) -> None:
     run = start("--dry_run").finish()
     assert run.returncode == 0 and not run.err and not (project / "out").exists()

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from conftest import Payload
+from conftest import CLASSES, Payload, check_one_line, names
 from forks import ROOT
 from golden_networks import SMALL, golden, relative
 from models import NETWORKS, convert_torch, create_model
@@ -58,7 +59,7 @@ def test_there_and_back(arch: str, small_images: bool) -> None:
 
 @pytest.mark.parametrize("arch, small_images, more, message", [
     ("resnet34", True, {}, "not a checkpoint of resnet34 for 32x32 images .*layer1.2"),
-    ("resnet18", False, {}, "not a checkpoint of resnet18 for 64x64 images .*base.fc.weight"),
+    ("resnet18", False, {}, "not a checkpoint of resnet18 for 64x64 images .*conv1.weight is mis"),
     ("resnet18", True, {"layer9": (3,)}, "layer9 is not a part of it"),
     ("resnet18", True, {"layer1.0.conv1.weight": (64, 3, 3, 3)},
      "layer1.0.conv1.weight is missing or has another shape")])
@@ -89,7 +90,7 @@ def test_names_with_a_prefix_and_torchvisions_names(arch: str, names: dict[str, 
 
 def test_a_safetensors_file_needs_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert_torch.importlib.util, "find_spec", lambda name: None)
-    (weights, theirs), old = exported("resnet20"), tmp_path / "old.safetensors"
+    (weights, theirs), old = exported("resnet20"), tmp_path / "old.pth"  # whatever its suffix
     save_file(theirs, old)
     with pytest.raises(BadInput, match=r"a PyTorch checkpoint; .*python -m models.convert_torch \S*old"):
         load_checkpoint(old)
@@ -97,8 +98,80 @@ def test_a_safetensors_file_needs_no_torch(tmp_path: Path, monkeypatch: pytest.M
     again = load_checkpoint(tmp_path / "new.pth")
     assert all((again[name] == values).all() for name, values in weights.items())
     old.write_bytes(old.read_bytes()[:-9])
-    with pytest.raises(BadInput, match="old.safetensors: not a whole safetensors file"):
+    with pytest.raises(BadInput, match="old.pth: not a whole safetensors file"):
         convert(old, tmp_path / "new.pth", "resnet20", True, back=False)
+
+
+def renamed(theirs: dict[str, np.ndarray], prefix: str, head: str = "linear.") -> dict[str, np.ndarray]:
+    """A state dict under a prefix, its last layer under another name."""
+    return {head + name[7:] if name.startswith("linear.") else prefix + name: values
+            for name, values in theirs.items()}
+
+
+QUEUE = {"module.queue": np.zeros((64, 9))}
+SECOND = {"module.encoder_q.fc.2.weight": np.zeros((3, 64)), "module.encoder_q.fc.2.bias": np.zeros(3)}
+AS_SAVED = {  # a state dict made of resnet20's, --prefix, --features_only, warnings
+    "Lightning": (lambda x: {**renamed(x, "model.", "model.linear."), "criterion.weight": np.ones(7)}, None,
+                  False, ["other arrays are ignored: 1, such as criterion.weight"]),
+    "EMA": (lambda x: {**renamed(x, "ema.", "ema.linear."), **{k: v + 1 for k, v in x.items()}}, None, False,
+            ["takes the network at ''; to take another, specify --prefix 'ema.'", "arrays are ignored"]),
+    "another head": (lambda x: renamed(x, "backbone.", "head."), None, False, ["takes head for the last"]),
+    "heads of two": (lambda x: {**renamed(x, "net.backbone.", "net.head."), **renamed(
+        {k: v + 1 for k, v in x.items()}, "ema.backbone.", "ema.head.")}, None, False,
+        ["--prefix 'ema.backbone.'", "takes net.head for the last layer", "arrays are ignored"]),
+    "dropout": (lambda x: renamed(x, "", "fc.1."), None, False, ["takes fc.1 for the last layer"]),
+    "MoCo": (lambda x: {**renamed(x, "module.encoder_q.", "module.encoder_q.fc.0."), **SECOND, **QUEUE,
+                        **renamed(x, "module.encoder_k.", "module.encoder_k.fc.0.")}, None, True,
+             ["to take another, specify --prefix 'module.encoder_k.'", "other arrays are ignored"]),
+    "backbone": (lambda x: {k: v for k, v in x.items() if "linear" not in k}, None, True, [])}
+
+
+@pytest.mark.parametrize("name", AS_SAVED)
+def test_checkpoints_as_people_save_them(name: str, capsys: pytest.CaptureFixture) -> None:
+    make, prefix, features_only, warnings = AS_SAVED[name]
+    weights, theirs = exported("resnet20")
+    if name == "EMA":
+        weights = {k: v + 1 for k, v in weights.items()}
+    state = make(dict(theirs))
+    if features_only:
+        with pytest.raises(BadInput, match="the last layer, .*linear, is missing or renamed .*--features_"):
+            from_torch(state, "x.pth", "resnet20", True)
+    capsys.readouterr()
+    network = from_torch(state, "x.pth", "resnet20", True, prefix, features_only)
+    found = {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
+    assert found.keys() == {name for name in weights if not (features_only and "classifier" in name)}
+    assert all((values == weights[name]).all() for name, values in found.items())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(warnings) and all(map(str.__contains__, lines, warnings)), lines
+
+
+def test_the_other_one_of_two_networks_is_taken_by_its_prefix() -> None:
+    weights, theirs = exported("resnet20")
+    state = {**theirs, **{f"ema.{name}": values + 1 for name, values in theirs.items()}}
+    network = from_torch(state, "x.pth", "resnet20", True, "ema.")
+    assert all((p.asnumpy() == weights[name] + 1).all() for name, p in network.parameters_and_names())
+    with pytest.raises(BadInput, match="x.pth: no network at --prefix 'model.'; specify '' or 'ema.'"):
+        from_torch(state, "x.pth", "resnet20", True, "model.")
+
+
+def test_features_can_be_had_of_a_network_without_its_last_layer(work: Path, script: Callable) -> None:
+    """As of the whole one, also a second time; methods that need logits are refused."""
+    network, kept = create_model("resnet20", CLASSES, True), []
+    for name, features_only in (("whole", False), ("part", True)):
+        (work / name).mkdir()
+        weights = {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
+        state = to_torch(weights, "", "resnet20", True)
+        save_checkpoint(from_torch(state, "", "resnet20", True, None, features_only),
+                        work / name / "best.pth")
+        for _ in range(2):
+            done = script("selection.py", work, "--ckpt", f"{name}/best.pth", "--arch", "resnet20",
+                          "--rate", 0.2)
+            assert done.returncode == 0, done.stderr
+        kept.append(np.load(work / "index/CIFAR100.kept.npy").tolist())
+    assert kept[0] == kept[1] and "using the features in part/best.features.npy" in done.stdout
+    assert {"best.features.npy", "best.features.json", "best.pth"} == names(work / "part")
+    check_one_line(script("selection.py", work, "--ckpt", "part/best.pth", "--arch", "resnet20", "--method",
+                          "entropy"), "part/best.pth: has no last layer; choose a method that needs features")
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -120,9 +193,10 @@ def test_load_checkpoint_names_the_command(tmp_path: Path, content: bytes) -> No
 
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert_torch.importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "old.pth").write_bytes(b"PK")
     with pytest.raises(BadInput, match="needs PyTorch: pip install torch"):
         convert(tmp_path / "old.pth", tmp_path / "new.pth", "resnet50", True, back=False)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["old.pth"]
 
 
 def theirs(torch: Any, arch: str, small_images: bool) -> Any:
@@ -170,7 +244,7 @@ def test_pytorch_gets_back_the_very_weights(tmp_path: Path, arch: str, small_ima
 
 BAD = {"hostile": pickle.dumps({"conv1.weight": Payload()}), "empty": b"", "cut": b"PK\x03\x04" + bytes(50),
        "list": [1, 2], "zip": {"conv1.weight": Payload()}, "missing": None, "epoch": {"epoch": 3}}
-SAID = {"zip": "it holds posix.mkdir, which is not allowed", "list": "no state dict", "epoch": "epoch: int",
+SAID = {"zip": "it holds posix.mkdir, which is not allowed", "list": "no state dict", "epoch": "no state d",
         "missing": "No such file"}
 
 
@@ -188,6 +262,21 @@ def test_bad_files_are_named_and_nothing_in_them_is_run(tmp_path: Path, monkeypa
         convert_torch.read_torch(path)
     assert "\n" not in str(error.value) and SAID.get(name, "") in str(error.value)
     assert not (tmp_path / "TRAP").exists()
+
+
+def test_a_state_dict_is_found_under_any_key(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    torch = pytest.importorskip("torch")
+    weights, theirs = exported("resnet20")
+    state = {f"module.{name}": torch.tensor(values) for name, values in theirs.items()}
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"state_dict_ema": state, "nested": {"student": state}, "optimizer": optimizer, "epoch": 3},
+               tmp_path / "old.pth")
+    convert(tmp_path / "old.pth", tmp_path / "new.pth", "resnet20", True, back=False)
+    again = load_checkpoint(tmp_path / "new.pth")
+    assert all((again[name] == values).all() for name, values in weights.items())
+    said = capsys.readouterr().err
+    assert "takes the network at 'nested.student.module.'; to take another, specify --prefix 'state_d" in said
+    assert "other arrays are ignored: 97, such as state_dict_ema." in said
 
 
 def test_a_checkpoint_of_ours_is_told_from_pytorchs(tmp_path: Path) -> None:

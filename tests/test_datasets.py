@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import TRAIN, Payload, names, npy, write_cifar
+from conftest import TRAIN, Payload, names, npy, write_cifar, write_cifar10
 from datasets import SOURCES, open_dataset
 from datasets.images import BLOCK, Split
 from datasets.pipeline import evaluation_batches, training_batches
@@ -37,6 +37,24 @@ def test_cifar_layout(cifar: Path, capsys: pytest.CaptureFixture) -> None:
     assert data.train.images[3, 2, 1, 0] == raw["data"][3, 2 * 32 + 1]
     assert data.train.labels.tolist() == raw["fine_labels"]
     assert data.classes[2] == "class 2"
+
+
+def test_cifar10_is_read_in_its_official_layout(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Five files of training images, one after the other."""
+    write_cifar10(tmp_path)
+    data, same = open_dataset("CIFAR10", tmp_path), open_dataset("CIFAR100", tmp_path)
+    assert "cifar-10-batches-py: not the official release of CIFAR-10 (md5" in capsys.readouterr().out
+    assert data.images_sha256 == same.images_sha256 and data.test.sha256() == same.test.sha256()
+    assert data.classes == same.classes and data.source.recipe == same.source.recipe
+    assert (data.source.mean, data.source.std) == ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    assert len(open_dataset("CIFAR10", tmp_path / "cifar-10-batches-py", 16, 2).classes) == 2
+    path = tmp_path / "cifar-10-batches-py/data_batch_3"
+    path.write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]}))
+    with pytest.raises(BadInput, match="data_batch_3: 'labels' is not a list of 2 labels from 0 to 4"):
+        open_dataset("CIFAR10", tmp_path)
+    path.unlink()
+    with pytest.raises(BadInput, match=f"3: missing; python -m datasets.download CIFAR10 --data {tmp_path} "):
+        open_dataset("CIFAR10", tmp_path)
 
 
 @pytest.mark.parametrize("name, change, message", [

@@ -1,6 +1,7 @@
 """datasets/download.py against a server on this machine."""
 import hashlib
 import io
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from conftest import TEST, TRAIN, write_cifar10
 from datasets import download, open_dataset
 from utils.errors import BadInput
 
@@ -48,7 +50,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
 def serve(server: type[Server], monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     server.content = content
-    monkeypatch.setitem(download.ARCHIVES, name, (download.ARCHIVES[name][0], md5))
+    monkeypatch.setitem(download.ARCHIVES, name, (*download.ARCHIVES[name][:2], md5, (TRAIN, TEST)))
 
 
 def tar(**files: bytes) -> bytes:
@@ -61,22 +63,24 @@ def tar(**files: bytes) -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_cifar_is_downloaded_and_unpacked(cifar: Path, tmp_path: Path, server: type[Server], ranges: bool,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name, folder, ranges", [
+    ("CIFAR100", "cifar-100-python", True), ("CIFAR100", "cifar-100-python", False),
+    ("CIFAR10", "cifar-10-batches-py", True)])
+def test_cifar_is_downloaded_and_unpacked(tmp_path: Path, server: type[Server], name: str, folder: str,
+                                          ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A download that was broken off is resumed; a second command changes nothing."""
-    files = {f"cifar-100-python/{name}": (cifar / "cifar-100-python" / name).read_bytes()
-             for name in ("train", "test", "meta")}
-    serve(server, monkeypatch, "CIFAR100", tar(**files))
+    source, target = write_cifar10(tmp_path / "source"), tmp_path / "target"
+    files = {f"{folder}/{path.name}": path.read_bytes() for path in (source / folder).iterdir()}
+    serve(server, monkeypatch, name, tar(**files))
     server.breaks, server.ranges = 1, ranges
-    command = ["CIFAR100", "--data", str(tmp_path), "--url", server.url]
+    command = [name, "--data", str(target), "--url", server.url]
     with pytest.raises(BadInput, match="cannot be downloaded .*; repeat the command to resume"):
         download.main(command)
     for _ in range(2):
         download.main(command)
     assert server.asked == [None, f"bytes={len(server.content) // 2}-"]
-    assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python"]
-    assert open_dataset("CIFAR100", tmp_path).images_sha256 == open_dataset("CIFAR100", cifar).images_sha256
+    assert [path.name for path in target.iterdir()] == [folder]
+    assert open_dataset(name, target).images_sha256 == open_dataset("CIFAR100", source).images_sha256
 
 
 def test_an_archive_that_lies_there_is_unpacked(tmp_path: Path, server: type[Server],
@@ -90,9 +94,30 @@ def test_an_archive_that_lies_there_is_unpacked(tmp_path: Path, server: type[Ser
     assert (tmp_path / "tiny-imagenet-200/wnids.txt").read_text() == "n1\n" and not server.asked
 
 
+def test_a_folder_that_is_not_complete_is_not_there_already(cifar: Path, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after another program was stopped while it unpacked the archive."""
+    monkeypatch.setitem(download.ARCHIVES, "CIFAR100", (*download.ARCHIVES["CIFAR100"][:3], (TRAIN, TEST)))
+    folder = Path(shutil.copytree(cifar / "cifar-100-python", tmp_path / "cifar-100-python"))
+    (folder / "test").unlink()
+    with pytest.raises(BadInput, match="cifar-100-python: is there, but is not complete .*test: missing.;"):
+        download.main(["CIFAR100", "--data", str(tmp_path)])
+    shutil.copy(folder / "train", folder / "test")
+    with pytest.raises(BadInput, match=r"complete \(.200, 200. images for training and .*, not .200, 50."):
+        download.main(["CIFAR100", "--data", str(tmp_path)])
+
+
+def test_an_archive_of_ones_own_is_not_deleted(tmp_path: Path) -> None:
+    own = tmp_path / "cifar-100-python.tar.gz"
+    own.write_bytes(b"half")
+    with pytest.raises(BadInput, match=f"{own.name}: MD5 .*; delete it and repeat the command$"):
+        download.main(["CIFAR100", "--data", str(tmp_path)])
+    assert own.read_bytes() == b"half"
+
+
 @pytest.mark.parametrize("files, message", [
     ({"cifar-100-python/../../out": b"x"}, "cannot be unpacked"), ({"other/x": b"x"}, "cannot be unpacked"),
-    ({}, "MD5 .*, not .*, so not the official archive")])
+    ({}, "MD5 .*, not .*, so not the official archive; it has been deleted; repeat the command, or specify")])
 def test_another_archive_is_refused_and_removed(tmp_path: Path, server: type[Server], files: dict[str, bytes],
                                                 message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(server, monkeypatch, "CIFAR100", tar(**files))

@@ -93,16 +93,40 @@ def test_nested_folders_links_hidden_and_other_files(folder: Path, capsys: pytes
     data = open_dataset("folder", folder)
     assert data.classes == ["ant", "bee", "n01440764", "zoo"]
     assert [path for path in data.train.paths if path.startswith(b"bee")] == [
-        b"bee/a-/3.JPG", b"bee/b/2.Jpeg", b"bee/b/deep/deeper/1.jpg", b"bee/c.jpeg", b"bee/d.jpg",
-        *(f"bee/linked/bee_{i}.JPEG".encode() for i in range(VAL)), b"bee/\xff.jpg"]
-    assert next(data.train.pixels([TRAIN + 9])).size == (48, 25)
+        b"bee/c.jpeg", b"bee/d.jpg", b"bee/\xff.jpg", b"bee/a-/3.JPG", b"bee/b/2.Jpeg",
+        b"bee/b/deep/deeper/1.jpg", *(f"bee/linked/bee_{i}.JPEG".encode() for i in range(VAL))]
+    assert next(data.train.pixels([TRAIN + 2])).size == (48, 25)
     assert data.train.paths[-1] == f"zoo/ant_{VAL - 1}.JPEG".encode()
-    assert "train: passed over 2 files that are no images by their suffix\n" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "train: skipped 2 files without an image extension\n" in said.out
+    assert "images/train: images that lie in no class folder are skipped: 1; put images into t" in said.err
+
+
+def image_folder(folder: Path) -> list[tuple[str, int]]:
+    """Path and label of each image, as torchvision documents ImageFolder and its make_dataset."""
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return [(os.path.join(where, name), label) for label, wnid in enumerate(classes)
+            for where, _, files in sorted(os.walk(folder / wnid, followlinks=True))
+            for name in sorted(files) if name.lower().endswith((".jpg", ".jpeg", ".png"))]
+
+
+def test_nested_images_have_the_order_of_torchvisions_image_folder(folder: Path) -> None:
+    """In "bee" a plain sort of the paths gives another one: there a/z.jpg comes after a/sub."""
+    image = folder / "train/ant/ant_0.JPEG"
+    for name in ("a/z.jpg", "a/sub/b.jpg", "a-b/c.jpg", "a.jpg", "B/ü.png", "10.jpg", "9.jpg"):
+        (folder / "train/bee" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder / "train/bee" / name)
+    (folder / "train/n01440764/0").symlink_to(folder / "val/bee")
+    data = open_dataset("folder", folder)
+    found = [os.path.join(folder, os.fsdecode(name)) for name in data.train.file_names]
+    assert list(zip(found, data.train.labels.tolist(), strict=True)) == image_folder(folder / "train")
+    assert paths(data)[TRAIN:] != sorted(paths(data)[TRAIN:])
 
 
 @pytest.mark.parametrize("place, target, message", [
     *(("train/bee/loop", target, "bee/loop: a link to a folder above it") for target in (".", "..", "../..")),
-    ("val/bee/more", "gone", "val/bee/more: .*a link to none"), ("train/cat", "gone", "No such.*train/cat")])
+    ("val/bee/more", "gone", "val/bee/more: .*a link to none"),
+    ("train/cat", "gone", "train/cat: not a folder, or a link to nothing; put the images")])
 def test_links_to_a_folder_above_and_to_nothing_are_refused(folder: Path, place: str, target: str,
                                                             message: str) -> None:
     (folder / place).symlink_to(target)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import CLASSES, TINY_TRAIN, TINY_WNIDS, TRAIN, npy, write_cifar, write_tiny
+from conftest import CLASSES, TINY_TRAIN, TINY_WNIDS, TRAIN, npy, write_cifar, write_cifar10, write_tiny
 from datasets import SCENES, SOURCES, DataSet, Split, open_dataset
 from forks import ROOT, Forks
 from models.checkpoint import save_checkpoint
@@ -179,6 +179,30 @@ def test_output_is_plain_lines(project: Path, inside: Path) -> None:
     assert re.search(r"cifar.npy: \d+ of 200 labels changed, [\d.]+ %", output) and "\r" not in output
 
 
+def test_the_scripts_write_files_of_their_own_for_cifar10(project: Path, inside: Path, forks: Forks,
+                                                          tmp_path: Path) -> None:
+    """Here it has the images and labels of CIFAR-100, so that corruptions and labels are the same."""
+    write_cifar10(tmp_path / "data")
+    shutil.copytree(project / "ckpt/CIFAR100", tmp_path / "ckpt/CIFAR10")
+    for name, *options in (("corrupt-cifar.py",), ("noisy-cifar.py",),
+                           (*INSIDE[2], "--ckpt", "ckpt/CIFAR10/resnet50/best.pth")):
+        run(forks, tmp_path, name, *options, "--dataset", "CIFAR10", "--data", "data")
+    assert {"cifar-10-corrupt", "attack", "noisy"} == set(os.listdir(tmp_path / "data")) - {
+        "cifar-100-python", "cifar-10-batches-py"}
+    for own, other in (("cifar-10-corrupt/img.bin", "cifar-100-corrupt/img.bin"),
+                       ("noisy/cifar10.npy", "noisy/cifar.npy"),
+                       ("noisy/cifar10_changed.npy", "noisy/cifar_changed.npy")):
+        assert (tmp_path / "data" / own).read_bytes() == (inside / other).read_bytes()
+    attacked = open_dataset("CIFAR10A", tmp_path / "data").train.images.astype(int)
+    assert np.abs(attacked - open_dataset("CIFAR10", tmp_path / "data").train.images).max() == 8
+    for scene in "CN":
+        found = open_dataset(f"CIFAR10{scene}", tmp_path / "data")
+        expected = open_dataset(f"CIFAR100{scene}", inside)
+        assert found.images_sha256 == expected.images_sha256
+        assert (found.perturbed == expected.perturbed).all()
+        assert found.source.mean == SOURCES["CIFAR10"].mean
+
+
 def kinds_of_copy(inside: Path) -> dict[str, str]:
     note = json.loads((inside / "tiny-imagenet-200-corrupt/corrupt.json").read_text())
     assert note["state"] == "finished"
@@ -295,22 +319,30 @@ def test_a_network_of_images_of_another_size_is_not_attacked(cifar: Path, tmp_pa
         attacks.load_attacked(open_dataset("CIFAR100", cifar), NAME, tmp_path / "best.pth")
 
 
-def test_settings_stand_on_the_lines_that_the_readme_names() -> None:
+# Those that the README of the original names, by which people edit the scripts.
+LINES = {("corrupt-cifar.py", 16): 'FOLDER = "cifar-100-corrupt"', ("corrupt-cifar.py", 19): "RATE = 0.06",
+         ("corrupt-tiny.py", 18): "RATE = 0.2", ("attack-cifar.py", 18): 'ATTACK = "GSA"',
+         ("attack-tiny.py", 18): 'ATTACK = "GSA"', ("noisy-cifar.py", 7): "RATE = 0.2",
+         ("noisy-tiny.py", 9): "RATE = 0.2"}
+
+
+def test_settings_stand_on_the_lines_of_the_original_and_the_readme_names_them() -> None:
     text = (ROOT / "robust/README.md").read_text()
-    found = re.findall(r"`(robust/[\w-]+\.py)` line (\d+): `([^`]+)`", text)
-    assert len(found) == 7
-    for name, line, setting in found:
-        assert (ROOT / name).read_text().splitlines()[int(line) - 1].split("  #")[0] == setting
+    named = re.findall(r"`robust/([\w-]+\.py)` line (\d+): `([^`]+)`", text)
+    assert {(name, int(line)): setting for name, line, setting in named} == LINES
+    for (name, line), setting in LINES.items():
+        assert (ROOT / "robust" / name).read_text().splitlines()[line - 1].split("  #")[0] == setting
 
 
-def test_an_edited_constant_is_obeyed(forks: Forks, cifar: Path, tmp_path: Path) -> None:
+def test_a_line_that_is_edited_as_the_original_says_is_obeyed(forks: Forks, cifar: Path, tmp_path: Path
+                                                              ) -> None:
     shutil.copytree(ROOT / "robust", tmp_path / "robust")
     shutil.copytree(cifar, tmp_path / "data")
     path = tmp_path / "robust/corrupt-cifar.py"
-    text = path.read_text().replace("RATE = 0.06", "RATE = 0.1")
-    path.write_text(text.replace('"cifar-100-corrupt"', '"other"'))
+    for edit in ("19s/0.06/0.04/", "16s/cifar-100-corrupt/other/"):
+        subprocess.run(["sed", "-i", edit, path], check=True)
     done = forks.start(tmp_path / "robust", str(path)).finish()
-    assert "100 of 200 images corrupted" in done.out and "CIFAR100C reads" in done.out, done.err
+    assert "40 of 200 images corrupted" in done.out and "CIFAR100C reads" in done.out, done.err
     assert (tmp_path / "data/other/img.bin").exists()
 
 
@@ -435,7 +467,7 @@ def test_a_record_never_describes_files_of_another_run(work: Path, forks: Forks,
                                                        record: str) -> None:
     forks.kill(work, change, 0, f"robust/{script}", "--data", "data", "--rate", 0.1)
     assert json.loads((work / "data" / record).read_text()) == {"state": "unfinished"}
-    with pytest.raises(BadInput, match=f"{record}: robust/{script} was stopped before its end; run it again"):
+    with pytest.raises(BadInput, match=f"{record}: robust/{script} --dataset CIFAR100 was stopped before"):
         open_dataset("CIFAR100N" if "noisy" in script else "CIFAR100C", work / "data")
     run(forks, work, script, "--data", "data", "--rate", 0.1)
 

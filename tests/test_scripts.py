@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import selection
+import train
 from conftest import CLASSES, SMALL, TEST, TRAIN, TRAINED, check_one_line, contents, log, names
 from forks import ROOT, Forks
 from models.checkpoint import load_checkpoint
@@ -133,6 +135,15 @@ def test_a_pretrained_network_is_ahead_in_the_first_epoch(script, tmp_path: Path
     check_one_line(result, "--resume: pretrained_sha256 is", "but None in new/toy")
 
 
+def test_boolean_options_by_themselves_mean_true() -> None:
+    args = train.parse_options(["--save", "--skip_damaged", "--dynamics", "false"])
+    assert (args.save, args.skip_damaged, args.dynamics) == (True, True, False)
+    method = ["--method", "random", "--rate", "0.5"]
+    given = [selection.parse_options([*method, *more]).selection.per_class
+             for more in ([], ["--per_class"], ["--per_class", "False"])]
+    assert given == [False, True, False]
+
+
 def test_a_run_that_diverges_stops(cifar: Path, script, tmp_path: Path) -> None:
     result = script("train.py", tmp_path, "--data", cifar, *SMALL, "--epoch", 2, "--lr", 1e38)
     check_one_line(result, "train.py: error: epoch ", "/2: ",
@@ -144,6 +155,22 @@ def test_a_name_that_the_terminal_cannot_show_is_no_error(script, tmp_path: Path
                                    "from utils import options; options.run_script(lambda: print('\\u732b'))")
     result = script(str(tmp_path / "x.py"), tmp_path)
     assert result.returncode == 0 and result.stdout == "\\u732b\n", result.stderr
+
+
+@pytest.mark.parametrize("present", [(), ("numpy", "numpy.libs", "PIL", "pillow.libs", "tqdm")])
+@pytest.mark.parametrize("command", ["train.py", "compare.py", "robust/attack-tiny.py",
+                                     "-m datasets.download", "-m comparison.lists"])
+def test_before_installation_one_line_says_what_to_install(tmp_path: Path, present: tuple[str, ...],
+                                                           command: str) -> None:
+    """Without any package, and without MindSpore alone."""
+    for name in present:
+        source = Path(np.__file__).parents[1] / name
+        if source.exists():
+            (tmp_path / name).symlink_to(source)
+    result = subprocess.run([sys.executable, "-S", *command.split()], cwd=ROOT, capture_output=True,
+                            text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    check_one_line(result, f"No module named '{'mindspore' if present else 'numpy'}'; ",
+                   "pip install -r requirements.txt\n")
 
 
 def test_imports_leave_ctrl_c_alone_outside_the_scripts() -> None:

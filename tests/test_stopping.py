@@ -23,7 +23,7 @@ import train
 from conftest import SMALL, TRAIN, TRAINED, contents, log, random_data
 from datasets import Recipe
 from forks import ROOT, Forks, Run
-from models.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint, save_checkpoint
 from two_layers import NAME, WITH_DROPOUT, TwoLayers
 from utils.errors import BadInput
 from utils.files import locked, replacing
@@ -314,6 +314,28 @@ def test_output_that_nobody_reads_any_more_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("closed", ["2", "", "0"])
+def test_a_closed_standard_stream_is_no_error(cifar: Path, tmp_path: Path, closed: str) -> None:
+    """Python has no sys.stderr then, and the next file to be opened would get its number."""
+    command = [sys.executable, ROOT / "selection.py", "--data", cifar, "--method", "random", "--rate", "0.2"]
+    done = subprocess.run(["bash", "-c", f'"$@" {closed}>&-', "bash", *command], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert len(np.load(tmp_path / "index/CIFAR100-random.kept.npy")) == 40
+    assert ("kept 40 of 200" in done.stdout) == (closed != "")
+
+
+@pytest.mark.parametrize("script, options, words, written", [
+    ("train.py", (*SMALL, "--epoch", 4), "epoch 1/4", f"ckpt/{RUN}/log.csv"),
+    ("selection.py", ("--method", "random", "--rate", 0.2), "not the official", "index/CIFAR100-random.bin")])
+def test_a_run_outlives_its_terminal(cifar: Path, forks: Forks, tmp_path: Path, script: str, options: tuple,
+                                     words: str, written: str) -> None:
+    """Writing to it fails then, and it sends SIGHUP."""
+    run = forks.start(tmp_path, script, "--data", cifar, *options, terminal=words).finish()
+    assert run.returncode == 0 and (tmp_path / written).exists()
+    assert script == "selection.py" or len(log(tmp_path / "ckpt" / RUN)) == 4
+
+
 # A run that diverges
 
 def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
@@ -449,6 +471,16 @@ def test_features_of_a_checkpoint_on_a_read_only_disk(cifar: Path, forks: Forks,
                           "--rate", 0.2).finish()
         assert run.returncode == 0, run.err
         assert ("using the features in index/CIFAR100.features.npy" in run.out) == said
+
+
+@pytest.mark.parametrize("umask, mode", [(0o077, 0o600), (0o002, 0o664)])
+def test_checkpoints_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_checkpoint(TwoLayers(3, True), tmp_path / "best.pth")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "best.pth").stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError(28, "No space left on device")])

@@ -45,6 +45,7 @@ def test_ids_follow_class_folder_then_file_name(data: DataSet, tiny: Path) -> No
              for i in (0, 1, 10, 11, 12, 13, 14, 15, 2, 3, 4, 5, 6, 7, 8, 9)]
     assert [Path(name).name for name in data.train.names] == names
     assert Path(data.train.names[16]) == tiny / "train/n00000012/images/n00000012_0.JPEG"
+    assert data.train.file_names[16] == b"train/n00000012/images/n00000012_0.JPEG"
     assert data.train.labels.tolist() == [0] * 16 + [1] * 16 + [2] * 16
     assert data.test.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert data.train.labels.dtype == data.test.labels.dtype == np.int32

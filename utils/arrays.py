@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from utils import ranks
-from utils.errors import BadInput
+from utils.errors import BadInput, FolderUnavailable
 from utils.files import read_json_or_nothing, rename, write_json
 from utils.progress import ProgressBar
 
-CHECKED_BYTES = 8 * 2 ** 20
 RECORD_SECONDS = 5  # between two records of how many rows are finished
 
 
@@ -41,8 +40,8 @@ def open_array(path: Path, remedy: str) -> np.memmap:
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """A new .npy file of zeros, memory-mapped for writing.
 
-    Its room on the disk is taken at once, or BadInput raised: without that a full disk would end the process
-    with SIGBUS when the system writes the pages.
+    Its room on the disk is taken at once, or FolderUnavailable raised: without that a full disk would end the
+    process with SIGBUS when the system writes the pages.
     """
     try:
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
@@ -50,15 +49,9 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
             os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise BadInput(f"{path}: cannot be written: {error.strerror}; make room or name another "
-                       "folder") from error
+        raise FolderUnavailable(f"{path}: cannot be written: {error.strerror}; make room or choose another "
+                                "folder") from error
     return array
-
-
-def all_finite(array: np.ndarray) -> bool:
-    """Whether all numbers of an array are finite; a memory map is read piece by piece."""
-    rows = max(1, CHECKED_BYTES // max(array[:1].nbytes, 1))
-    return all(np.isfinite(array[first:first + rows]).all() for first in range(0, len(array), rows))
 
 
 class ResumableArrays:

@@ -2,6 +2,7 @@
 import argparse
 import contextlib
 import difflib
+import errno
 import io
 import math
 import os
@@ -147,8 +148,37 @@ def boolean(text: str) -> bool:
     return values[text.lower()]
 
 
+def add_boolean_option(group: argparse._ActionsContainer, name: str, default: bool | None, help: str) -> None:
+    """Add an option that takes True or False; by itself it means True."""
+    group.add_argument(name, default=default, type=boolean, nargs="?", const=True, metavar="True|False",
+                       help=help)
+
+
+class Terminal(io.FileIO):
+    """A terminal for output, which is dropped once the terminal is gone."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return memoryview(content).nbytes
+
+
+def outlive_terminal() -> None:
+    """Let a run go on where its terminal is closed: results are in files, and output is dropped."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            buffer = io.BufferedWriter(Terminal(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True))
+
+
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main: exit status 2 and one line for bad input, 1 for a diverged run, 130 for Ctrl-C."""
+    outlive_terminal()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of classes and files that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     stderr, start = os.dup(2), time.time()
