@@ -1,5 +1,6 @@
 """Device and seed: which device, with the settings that make a CPU fast, and streams of random numbers."""
 import contextlib
+import functools
 import os
 import platform
 from importlib import metadata
@@ -15,6 +16,7 @@ DEVICES = ("auto", "CPU", "GPU", "Ascend")
 CPU_SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MS_DEV_HOST_BLOCKING_RUN": "1"}
 
 
+@functools.cache  # MindSpore takes some settings once
 def set_up(device: str, seed: int) -> str:
     """Choose the device, one of DEVICES, auto: the best one present; return its name.
 
