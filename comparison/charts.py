@@ -67,13 +67,14 @@ def draw_plot(rows: list[Row], title: str, base_arch: str) -> Figure:
 
 def draw_dots(methods: dict[str, Runs], title: str) -> Figure:
     """A row for each method, sorted by its mean; random's mean and interval as a line and a band."""
-    order = sorted(methods, key=lambda name: mean_of(methods[name]))
+    found = {name: interval([*runs.values()]) for name, runs in methods.items()}
+    order = sorted(found, key=lambda name: found[name][0])
     note = f"{BARS}\nHollow: fewer runs. Line and band: random."
     figure = new_figure(7, 1.3 + 0.21 * len(order), title, note)
     axes = figure.subplots()
     for row, name in enumerate(order):
         color = "black" if name == "random" else "0.5" if name.startswith(WHOLE) else COLORS[0]
-        mean, half = interval([*methods[name].values()])
+        mean, half = found[name]
         axes.errorbar(mean, row, xerr=half, fmt="o", color=color, mfc="white" if np.isnan(half) else color)
         if name == "random":
             axes.axvspan(mean - half, mean + half, color="0.9", zorder=0)
@@ -89,12 +90,13 @@ def draw_rates(lines: dict[str, dict[float, Runs]], whole: dict[str, Runs], titl
     several = [name for name, points in lines.items() if len(points) > 1] or [*lines]
     most = sorted(several, key=lambda name: sum(map(len, lines[name].values())), reverse=True)
     # The legend is in the order of the lines' right ends.
-    shown = sorted(most[:len(MARKERS)], key=lambda name: mean_of(lines[name][max(lines[name])]), reverse=True)
+    ends = {name: interval([*lines[name][max(lines[name])].values()])[0] for name in most[:len(MARKERS)]}
+    shown = sorted(ends, key=lambda name: ends[name], reverse=True)
     left_out = f"\n{len(shown)} of {len(lines)} methods: those with several rates and the most runs."
     figure = new_figure(8, 4.5, title, BARS + left_out * (len(shown) < len(lines)))
     axes = figure.subplots()
     for name, runs in whole.items():
-        axes.axhline(mean_of(runs), color="0.5", linestyle=":", label=name)
+        axes.axhline(interval([*runs.values()])[0], color="0.5", linestyle=":", label=name)
     ticks = sorted({rate for points in lines.values() for rate in points})
     for i, name in enumerate(shown):  # bars of one rate beside one another
         shift = 0.004 * (ticks[-1] - ticks[0]) * (i - (len(shown) - 1) / 2)
@@ -111,11 +113,6 @@ def draw_line(axes: Axes, points: dict[float, Runs], label: str, color: int, mar
     axes.errorbar(xs, means, yerr=halves, label=label, marker=MARKERS[marker % len(MARKERS)], elinewidth=1,
                   linestyle="-" if marker < len(COLORS) or label == "random" else "--",
                   color="black" if label == "random" else COLORS[color % len(COLORS)])
-
-
-def mean_of(runs: Runs) -> float:
-    """The mean of some accuracies."""
-    return interval([*runs.values()])[0]
 
 
 def window_of(name: str) -> tuple[str, float] | None:

@@ -19,7 +19,7 @@ COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "trai
 MAY_BE_EMPTY = ("worst_class_accuracy", "worst_tenth_accuracy", "kept_perturbed_percent",
                 "fitted_wrong_labels_percent")  # older files lack some of these columns
 RENAMED = {"lowest_class_accuracy": "worst_class_accuracy"}  # column of older files
-FEWEST = 3  # pairs for an interval
+FEWEST = 3  # values for an interval
 NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": float, "epochs": int,
            "seconds": float, **dict.fromkeys(MAY_BE_EMPTY, float)}  # columns of runs.csv
 # The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
@@ -48,7 +48,7 @@ def read_runs(path: Path) -> list[Row]:
         names = reader.fieldnames = [RENAMED.get(name, name) for name in reader.fieldnames or ()]
         if wrong := ({*COLUMNS} - {*MAY_BE_EMPTY} - {*names}) | ({*names} - {*COLUMNS}):
             raise BadInput(f"{path}: not a file of compare.py, or an editor changed its columns, such as "
-                           f"{min(wrong)}; restore it or choose another --out")
+                           f"{min(wrong)!r}; restore it or choose another --out")
         for row in reader:
             check_row(row, f"{path}, line {reader.line_num}")
             rows.append({name: row.get(name, "") for name in COLUMNS})
@@ -95,15 +95,15 @@ def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else float("nan")
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Mean of paired differences and half the width of its 95 % confidence interval by Student's t.
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of accuracies or paired differences, and half of its 95 % confidence interval by Student's t.
 
     t s / sqrt(n) with n - 1 degrees of freedom, s the sample standard deviation; NaN for fewer than FEWEST.
     """
-    mean, deviation = mean_and_deviation(differences)
-    if len(differences) < FEWEST:
+    mean, deviation = mean_and_deviation(values)
+    if len(values) < FEWEST:
         return mean, float("nan")
-    return mean, T_975[min(len(differences) - 1, len(T_975)) - 1] * deviation / len(differences) ** 0.5
+    return mean, T_975[min(len(values) - 1, len(T_975)) - 1] * deviation / len(values) ** 0.5
 
 
 def plus_minus(mean: float, deviation: float) -> str:

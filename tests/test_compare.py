@@ -16,11 +16,12 @@ import pytest
 from matplotlib.figure import Figure
 
 import compare
-from comparison import charts, intervals, tables
+from comparison import charts, intervals, lists, tables
 from comparison.jobs import Jobs, split_cores
 from comparison.tables import WHOLE
 from conftest import log, names
 from forks import ROOT, Forks, Run
+from methods import METHODS
 from selection import parse_options as parse_selection
 from utils.errors import BadInput
 from utils.files import sha256, write_csv
@@ -166,7 +167,7 @@ def test_a_figure_of_several_comparisons(tmp_path: Path, capsys: pytest.CaptureF
         assert alone == (tmp_path / f"again.{form}").read_bytes() and b"<dc:date>" not in alone
     assert {"picture.png", "picture.svg"} <= names(tmp_path)
     for options, words in ((["--methods", "gm"], "no method has runs at three windows of its score at one"),
-                           (["--methods", "gm", "--map"], "no method has runs at two windows of its scor"),
+                           (["--methods", "gm", "--map"], "runs at two windows of its score and at random"),
                            ([str(tmp_path / "three")], "three/runs.csv: missing"),
                            ([str(tmp_path / "four")], "two: equal epochs, four: equal steps; one figure")):
         with pytest.raises(BadInput, match=words):
@@ -199,12 +200,14 @@ def test_without_matplotlib_a_line_names_it(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "comparison.charts")
     monkeypatch.delattr("comparison.charts")
-    compare.draw(tmp_path, ROWS, "toy", "resnet6")
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "install it by python -m pip install matplotlib" in said
+    for draw in (lambda: compare.draw(tmp_path, ROWS, "toy", "resnet6"),
+                 lambda: lists.write_correlations(tmp_path, {"aum": (METHODS["aum"], np.eye(2, 5))}, "toy")):
+        draw()
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "install it by python -m pip install matplotlib" in said
     with pytest.raises(BadInput, match="no figure: .* python -m pip install matplotlib"):
         intervals.main([str(tmp_path), "--out", str(tmp_path / "none.png")])
-    assert not names(tmp_path)
+    assert names(tmp_path) == {"correlations.md"}
 
 
 def test_training_and_selection_do_not_import_matplotlib() -> None:
@@ -381,8 +384,8 @@ def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name, value, message", [
-    (None, "a,b\n1,2\n", "runs.csv: not a file of compare.py, or an editor changed its columns, such as a; "),
-    (None, "", "an editor changed its columns, such as best_accuracy; restore it or choose another --out"),
+    (None, "a,b\n1,2\n", "not a file of compare.py, or an editor changed its columns, such as 'a'; "),
+    (None, "", "an editor changed its columns, such as 'best_accuracy'; restore it or choose another"),
     (None, ",".join(compare.COLUMNS) + "\na,b\n", "line 2: not as many cells as columns"),
     ("rate", "0,2", "runs.csv, line 2: rate is '0,2', not a finite number with a decimal point; restore it"),
     ("seed", "", "line 2: seed is ''"), ("seed", "1.0", "seed is '1.0', not a whole number"),
