@@ -5,7 +5,10 @@ import pickle
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -19,7 +22,7 @@ import train
 from conftest import CLASSES, SMALL, TRAIN, Payload, check_one_line, contents, names, objects, set_args
 from datasets import SOURCES, DataSet
 from datasets.images import Split
-from forks import Forks
+from forks import ROOT, Forks
 from golden_networks import golden, seeded
 from methods import METHODS, configure, select
 from models.checkpoint import save_checkpoint
@@ -422,7 +425,93 @@ def test_a_coreset_without_a_class_is_said(work: Path, forks: Forks) -> None:
         "train.py: warning: 2 of 5 classes have no training image: class 0, class 1"]
 
 
-# Embeddings of one's own
+# Arrays of one's own
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> dict[str, np.ndarray]:
+    """A working folder's arrays of 60 images of three classes, saved under their names."""
+    generator = np.random.default_rng(5)
+    arrays = {"labels": np.arange(60) % 3, "features": generator.random((60, 4)),
+              "logits": generator.normal(size=(60, 3)).astype(np.float16), "score": generator.random(60),
+              "dynamics": generator.random((12, 3, 60)).astype(np.float32)}
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    return arrays
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_from_files_is_that_of_the_library(script, arrays: dict, tmp_path: Path, method: str
+                                                    ) -> None:
+    needs = configure(method, rate=0.3).needs
+    own = [word for name in needs for word in (f"--{name}", f"{name}.npy")]
+    result = script("selection.py", tmp_path, "--labels", "labels.npy", *own, "--method", method, "--rate",
+                    0.3, "--seed", 7)
+    assert result.returncode == 0, result.stderr
+    labels, given = arrays["labels"], {name: arrays[name] for name in needs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept, score = select(labels, 0.3, method=method, seed=7, return_score=True, **given)
+    stem = next((name for name in ("features", "logits", "dynamics") if name in needs), "labels")
+    index = tmp_path / "index" / configure(method, rate=0.3).index_name(stem)
+    assert np.load(index.with_suffix(".kept.npy")).tolist() == kept.tolist()
+    assert score is None or (np.load(index.with_suffix(".scores.npy")) == score).all()
+    manifest = read(index)[1]
+    assert manifest["keep_scale"] == "difficulty" and manifest["class_names"] == ["0", "1", "2"]
+
+
+def test_without_mindspore_on_the_path(arrays: dict, tmp_path: Path) -> None:
+    """Nor does --help load it."""
+    program = ("import sys; sys.modules['mindspore'] = None; sys.argv = ['selection.py', *sys.argv[1:]]; "
+               f"import runpy; sys.path.insert(0, {str(ROOT)!r}); "
+               f"runpy.run_path({str(ROOT / 'selection.py')!r}, run_name='__main__')")
+    selected = "--labels labels.npy --dynamics dynamics.npy --method aum --rate 0.2".split()
+    for options, words in ((selected, "ids kept in index/dynamics-aum.kept.npy"), (["--help"], "--first_ep")):
+        run = subprocess.run([sys.executable, "-c", program, *options], cwd=tmp_path, capture_output=True,
+                             text=True)
+        assert run.returncode == 0 and words in run.stdout, run.stderr
+    kept = select(arrays["labels"], 0.2, method="aum", dynamics=arrays["dynamics"])
+    assert np.load(tmp_path / "index/dynamics-aum.kept.npy").tolist() == kept.tolist()
+
+
+def test_labels_that_are_text_and_a_name_for_the_files(script, arrays: dict, tmp_path: Path) -> None:
+    words = np.array(["owl", "bee", "cat"])[arrays["labels"]]
+    (tmp_path / "labels.csv").write_text("\ufeff" + "\n".join(words) + "\n")
+    result = script("selection.py", tmp_path, "--labels", "labels.csv", "--score", "score.npy", "--keep", 0.3,
+                    "--hard", "high", "--rate", 0.2, "--name", "mine")
+    assert result.returncode == 0, result.stderr
+    assert "score: keeps the images around 0.3 of the difficulty (0 easiest, 1 hardest)\n" in result.stdout
+    manifest = read(tmp_path / "index/mine-score-keep-0.3.bin")[1]
+    assert manifest["class_names"] == ["bee", "cat", "owl"] and manifest["hard"] == "high"
+    kept = select(words, 0.2, score=arrays["score"], keep=0.3, hard="high")
+    assert np.load(tmp_path / "index/mine-score-keep-0.3.kept.npy").tolist() == kept.tolist()
+    for content, problem in (("label\n0\n1\n", "line 1 is 'label', and all others are whole numbers"),
+                             ("0,1\n", "line 1 is not one label"), ("a\n\nb\n", "line 2 is not one label")):
+        (tmp_path / "labels.csv").write_text(content)
+        check_one_line(script("selection.py", tmp_path, "--labels", "labels.csv", "--method", "random"),
+                       f"labels.csv: {problem}")
+
+
+def test_a_score_of_this_project_knows_its_hard_end(script, choose, kept: Path) -> None:
+    """Beside a data set: a score that was written goes in again, and its index has both names."""
+    choose("--method", "aum")
+    score = kept / "index/CIFAR100-aum.scores.npy"
+    options = "--dataset", "CIFAR100", "--score", score, "--keep", 0.3, "--per_class", "--rate", 0.2
+    result = script("selection.py", kept, *options)
+    assert result.returncode == 0 and "hard images are at its low end" in result.stdout, result.stderr
+    again = kept / "index/CIFAR100-CIFAR100-aum.scores-score-keep-0.3-per_class.kept.npy"
+    # The same window; of equal sizes the rounding between classes is the same.
+    assert np.load(again).tolist() == np.load(kept / "index/CIFAR100-aum.kept.npy").tolist()
+
+
+def test_dynamics_without_args_json_are_taken_with_a_warning(script, work: Path) -> None:
+    """Of another loop: what was not checked is said, and the index has both names."""
+    shutil.copy(work / RUN / "dynamics.npy", work / "mine.npy")
+    options = "--dataset", "CIFAR100", "--dynamics", "mine.npy", "--method", "aum", "--rate", 0.2
+    result = script("selection.py", work, *options)
+    check_one_line(result, "mine.npy: no args.json beside it; not checked: whether it is of the images of CIF",
+                   status=0)
+    assert (work / "index/CIFAR100-mine-aum.bin").exists()
+
 
 @pytest.fixture
 def embeddings(tmp_path: Path) -> Path:
