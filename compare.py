@@ -42,7 +42,7 @@ from utils.runs import read_args
 ROOT = Path(__file__).resolve().parent
 # Settings that all runs of a folder have in common.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
-         "lr", "amp_level")
+         "lr", "amp_level", "skip_damaged")
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,6 +51,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                     for name in (*COMMON, *settings_by_name())}
     data = parser.add_argument_group("data and training, as in train.py")
     options.add_data_options(data, SOURCES)
+    data.add_argument("--check", action="store_true", help="decode every image before base runs start, and "
+                      "name the damaged ones")
+    options.add_boolean_option(data, "--skip_damaged", False, "check all images and exclude damaged ones")
     data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of a coreset run")
     data.add_argument("--base_arch", choices=NETWORKS, help="network of a base run, by which methods choose; "
                       "None: as --arch")
@@ -97,6 +100,7 @@ class Run:
         commands: in their order, each a script of this project and its options.
         folder: the base run's, or the one in which the coreset run makes its own.
         index: the coreset's index file; None for a base run.
+        needs: files of the base run.
     """
     method: str
     rate: float
@@ -105,6 +109,7 @@ class Run:
     commands: tuple[tuple[str, ...], ...]
     folder: Path
     index: Path | None = None
+    needs: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, float, int, str]:
@@ -135,8 +140,7 @@ def main(argv: list[str] | None = None) -> None:
             print(*(shlex.join(["python", *command]) for command in run.commands), sep="\n")
         return
     with locked(args.out):
-        write_json(args.out / "settings.json", settings)
-        failures = execute(runs, args)
+        failures = execute(runs, args, settings)
         rows = in_order(read_runs(args.out / "runs.csv"))
         failed = [{"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed), "equal": run.equal,
                    "failed": why} for run, why in failures.items()]
@@ -187,12 +191,13 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
                 "--batch_size", str(args.batch_size), "--lr", repr(args.lr), "--amp_level", args.amp_level,
                 "--model_dir", str(folder), "--resume", *more)
 
+    check = [f"--{name}" for name in ("check", "skip_damaged") if getattr(args, name)]
     runs, name = [], args.name or args.dataset
     for seed in args.seeds:
         base_dir = args.out / f"seed-{seed}"
         base = base_dir / name / args.base_arch
-        runs.append(Run(WHOLE, 1.0, seed, "epochs",
-                        (train(seed, args.base_arch, args.base_epoch, base_dir),), base))
+        whole = train(seed, args.base_arch, args.base_epoch, base_dir, *check)
+        runs.append(Run(WHOLE, 1.0, seed, "epochs", (whole,), base))
         model_dir = base_dir if args.equal == "epochs" else base_dir / "equal-steps"
         for method, selection, size in selections:
             save = args.out / "index" / f"seed-{seed}" / f"rate-{selection.rate:g}"
@@ -203,8 +208,9 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
             select = ("selection.py", *common, "--seed", str(seed), "--ckpt", str(base / "best.pth"),
                       *selection_options(method), "--rate", f"{selection.rate:g}", "--save", str(save))
             coreset = train(seed, args.arch, epochs, model_dir, "--prune", str(index))
+            needs = "best.pth", *(["dynamics.npy"] if "dynamics" in selection.needs else [])
             runs.append(Run(method, selection.rate, seed, args.equal, (select, coreset),
-                            model_dir / name / args.arch, index))
+                            model_dir / name / args.arch, index, needs))
     return runs
 
 
@@ -224,7 +230,7 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
         raise BadInput(f"{path}: missing, so the settings of the runs in runs.csv are not known; put it "
                        "back, or name another --out")
     for name, value in settings.items():
-        if earlier and earlier.get(name) != value:
+        if earlier and earlier.get(name, False) != value:  # older ones have no skip_damaged
             raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; give that, or name "
                            "another --out")
     if earlier and earlier.get("images_sha256") != images_sha256:
@@ -233,7 +239,7 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
     return {**settings, "images_sha256": images_sha256}
 
 
-def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
+def execute(runs: list[Run], args: argparse.Namespace, settings: dict[str, object]) -> dict[Run, str]:
     """Do the runs that runs.csv does not hold yet; return which failed and why.
 
     Raises:
@@ -241,8 +247,7 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     """
     path = args.out / "runs.csv"
     rows = read_runs(path)
-    done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
-    left = [run for run in runs if run.key not in done]
+    left = runs_left(runs, rows, path)
     jobs, lock = Jobs(args.jobs, list(map(str, args.devices))), threading.Lock()
     # Each base run begins as many seeds early as there are threads, so that few coresets wait for one.
     left.sort(key=lambda run: args.seeds.index(run.seed) - jobs.threads * (run.index is None))
@@ -254,16 +259,10 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
     def do(run: Run, base: Future[None] | None) -> None:
         if base and base.exception():
             raise ChildProcessError("its base run failed")
-        output = args.out / "output" / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
-        output.parent.mkdir(exist_ok=True)
-        for command in run.commands:
-            with selecting[run.seed] if command[0] == "selection.py" else nullcontext():
-                print(shlex.join(["python", *command]) + "\n", end="", flush=True)  # whole, from any thread
-                status = jobs.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
-            if status:
-                said = output.read_text(errors="replace").strip().splitlines() or ["no output"]
-                raise ChildProcessError(said[-1] if status > 0 else f"ended by signal {-status}")
+        run_commands(run, jobs, args.out / "output", selecting[run.seed])
         with lock:
+            if not rows:  # a comparison without a finished run keeps no settings
+                write_json(args.out / "settings.json", settings)
             rows.append(describe(run))
             write_csv(path, rows, COLUMNS)
 
@@ -284,6 +283,38 @@ def execute(runs: list[Run], args: argparse.Namespace) -> dict[Run, str]:
             jobs.stop()
             raise KeyboardInterrupt("to resume, repeat the command") from None
     return failures
+
+
+def runs_left(runs: list[Run], rows: list[Row], path: Path) -> list[Run]:
+    """The runs without a row, and base runs whose files others need and no longer find; these lose their row.
+
+    Args:
+        rows: of runs.csv at `path`; changed in place.
+    """
+    done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
+    left = [run for run in runs if run.key not in done]
+    for base in [run for run in runs if not run.index and run.key in done]:
+        needed = {name for run in left if run.seed == base.seed for name in run.needs}
+        if gone := sorted(name for name in needed if not (base.folder / name).exists()):
+            print(f"{base.folder / gone[0]}: missing, so the base run of seed {base.seed} is run again")
+            rows[:] = [row for row in rows if (row["method"], int(row["seed"])) != (WHOLE, base.seed)]
+            write_csv(path, rows, COLUMNS)
+            (base.folder / "last.pth").unlink(missing_ok=True)  # else it would be resumed behind its end
+            left.append(base)
+    return left
+
+
+def run_commands(run: Run, jobs: Jobs, folder: Path, selecting: threading.Lock) -> None:
+    """Run a run's commands, their output in a file of `folder`; ChildProcessError where one fails."""
+    output = folder / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
+    output.parent.mkdir(exist_ok=True)
+    for command in run.commands:
+        with selecting if command[0] == "selection.py" else nullcontext():
+            print(shlex.join(["python", *command]) + "\n", end="", flush=True)  # complete, from any thread
+            status = jobs.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
+        if status:
+            lines = output.read_text(errors="replace").strip().splitlines() or ["no output"]
+            raise ChildProcessError(lines[-1] if status > 0 else f"ended by signal {-status}")
 
 
 def in_order(rows: list[Row]) -> list[Row]:

@@ -547,6 +547,31 @@ def test_coresets_of_a_base_run_that_fails_are_not_tried(project: Path, start: C
     assert {row["seed"] for row in rows_of(project)} == {"2"}
 
 
+@pytest.mark.parametrize("gone, methods, again", [
+    ("best.pth", ["random", "herding"], True), ("best.pth", ["random"], False), ("dynamics.npy", ["aum"], True),
+    ("dynamics.npy", ["herding"], False)])
+def test_a_base_run_whose_files_are_gone_is_run_again_where_a_method_needs_them(
+        project: Path, start: Callable, gone: str, methods: list[str], again: bool) -> None:
+    assert start("--seeds", 1, "--methods", "random", "--rates", 0.2).finish().returncode == 0
+    base = Path("out/seed-1/toy/resnet20")
+    (project / base / gone).unlink()
+    before = calls(project)
+    run = start("--seeds", 1, "--methods", *methods, "--rates", 0.2).finish()
+    assert run.returncode == 0, run.err
+    assert (f"{base / gone}: missing, so the base run of seed 1 is run again" in run.out) == again
+    new = {"random"} < {*methods} or "random" not in methods
+    assert len(calls(project)) == len(before) + again + 2 * new
+    assert [row["method"] for row in rows_of(project)].count(WHOLE) == 1
+
+
+def test_a_comparison_without_a_finished_run_keeps_no_settings(project: Path, start: Callable) -> None:
+    (project / "fail").write_text("base 1 1")
+    assert start("--seeds", 1).finish().returncode == 1
+    assert not (project / "out/settings.json").exists() and not (project / "out/runs.csv").exists()
+    (project / "fail").unlink()
+    assert start("--seeds", 1, "--epoch", 3).finish().returncode == 0
+
+
 def test_a_finished_folder_can_be_extended_without_its_large_files(project: Path, start: Callable,
                                                                    whole: Path) -> None:
     """Finished runs are those of runs.csv; .gitignore leaves out the rest."""
@@ -643,7 +668,8 @@ if "--prune" in options:
     folder /= "-".join(["coreset", manifest["method"], f"{manifest['rate']:g}", *manifest["not_default"]])
     accuracy = 100 * manifest["rate"] + int(seed)
 folder.mkdir(parents=True, exist_ok=True)
-(folder / "last.pth").write_text("weights")
+for name in ("best.pth", "last.pth", "dynamics.npy"):
+    (folder / name).write_text("weights")
 (folder / "args.json").write_text(json.dumps({"images": 100, "batch_size": 10, "device": "CPU"}))
 (folder / "log.csv").write_text("epoch,train_acc,test_acc,train_seconds,test_seconds\\n"
                                 f"1,9,{accuracy},1,1\\n")

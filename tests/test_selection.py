@@ -508,7 +508,7 @@ def test_dynamics_without_args_json_are_taken_with_a_warning(script, work: Path)
     shutil.copy(work / RUN / "dynamics.npy", work / "mine.npy")
     options = "--dataset", "CIFAR100", "--dynamics", "mine.npy", "--method", "aum", "--rate", 0.2
     result = script("selection.py", work, *options)
-    check_one_line(result, "mine.npy: no args.json beside it; not checked: whether it is of the images of CIF",
+    check_one_line(result, "mine.npy: no args.json beside it; not checked: whether it is of the images of CI",
                    status=0)
     assert (work / "index/CIFAR100-mine-aum.bin").exists()
 
