@@ -2,7 +2,6 @@
 
     python train.py --dataset CIFAR100 --data data
     python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin
-    python train.py --dataset CIFAR100 --data data --kept results/lists/CIFAR100/random-0.2.npy
     python train.py --dataset CIFAR100 --data data --resume      (resumes an interrupted run)
     python train.py --dataset tiny --data data/tiny-imagenet-200 --epoch 90 --batch_size 256
     python train.py --dataset folder --data PATH --epoch 90 --batch_size 256      (images of your own)
@@ -39,7 +38,6 @@ from utils.metrics import Metrics, OfImages, class_accuracies, confusion_matrix,
 from utils.progress import ProgressBar
 
 MOMENTUM = 0.9
-NAMED = 5  # classes that a warning names at most
 Step = Callable[[ms.Tensor, ms.Tensor], tuple[ms.Tensor, ...]]
 
 
@@ -55,9 +53,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     coreset = data.add_mutually_exclusive_group()
     coreset.add_argument("--prune", type=Path, metavar="FILE", help="images to leave out: an index, or any "
                          "array or list of ids (default: train on all images)")
-    coreset.add_argument("--kept", type=Path, metavar="FILE", help="images to train on: .kept.npy, a list of "
-                         "comparison.lists, any array or list of ids, or a .txt of files such as "
-                         "train/bee/3.jpg (default: train on all images)")
+    coreset.add_argument("--kept", type=Path, metavar="FILE", help="images to train on: .kept.npy or .txt "
+                         "beside an index, a list of comparison.lists, or any array or list of ids")
     network = parser.add_argument_group("network and training")
     network.add_argument("--arch", choices=NETWORKS, help="network; None: that of the selection of --prune "
                          "or --kept, else resnet50")
@@ -84,9 +81,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.resume and not args.save:
         parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
-    run, chosen = dict[str, Any](), args.prune or args.kept
-    if chosen and chosen.is_file():
-        run = follow_manifest(args, chosen)
+    chosen = args.prune or args.kept
+    run = follow_manifest(args, chosen) if chosen and chosen.is_file() else {}
     args.dataset, args.arch = args.dataset or "CIFAR100", args.arch or "resnet50"
     args.data, args.skip_damaged = args.data or Path("data"), bool(args.skip_damaged)
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
@@ -120,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         images = np.bincount(data.train.labels[keep], minlength=len(data.classes))
         if empty := [data.classes[i] for i in np.flatnonzero(images == 0)]:
             options.warn(f"{len(empty)} of {len(images)} classes have no training image: "
-                         f"{', '.join(empty[:NAMED])}{', ...' * (len(empty) > NAMED)}")
+                         f"{', '.join(empty[:5])}{', ...' * (len(empty) > 5)}")
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
@@ -190,16 +186,9 @@ def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[in
 
 
 def follow_manifest(args: argparse.Namespace, chosen: Path) -> dict[str, Any]:
-    """Take what the images of an index were selected with, where no option says otherwise.
+    """Take data set, name, network, image size, classes and --skip_damaged from a selection, where not given.
 
-    These are the data set and its name, classes and image size, the network, and whether damaged images are
-    skipped.
-
-    Returns:
-        The options of the run that selected; {} where they are not known.
-
-    Raises:
-        BadInput: it was made with another number of classes.
+    Return the options of the run by which the images were selected; {} where they are not known.
     """
     manifest, run = read_manifest(chosen), dict[str, Any]()
     if manifest.get("checkpoint"):
@@ -212,16 +201,14 @@ def follow_manifest(args: argparse.Namespace, chosen: Path) -> dict[str, Any]:
     if dataset != (args.name or args.dataset):
         return {}  # read_index says what is wrong
     for name in ("arch", "image_size", "classes"):
-        given, chosen_with = getattr(args, name), manifest.get(name)
+        given, selected_with = getattr(args, name), manifest.get(name)
         if given is None:
-            setattr(args, name, chosen_with)
-        elif chosen_with not in (None, given):
-            said = f"--{name} {given}: the images of {chosen} were chosen with {chosen_with}"
-            if name == "classes":
-                raise BadInput(f"{said}; leave the option out or choose again")
-            print(said)
-    if not args.data and run.get("dataset") == args.dataset and Path(run.get("data", "data")).exists():
-        args.data = Path(run.get("data", "data"))
+            setattr(args, name, selected_with)
+        elif selected_with not in (None, given):
+            print(f"--{name} {given}: the images of {chosen} were selected with {selected_with}")
+    if not args.data and run.get("dataset") == args.dataset and Path(run.get("data", "")).exists():
+        args.data = Path(run["data"])
+        print(f"--data {args.data}, as the training run that selected")
     if args.skip_damaged is None:
         args.skip_damaged = bool(manifest.get("damaged", run.get("damaged")))
     return run
@@ -265,9 +252,8 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, setti
     mixed = amp.auto_mixed_precision(network, settings.amp_level)  # of the same parameters
     train_step = make_train_step(mixed, optimizer, recipe.clip_norm, settings.dynamics, loss_scale)
     test_step = make_test_step(mixed)
-    record = None
-    if settings.dynamics:
-        record = runs.Dynamics(folder / "dynamics.npy", epochs, len(data.train.labels), resume)
+    record = runs.Dynamics(folder / "dynamics.npy", epochs, len(data.train.labels),
+                           resume) if settings.dynamics else None
     for epoch in range(finished, epochs):
         rate, title = recipe.learning_rate(settings.lr, epoch, epochs), f"epoch {epoch + 1}/{epochs}"
         # assign, not set_data: a compiled step does not see values changed by set_data.
@@ -296,11 +282,7 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, setti
 
 def train_epoch(network: nn.Cell, step: Step, data: DataSet, keep: np.ndarray, settings: Settings, epoch: int,
                 record: runs.Dynamics | None) -> dict[str, float]:
-    """Train for one epoch, numbered from 0, on the images `keep`; return its columns of log.csv.
-
-    Raises:
-        FloatingPointError: the loss or a weight is no longer a finite number.
-    """
+    """Train for one epoch, numbered from 0, on the images `keep`; return its columns of log.csv."""
     network.set_train(True)
     batches = training_batches(data, keep, settings.batch_size, settings.seed, epoch, settings.workers,
                                (ranks.rank(), ranks.size()))
@@ -317,11 +299,7 @@ def train_epoch(network: nn.Cell, step: Step, data: DataSet, keep: np.ndarray, s
 
 
 def evaluate(network: nn.Cell, step: Step, data: DataSet, settings: Settings) -> dict[str, float]:
-    """Evaluate a network on the test images; return the columns of log.csv.
-
-    Raises:
-        FloatingPointError: the loss is not a finite number.
-    """
+    """Evaluate a network on the test images; return the columns of log.csv."""
     network.set_train(False)
     labels, predicted = data.test.labels, OfImages()
     batch_size = min(math.ceil(settings.batch_size / ranks.size()), len(labels))
@@ -412,7 +390,7 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
             gradients = clip_gradients(gradients, clip_norm)
         if finite:
             optimizer(gradients)
-        correct = (predictions(logits) == labels).astype(ms.int32).sum()
+        correct = (ops.argmax(logits, 1).astype(ms.int32) == labels).astype(ms.int32).sum()
         if dynamics:
             return loss, correct, image_dynamics(logits, labels)
         return loss, correct
@@ -442,11 +420,6 @@ def image_dynamics(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
     return ops.stack((of_label, of_label - (p - 2 * y).max(1), ops.sqrt(ops.square(p - y).sum(1))))
 
 
-def predictions(logits: ms.Tensor) -> ms.Tensor:
-    """The class with the highest logit of each image, int32 (b,)."""
-    return ops.argmax(logits, 1).astype(ms.int32)
-
-
 def make_test_step(network: nn.Cell) -> Step:
     """A compiled evaluation: images and labels (-1: not counted) to mean loss and correct predictions.
 
@@ -457,7 +430,7 @@ def make_test_step(network: nn.Cell) -> Step:
     @ms.jit
     def step(images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, ...]:
         logits = network(images)
-        predicted = predictions(logits)
+        predicted = ops.argmax(logits, 1).astype(ms.int32)
         return loss_function(logits, labels), (predicted == labels).astype(ms.int32).sum(), predicted
 
     return step
@@ -465,13 +438,10 @@ def make_test_step(network: nn.Cell) -> Step:
 
 def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
                 of_images: OfImages | None = None) -> Metrics:
-    """Run a step over one pass of batches; stop where the loss is no longer a finite number.
+    """Run a step over one pass of batches, or until the loss is not finite; return metrics over all ranks.
 
     Args:
-        of_images: gets the positions of each batch and what the step returns of each image.
-
-    Returns:
-        What the pass came to, over all ranks.
+        of_images: gets the positions of each batch and what the step returns for each image.
     """
     metrics = Metrics()
     sizes = set()

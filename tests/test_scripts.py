@@ -19,8 +19,8 @@ import selection
 import train
 from conftest import CLASSES, SMALL, TEST, TRAIN, TRAINED, check_one_line, contents, log, names
 from forks import ROOT, Forks
-from models.checkpoint import load_checkpoint
-from two_layers import NAME
+from models.checkpoint import load_checkpoint, save_checkpoint
+from two_layers import NAME, TwoLayers
 from utils.runs import COLUMNS
 
 BASE = Path("ckpt/CIFAR100/resnet6")
@@ -91,6 +91,30 @@ def test_the_index_drops_what_is_not_in_the_middle_and_has_manifest_and_picture(
     assert {name: manifest[name] for name in expected} == expected
     picture = Image.open(work / "index/CIFAR100.png")
     assert picture.size[0] > 600 and len(picture.getcolors(10 ** 6)) > 100
+
+
+def test_evaluation_of_a_run_agrees_with_its_log(work: Path, script) -> None:
+    """Data set, network and classes are found in args.json; --data is the only option."""
+    result = script("models/evaluate.py", work, "--ckpt", BASE / "best.pth")
+    best = max(log(work / BASE), key=lambda row: float(row["test_acc"]))  # the first of equal ones
+    figures = [f"{float(best[name]):.2f} %" for name in ("test_acc", "test_worst_class_acc",
+                                                         "test_worst_tenth_acc")]
+    assert re.findall(r"[\d.]+ %", result.stdout) == figures, result.stderr
+
+
+def test_evaluation_of_a_checkpoint_without_its_run(cifar: Path, script, tmp_path: Path) -> None:
+    """Of a network that takes every image for one of class 2, of which there are 10, as of each."""
+    network = TwoLayers(CLASSES, True)
+    network.classifier.bias.set_data(ms.Tensor([0, 0, 1e6, 0, 0], ms.float32))
+    save_checkpoint(network, tmp_path / "new.pth")
+    options = "models/evaluate.py", tmp_path, "--ckpt", "new.pth", "--data", cifar
+    check_one_line(script(*options, "--arch", NAME), "--dataset and --arch: not in args.json beside new.pth")
+    result = script(*options, "--arch", NAME, "--dataset", "CIFAR100")
+    assert result.returncode == 0 and result.stdout.splitlines()[1:] == [  # the first is of the data set
+        "CIFAR100: test accuracy 20.00 %, of the worst class (class 0) 0.00 %, mean of the worst tenth of "
+        "the classes 0.00 %; most confused:",
+        "10 class 0 as class 2, 0 class 2 as class 0", "10 class 1 as class 2, 0 class 2 as class 1",
+        "0 class 2 as class 3, 10 class 3 as class 2", "0 class 2 as class 4, 10 class 4 as class 2"]
 
 
 # The same commands again

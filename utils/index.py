@@ -19,10 +19,7 @@ LISTS = "manifest.json"  # of a folder of lists that comparison/lists.py wrote
 
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
-    """Write the ids to drop as a pickled int64 array and the manifest beside it.
-
-    The manifest gets the sha256 of that file and of the ids.
-    """
+    """Write the ids to drop as a pickled int64 array and, with the sha256 of both, the manifest beside it."""
     content = pickle.dumps(drop.astype(np.int64), protocol=4)
     manifest = {**manifest, "index_sha256": hashlib.sha256(content).hexdigest(),
                 "dropped_sha256": ids_sha256(drop)}
@@ -46,12 +43,11 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str, ke
         files: paths of the images, which a .txt holds instead of ids.
 
     Raises:
-        BadInput: it does not fit a data set of that name with images of these ids, ascending, and, by their
-            sha256, the very images and labels; it is known to hold the ids to keep and not `kept`, or the
-            reverse.
+        BadInput: it is known to hold the opposite, or does not fit a data set of that name with images of
+            these ids, ascending, and, by their sha256, the very images and labels.
     """
     if path.name.endswith((".json", ".scores.npy")):
-        raise BadInput(f"{path}: not a list of images; specify {stem(path)}.bin")
+        raise BadInput(f"{path}: not a list of images; specify the .bin or .kept.npy beside it")
     images, manifest = len(ids), read_manifest(path)
     of_list = manifest.get("holds") == "kept"
     if not kept and (of_list or path.name.endswith((".kept.npy", ".txt"))):
@@ -81,11 +77,10 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str, ke
         if manifest.get("images_sha256", images_sha256) != images_sha256:
             raise BadInput(f"{path}: made for other images or labels of {dataset} than those in --data; make "
                            "it again")
-        if kept and not of_list:  # the manifest knows the ids, not this file
-            matches = manifest.get("dropped_sha256") == ids_sha256(unique)
-        else:
-            matches = manifest.get("index_sha256") == sha256(path)
-        if not matches:
+        name, own = "index_sha256", sha256(path)
+        if kept and not of_list:  # beside an index, whose manifest knows the ids but not this file
+            name, own = "dropped_sha256", ids_sha256(unique)
+        if manifest.get(name) != own:
             raise BadInput(f"{path}: its manifest {manifest_path(path).name} belongs to another index; make "
                            "both again with selection.py, or delete the manifest of a plain index")
     return unique.astype(np.int64), manifest
@@ -119,22 +114,14 @@ def read_files(path: Path, files: Sequence[bytes], ids: np.ndarray) -> np.ndarra
     return np.array([id_of[line] for line in listed], np.int64)
 
 
-def stem(path: Path) -> str:
-    """The path of an index, or of a file beside it, without .bin, .kept.npy and so on."""
-    return re.sub(r"\.(kept\.npy|scores\.npy|[^./]*)$", "", str(path))
-
-
 def manifest_path(index: Path) -> Path:
-    """<index>.json or, where there is none, the manifest of a folder of lists."""
-    own = Path(f"{stem(index)}.json")
+    """<index>.json, also for <index>.kept.npy; where there is none, the manifest of a folder of lists."""
+    own = Path(os.path.splitext(re.sub(r"\.kept\.npy$", ".npy", str(index)))[0] + ".json")
     return own if own.exists() else index.parent / LISTS
 
 
 def read_manifest(index: Path) -> dict:
     """The manifest of an index, or a list's part of its folder's; {} where there is none.
-
-    Args:
-        index: the index, or a file with the images kept beside it.
 
     Raises:
         BadInput: the file is no manifest.

@@ -15,14 +15,12 @@ from utils.metrics import OfImages
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy", "damaged.txt")
-# In args.json, but not compared when a run is resumed. Of the index kept_sha256 is compared, of
-# pretrained weights pretrained_sha256: the index's manifest has paths and versions of the selection.
+# In args.json, but not compared when a run is resumed. Of an index and of pretrained weights kept_sha256 and
+# pretrained_sha256 are compared: a manifest has paths and versions of the selection.
 MAY_DIFFER = ("data", "prune", "kept", "pretrained", "model_dir", "resume", "workers", "check",
               "skip_damaged", "versions", "device", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_worst_class_acc",
            "test_worst_tenth_acc", "train_seconds", "test_seconds", "images_per_second")
-RENAMED = {"test_lowest_class_acc": "test_worst_class_acc"}  # columns of older logs
-ADDED = "test_worst_class_acc", "test_worst_tenth_acc"  # columns that older logs lack
 AGAIN = "start again without --resume"
 
 
@@ -106,15 +104,13 @@ def trained_on(args: dict[str, Any]) -> str:
 def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     """The rows of a resumed run's log.csv for the finished epochs; if `tested`, best.pth has to be there too.
 
-    Columns of an older log get their present names, and those that it lacks are empty.
-
     Raises:
         BadInput: it is not a log, or lacks one of these rows; best.pth is missing.
     """
     path = folder / "log.csv"
     text = path.read_bytes().decode("ascii", "replace")
-    rows: list[dict[str, Any]] = [
-        dict.fromkeys(ADDED, "") | {RENAMED.get(name, name): value for name, value in row.items()}
+    rows: list[dict[str, Any]] = [  # an older log has another name for the worst class, or lacks columns
+        {"test_worst_class_acc": row.pop("test_lowest_class_acc", ""), "test_worst_tenth_acc": "", **row}
         for row in csv.DictReader(text.splitlines())]
     if any(row.keys() != set(COLUMNS) for row in rows):
         raise BadInput(f"{path}: not a log of this train.py; {AGAIN}")
@@ -128,15 +124,11 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
 
 @ranks.on_first
 def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
-    """Print and add to args.json which percentage of wrong labels, bool (n,), the last epoch predicted.
-
-    As dynamics.npy has them: of augmented images in training mode.
-    """
+    """Print and add to args.json which percentage of wrong labels, bool (n,), the last epoch predicted."""
     margin = read_array(folder / "dynamics.npy", AGAIN)[-1, 1]
     fitted = float(100 * (margin[mislabelled] > 0).mean())
     write_json(folder / "args.json", {**read_args(folder), "fitted_wrong_labels_percent": fitted})
-    print(f"the training has fitted {fitted:.1f} % of the wrong labels, as measured on augmented images in "
-          "training mode")
+    print(f"the training has fitted {fitted:.1f} % of the wrong labels (augmented images, training mode)")
 
 
 class Dynamics:
