@@ -354,7 +354,8 @@ def describe(run: Run) -> Row:
 
 def cpu_model() -> str:
     """The CPU's name."""
-    named = re.search(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.+)", info.read_text() if info.exists() else "", re.MULTILINE)
     return named[1] if named else platform.machine()
 
 

@@ -34,7 +34,7 @@ for wnid in $(cut -d ' ' -f 1 <<<"$pairs" | uniq); do
 done
 
 # One mv a class, not one an image.
-move() { [ ${#waiting[@]} = 0 ] || { mkdir -p "$VAL/$1" && mv -n -t "$VAL/$1" -- "${waiting[@]}"; }; }
+move() { [ ${#waiting[@]} = 0 ] || { mkdir -p "$VAL/$1" && mv -n -- "${waiting[@]}" "$VAL/$1/"; }; }
 waiting=() class=
 while read -r wnid image; do
     if [ "$wnid" != "$class" ]; then
@@ -63,6 +63,7 @@ done <<<"$pairs"
 classes=$(find "$VAL/" -mindepth 1 -maxdepth 1 -type d -name 'n*' | wc -l)
 left=0
 if [ -d "$VAL/images" ]; then left=$(find "$VAL/images/" -type f | wc -l); fi
+classes=$((classes)) left=$((left))  # without the spaces that wc of macOS begins with
 echo "$VAL: $classes classes, $images images, $missing missing, $left left in val/images"
 [ "$missing" = 0 ] && [ "$left" = 0 ] || exit 1
 if [ "$delete_test" = 1 ] && [ -d "$folder/test" ]; then

@@ -1,4 +1,5 @@
 """Commands run by a pool of threads, several at a time; each ends with the thread that started it."""
+import contextlib
 import ctypes
 import os
 import signal
@@ -7,6 +8,8 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from utils import ranks
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -31,7 +34,7 @@ class Jobs(ThreadPoolExecutor):
         """In a new thread: take what its commands inherit."""
         card = self.cards.pop() if self.cards else None
         self.own.variables = {"CUDA_VISIBLE_DEVICES": card, "ASCEND_RT_VISIBLE_DEVICES": card} if card else {}
-        if self.parts:
+        if self.parts and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.parts.pop())
 
     def run(self, command: Sequence[str], output: Path) -> int:
@@ -55,12 +58,13 @@ class Jobs(ThreadPoolExecutor):
 
 def split_cores(parts: int) -> list[list[int]]:
     """The cores that this process may use, in parts of one core or more."""
-    cores = sorted(os.sched_getaffinity(0))
+    cores = ranks.cores()
     return [cores[i * len(cores) // parts:(i + 1) * len(cores) // parts] or [cores[i % len(cores)]]
             for i in range(parts)]
 
 
 def end_with_parent() -> None:
     """In a new process: get SIGKILL when the parent thread ends, and leave Ctrl-C to the parent."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(AttributeError):  # macOS has no such call
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

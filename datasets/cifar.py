@@ -17,7 +17,6 @@ SIDE = 32
 @dataclass(frozen=True)
 class Release:
     """One of the two as it was released, and the files that the scripts in robust/ write for it."""
-    title: str
     folder: str
     md5: dict[str, str]  # by file: those of training images, then the one of test images, then class names
     labels: str  # key of the labels
@@ -27,12 +26,12 @@ class Release:
 
 
 RELEASES = {
-    "CIFAR100": Release("CIFAR-100", "cifar-100-python", {
+    "CIFAR100": Release("cifar-100-python", {
         "train": "16019d7e3df5f24257cddd939b257f8d",
         "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
         "meta": "7973b15100ade9c7d40fb424638fde48"},
         "fine_labels", "fine_label_names", "cifar-100-corrupt", "cifar"),
-    "CIFAR10": Release("CIFAR-10", "cifar-10-batches-py", {
+    "CIFAR10": Release("cifar-10-batches-py", {
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
         "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
@@ -65,7 +64,7 @@ def read_cifar(root: Path, name: str = "CIFAR100") -> tuple[Split, Split, list[s
         contents[file] = (folder / file).read_bytes()
     if any(hashlib.md5(contents[file], usedforsecurity=False).hexdigest() != md5
            for file, md5 in release.md5.items()):
-        print(f"{folder}: not the official release of {release.title} (md5 differs); using it as it is")
+        print(f"{folder}: not the official release of {name} (md5 differs); using it as it is")
     *images, meta = release.md5
     classes = read_table(contents[meta], folder / meta).get(release.classes)
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):

@@ -1,6 +1,5 @@
 """Batches of (index, image, label) from a split: transformed, normalized while the step before runs."""
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from datasets.transforms import as_array
 from utils.device import random_stream
 from utils.errors import BadInput
 from utils.progress import ProgressBar
+from utils.ranks import cores
 
 PADDING = -1  # index and label of the rows that fill up a last batch
 AHEAD = 2  # batches made before they are asked for
@@ -98,7 +98,7 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
             and what is random of them. Rows of index PADDING are left zero.
         workers: threads; None: one per core.
     """
-    threads = workers or len(os.sched_getaffinity(0))
+    threads = workers or len(cores())
     pool = ThreadPoolExecutor(threads)
 
     def begin(index: np.ndarray, label: np.ndarray, random: tuple[np.ndarray, ...]

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +127,6 @@ def load_weights(network: nn.Cell, weights: dict[str, np.ndarray], path: str, ar
                        "name another --arch or --ckpt")
     for name, parameter in own.items():
         parameter.set_data(ms.Tensor(weights[name], parameter.dtype))
-
-
-def has_classifier(weights: Iterable[str]) -> bool:
-    """Whether these names of weights are of a network with its last layer."""
-    return any(name.startswith("classifier.") for name in weights)
 
 
 def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bool,

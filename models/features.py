@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets import DataSet
 from datasets.pipeline import evaluation_batches
-from models.checkpoint import has_classifier, load_checkpoint, load_network
+from models.checkpoint import load_checkpoint, load_network
 from utils import ranks
 from utils.arrays import ResumableArrays, read_array
 from utils.errors import BadInput, FolderUnavailable
@@ -31,7 +31,7 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
         workers: threads that make batches; None: one per core.
         needs: what is used of them; a checkpoint that was converted without its last layer has no logits.
     """
-    names = KEPT if has_classifier(load_checkpoint(checkpoint)) else KEPT[:1]
+    names = KEPT if any(name.startswith("classifier.") for name in load_checkpoint(checkpoint)) else KEPT[:1]
     if "logits" in needs and "logits" not in names:
         raise BadInput(f"{checkpoint}: has no last layer; choose a method that needs features alone, such as "
                        "moderate")

@@ -20,7 +20,7 @@ ATTACK = "GSA"
 
 def main() -> None:
     parser = options.make_parser("Attack the training images of CIFAR with a trained network.")
-    options.add_dataset_option(parser)
+    parser.add_argument("--dataset", default="CIFAR100", choices=RELEASES, help="data set")
     parser.add_argument("--classes", type=positive, help="attack the images of the first CLASSES classes "
                         "only, with a network trained on these; None: of all")
     args, attack = attacks.parse_attack_options(parser, ATTACK)

@@ -9,7 +9,7 @@ RATE = 0.2  # the probability with which an image gets another label
 
 def main() -> None:
     parser = options.make_parser("Mislabel the training images of CIFAR-100 or CIFAR-10.")
-    options.add_dataset_option(parser)
+    parser.add_argument("--dataset", default="CIFAR100", choices=RELEASES, help="data set")
     options.add_noise_options(parser, RATE)
     args = parser.parse_args()
     train, _, classes = read_cifar(args.data, args.dataset)

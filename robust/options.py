@@ -2,7 +2,6 @@
 from pathlib import Path
 from typing import Any
 
-from datasets.cifar import RELEASES
 from datasets.scenes import UNFINISHED
 from robust.corruptions import CORRUPTIONS
 from robust.project import ROOT
@@ -22,11 +21,6 @@ def make_parser(description: str) -> Parser:
                         help="folder that holds the data set's own folder")
     add_seed_option(parser, "everything random")
     return parser
-
-
-def add_dataset_option(parser: Parser) -> None:
-    """Add --dataset, for the scripts of CIFAR."""
-    parser.add_argument("--dataset", default="CIFAR100", choices=RELEASES, help="data set")
 
 
 def add_noise_options(parser: Parser, rate: float) -> None:

@@ -35,7 +35,13 @@ def largest_file(size: int) -> Iterator[None]:
 
 # Created
 
-def test_a_new_array_takes_its_room_at_once(path: Path) -> None:
+@pytest.fixture(params=["Linux", "macOS"])
+def allocate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "macOS":
+        monkeypatch.delattr(os, "posix_fallocate")
+
+
+def test_a_new_array_takes_its_room_at_once(path: Path, allocate: None) -> None:
     array = create_array(path, (1000, 3), np.float16)
     assert path.stat().st_blocks * 512 >= 6000
     array[2] = 1
@@ -44,7 +50,7 @@ def test_a_new_array_takes_its_room_at_once(path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [5, 140, 500])  # in the header, in the numbers
-def test_a_full_disk_is_an_error_and_leaves_nothing(path: Path, size: int) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing(path: Path, size: int, allocate: None) -> None:
     with largest_file(size), pytest.raises(BadInput, match="x.npy: cannot be written: File too large"):
         create_array(path, (100, 2), np.float32)
     assert not path.exists()

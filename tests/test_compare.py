@@ -1,6 +1,7 @@
 """compare.py's tables, intervals and plot for runs made by hand; its plan, its options and its processes."""
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -454,6 +455,33 @@ def test_a_comparison_of_real_runs_killed_and_resumed(forks: Forks, cifar: Path,
         "resnet6. Batches of 40.\n\n" + tables.tables(compare.in_order(rows), "resnet6"))
 
 
+# What macOS lacks; read as sitecustomize.py by each Python that starts.
+WITHOUT = '''
+import ctypes, os, pathlib
+for name in "posix_fallocate", "sched_getaffinity", "sched_setaffinity":
+    delattr(os, name)
+load, exists = ctypes.CDLL, pathlib.Path.exists
+ctypes.CDLL = lambda name, *more, **named: load(name, *more, **named) if name else object()
+pathlib.Path.exists = lambda path: not str(path).startswith("/proc") and exists(path)
+with open(os.path.join(os.path.dirname(__file__), "started"), "a") as file:
+    file.write(".")
+'''
+
+
+def test_the_workflow_without_the_calls_that_macos_lacks(forks: Forks, tmp_path: Path) -> None:
+    """Training, a selection and a coreset run of the toy set, as compare.py runs them."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT)
+    (tmp_path / "x.py").write_text("import runpy, sys; exec(open('sitecustomize.py').read(), {'__file__': "
+                                   f"'sitecustomize.py'}})\nrunpy.run_path('{ROOT}/compare.py', "
+                                   "run_name='__main__')")
+    run = forks.start(tmp_path, str(tmp_path / "x.py"), *"--dataset toy --arch resnet6 --epoch 1 --seeds 1 "
+                      "--jobs 2 --batch_size 500 --methods aum --device CPU --out out".split(),
+                      environment={"PYTHONPATH": str(tmp_path)}).finish()
+    assert run.returncode == 0, run.err
+    assert [row["cpu"] for row in rows_of(tmp_path)] == [platform.machine()] * 2
+    assert len((tmp_path / "started").read_text()) >= 4  # compare.py and what it runs
+
+
 # Whole comparisons with quick scripts instead of train.py and selection.py
 
 OPTIONS = (*SMALL, "--methods", "random", "moderate", "--out", "out")
@@ -548,8 +576,8 @@ def test_coresets_of_a_base_run_that_fails_are_not_tried(project: Path, start: C
 
 
 @pytest.mark.parametrize("gone, methods, again", [
-    ("best.pth", ["random", "herding"], True), ("best.pth", ["random"], False), ("dynamics.npy", ["aum"], True),
-    ("dynamics.npy", ["herding"], False)])
+    ("best.pth", ["random", "herding"], True), ("best.pth", ["random"], False),
+    ("dynamics.npy", ["aum"], True), ("dynamics.npy", ["herding"], False)])
 def test_a_base_run_whose_files_are_gone_is_run_again_where_a_method_needs_them(
         project: Path, start: Callable, gone: str, methods: list[str], again: bool) -> None:
     assert start("--seeds", 1, "--methods", "random", "--rates", 0.2).finish().returncode == 0

@@ -119,6 +119,18 @@ def test_images_are_moved_a_class_at_a_time(tiny: Path, tmp_path: Path) -> None:
     assert (tmp_path / "calls").read_text().count("\n") == 3
 
 
+def test_the_tools_of_macos_do(tiny: Path, tmp_path: Path) -> None:
+    """Their mv has no -t, and their wc begins with spaces."""
+    (tmp_path / "bin").mkdir()
+    for name, text in (("mv", f'[ "$2" != -t ] && exec {shutil.which("mv")} "$@"'),
+                       ("wc", f'printf "%8d\\n" "$({shutil.which("wc")} "$@")"')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    result = convert(tiny, path=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert result.returncode == 0, result.stderr
+    assert ": 3 classes, 12 images, 0 missing, 0 left in val/images" in result.stdout
+
+
 @pytest.mark.parametrize("line", ["../../x.JPEG\tn00000001\n", "val_1.JPEG\t../train\n", "nonsense\n",
                                   "val_1.JPEG\tn00000002\n"])
 def test_hostile_lines_are_refused_before_anything_moves(tiny: Path, line: str) -> None:

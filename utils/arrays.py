@@ -14,6 +14,7 @@ from utils.errors import BadInput, FolderUnavailable
 from utils.files import read_json_or_nothing, rename, write_json
 from utils.progress import ProgressBar
 
+ZEROS_BYTES = 8 * 2 ** 20  # written at one time
 RECORD_SECONDS = 5  # between two records of how many rows are finished
 
 
@@ -46,7 +47,13 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     try:
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
         with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+            size = os.path.getsize(path)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS
+                file.seek(array.offset)
+                while left := size - file.tell():
+                    file.write(bytes(min(left, ZEROS_BYTES)))
     except OSError as error:
         path.unlink(missing_ok=True)
         raise FolderUnavailable(f"{path}: cannot be written: {error.strerror}; make room or choose another "

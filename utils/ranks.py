@@ -50,18 +50,25 @@ def silence_others() -> None:
         sys.stdout = open(os.devnull, "w")
 
 
+def cores() -> list[int]:
+    """The CPU's cores that this process may use; all of them where the system does not tell, as on macOS."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def bind_cores() -> None:
     """Before `init`, where ranks are on one CPU: take an equal part of its cores, unless msrun bound some.
 
     Otherwise each rank's threads would be as many as there are cores.
     """
-    if os.environ.get("MS_ROLE") != "MS_WORKER":
+    if os.environ.get("MS_ROLE") != "MS_WORKER" or not hasattr(os, "sched_setaffinity"):
         return
     number, count = int(os.environ.get("DEVICE_ID", 0)), int(os.environ["MS_WORKER_NUM"])
-    cores = sorted(os.sched_getaffinity(0))
+    own = cores()
     with contextlib.suppress(OSError):  # the parent has gone
-        if os.sched_getaffinity(os.getppid()) == set(cores) and count <= len(cores):
-            os.sched_setaffinity(0, cores[number * len(cores) // count:(number + 1) * len(cores) // count])
+        if os.sched_getaffinity(os.getppid()) == set(own) and count <= len(own):
+            os.sched_setaffinity(0, own[number * len(own) // count:(number + 1) * len(own) // count])
 
 
 def init() -> None:
