@@ -121,7 +121,10 @@ def main(argv: list[str] | None = None) -> None:
     if data and any(len(name.splitlines()) > 1 for name in data.train.file_names):
         raise BadInput(f"--data: a file of {data.name} has a line break in its name, which no list of names "
                        "can hold; rename it")
-    with writable(args.save), options_named(args):  # found out before a long pass
+    files_of = {"labels": args.labels, **own}
+    if args.ckpt:
+        files_of.setdefault("dynamics", args.ckpt.with_name("dynamics.npy"))
+    with writable(args.save), options_named(files_of):  # found out before a long pass
         classes, strings = check_labels(labels)
         selection.size(len(classes))
         arrays, files = read_arrays(selection.needs, own, args.ckpt, data, args.save, args.arch, args.workers,
@@ -146,14 +149,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def options_named(args: argparse.Namespace) -> Iterator[None]:
-    """Turn InvalidInput into bad input that names the file or the option."""
+def options_named(files: dict[str, Path]) -> Iterator[None]:
+    """Turn InvalidInput into bad input that names the file, the option, or the score or rule itself."""
     try:
         yield
     except InvalidInput as error:
-        given = getattr(args, error.keyword, None)
-        option = f"--{error.keyword}" if error.keyword in args else error.keyword
-        raise BadInput(f"{given if isinstance(given, Path) else option}: {error.problem}") from error
+        name = f"{'' if '.' in error.keyword else '--'}{error.keyword}"
+        raise BadInput(f"{files.get(error.keyword) or name}: {error.problem}") from error
 
 
 def files_stem(args: argparse.Namespace, data: DataSet | None, own: dict[str, Path]) -> str:

@@ -142,6 +142,8 @@ def read_arrays(needs: tuple[str, ...], own: dict[str, Path], checkpoint: Path |
         arrays[name] = read_array(path, f"--{name} takes an array that numpy.save wrote" if name != "dynamics"
                                   else "train.py writes it, without --prune and with --dynamics True")
         files |= {name: str(path), f"{name}_sha256": sha256(path)}
+    if "dynamics" in arrays:  # those of a stopped run end with epochs of NaN
+        files["epochs"] = sum(not np.isnan(epoch).all() for epoch in arrays["dynamics"])
     if data and checkpoint and {"features", "logits"} & set(needs):
         from models.checkpoint import find_arch  # here: nothing else needs MindSpore
         from models.features import features_and_logits

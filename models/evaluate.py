@@ -26,11 +26,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arch", choices=NETWORKS, help="network; None: as args.json beside --ckpt says")
     options.add_data_options(parser, SOURCES)
     options.add_device_option(parser)
-    parser.set_defaults(dataset=None)  # as args.json says
     args = parser.parse_args(argv)
     run = read_args(args.ckpt.parent)
     for name in ("dataset", "arch", "classes", "image_size"):
         setattr(args, name, getattr(args, name) or run.get(name))
+    args.data = args.data or Path("data")
     if not (args.dataset in SOURCES and args.arch in NETWORKS):
         parser.error(f"--dataset and --arch: not in args.json beside {args.ckpt}; specify both")
     return args

@@ -48,7 +48,7 @@ OPTIONS = [
     ("selection.py --rate nan --ckpt best.pth", "--rate"),
     ("selection.py --method best --ckpt best.pth", "--method"),
     ("selection.py", "--ckpt"),
-    ("selection.py --ckpt best.pth --arch resnet20 --rate 0.001", "--rate 0.001"),
+    ("selection.py --ckpt best.pth --arch resnet20 --rate 0.001", "--rate: 0.001 keeps none of 200"),
     ("selection.py --method random --hard_cutoff 0.1", "--hard_cutoff: the method random has no score; t"),
     ("selection.py --ckpt best.pth --method gm --keep middle", "--keep: the method gm has no score; those"),
     ("selection.py --ckpt best.pth --keep beta", "--keep: 'beta' is neither one of easiest, mid"),
@@ -120,11 +120,11 @@ FILES = [
     ("selection.py --ckpt best.pth --arch resnet18", "best.pth"),
     ("selection.py --ckpt nan.pth --arch resnet20", "nan.pth"),
     ("selection.py --ckpt best.pth --method el2n", "dynamics.npy"),
-    ("selection.py --dynamics text.bin --method el2n", "text.bin"),
+    ("selection.py --dataset CIFAR100 --dynamics text.bin --method el2n", "text.bin"),
     ("selection.py --features nowhere.npy --labels nowhere.npy", "nowhere.npy"),
-    ("selection.py --features nowhere.npy --method random", "nowhere.npy"),
+    ("selection.py --dataset CIFAR100 --features nowhere.npy", "nowhere.npy"),
     ("selection.py --features beyond.npy --labels labels.npy", "beyond.npy: holds numbers that are not "),
-    ("selection.py --features text.bin", "text.bin"),
+    ("selection.py --dataset CIFAR100 --features text.bin", "text.bin"),
     ("selection.py --ckpt best.pth --arch resnet20 --save text.bin", "text.bin"),
     ("selection.py --ckpt best.pth --arch resnet20 --save /proc/index", "/proc/index"),
     ("train.py --dataset tiny --data nowhere", "nowhere/train"),
@@ -150,7 +150,7 @@ HOSTILE = [
     ("train.py --data {bad}/laughs", "laughs/cifar-100-python/meta"),
     ("train.py --prune payload.bin", "payload.bin"),
     (f"train.py {' '.join(map(str, TRAINED))} --model_dir {{bad}}/resume --resume", "last.pth"),
-    ("selection.py --method el2n --dynamics hostile.npy", "hostile.npy"),
+    ("selection.py --dataset CIFAR100 --method el2n --dynamics hostile.npy", "hostile.npy"),
     ("selection.py --features hostile.npy --labels hostile.npy", "hostile.npy"),
     ("selection.py --ckpt payload.bin --arch resnet20", "payload.bin"),
     ("selection.py --ckpt payload.pth --arch resnet20", "payload.pth"),
@@ -278,9 +278,9 @@ def test_one_line_names_the_culprit_and_no_file_changes(bad: Path, script, comma
 
 
 def test_a_simulated_device_is_refused(forks: Forks, tmp_path: Path) -> None:
-    run = forks.start(tmp_path, "selection.py", "--dataset", "toy", "--method", "random",
+    run = forks.start(tmp_path, "train.py", "--dataset", "toy",
                       environment={"MS_SIMULATION_LEVEL": "1"}).finish()
-    assert run.returncode == 2 and run.err.startswith("selection.py: error: MS_SIMULATION_LEVEL: set in the ")
+    assert run.returncode == 2 and run.err.startswith("train.py: error: MS_SIMULATION_LEVEL: set in the ")
 
 
 def test_help_and_option_errors_take_little_longer_than_importing_mindspore(tmp_path: Path) -> None:

@@ -142,22 +142,22 @@ def test_numpys_other_order_of_the_same_numbers_is_read(select, work: Path) -> N
 
 def test_where_they_are_missing_a_line_names_the_command(select, work: Path) -> None:
     (work / RUN / "dynamics.npy").unlink()
-    check_one_line(select(), f"{RUN}/dynamics.npy: missing; train.py writes it for CIFAR100")
+    check_one_line(select(), f"{RUN}/dynamics.npy: missing; train.py writes it, without --prune")
 
 
 def test_those_of_another_folder_than_the_checkpoints_are_refused(select, trained: Path) -> None:
     check_one_line(select("--dynamics", trained / "dynamics.npy"), "dynamics.npy: not in the folder of",
-                   "best.pth", "name both of one run")
+                   "best.pth", "pass both of one run")
 
 
 def test_those_of_an_unfinished_run_are_its_finished_epochs(cifar: Path, forks: Forks, script,
                                                             tmp_path: Path) -> None:
     """The run is killed in its third epoch."""
-    forks.kill(tmp_path, "os.rename .last.pth.tmp", 2, "train.py", "--data", cifar, *TRAINED)
+    forks.kill(tmp_path, "os.rename .log.csv.tmp", 2, "train.py", "--data", cifar, *TRAINED)
     result = script("selection.py", tmp_path, "--data", cifar, "--ckpt", RUN / "best.pth", "--rate", 0.2,
                     "--method", "el2n")
-    assert result.returncode == 0 and "the run has 2 epochs" in result.stdout, result.stderr
-    check_one_line(result, f"{RUN}/best.pth: its run has finished 2 of 3 epochs; used all the same", status=0)
+    assert result.returncode == 0 and "dynamics: there are 2 epochs" in result.stdout, result.stderr
+    assert f"{RUN}/best.pth: its run has finished 2 of 3 epochs; using it anyway" in result.stderr
 
 
 def test_those_of_other_images_are_refused(select, work: Path) -> None:
@@ -168,8 +168,8 @@ def test_those_of_other_images_are_refused(select, work: Path) -> None:
     path.write_bytes(pickle.dumps(table))
     result = select("--data", "other")
     warning, error = result.stderr.splitlines()
-    assert result.returncode == 2 and "used all the same" in warning
-    assert "of other images than --data's" in error
+    assert result.returncode == 2 and "using it anyway" in warning
+    assert "of other images than those of CIFAR100 in --data" in error
 
 
 @pytest.mark.parametrize("damage", [
@@ -178,8 +178,7 @@ def test_those_of_other_images_are_refused(select, work: Path) -> None:
     lambda path: path.write_bytes(path.read_bytes().replace(b"<f2", b"<f8")),
     lambda path: np.save(path, np.load(path)[..., 1:]),
     lambda path: np.save(path, np.full((3, 3, TRAIN), np.nan, np.float16)),
-    lambda path: path.with_name("args.json").unlink(),
-], ids=["objects", "cut", "another type in the header", "one image less", "NaN", "no args.json"])
+], ids=["objects", "cut", "another type in the header", "one image less", "NaN"])
 def test_a_hostile_or_damaged_file_is_refused_and_not_run(select, work: Path, damage: Callable) -> None:
     damage(work / RUN / "dynamics.npy")
     check_one_line(select(), "dynamics.npy")

@@ -376,9 +376,9 @@ def test_classes(work: Path, tmp_path: Path, script: Callable) -> None:
     (tmp_path / "images").symlink_to(work / "images")
     assert f"folder: {2 * TRAIN} of {2 * TRAIN} training images, {2 * VAL} test images, 2 classes" in run(
         script, tmp_path, "train.py", *TRAINING, "--classes", 2)
-    run(script, tmp_path, "selection.py", *SMALL, "--rate", 0.5, "--method", "el2n", "--ckpt",
+    run(script, tmp_path, "selection.py", *SMALL, "--rate", 0.5, "--method", "el2n", "--per_class", "--ckpt",
         f"ckpt/folder/{NAME}/best.pth")
-    lines = (tmp_path / "index/folder-el2n.txt").read_text().splitlines()
+    lines = (tmp_path / "index/folder-el2n-per_class.txt").read_text().splitlines()
     assert len(lines) == TRAIN and all(line.startswith(("train/ant/", "train/bee/")) for line in lines)
 
 

@@ -213,7 +213,8 @@ def test_a_part_of_the_classes(work: Path, script, forks: Forks) -> None:
 
 @pytest.mark.parametrize("options, words", [
     (("--rates", 0.001), ("--rates 0.001", "none of 200")), (("--methods", "oum"), ("--methods", "oum")),
-    (("--methods", "ccs:hard_cutoff=0.8", "--rates", 0.5), ("--hard_cutoff", "0.8")),
+    (("--methods", "ccs:hard_cutoff=0.8", "--rates", 0.5), 
+     ("--methods ccs:hard_cutoff=0.8 at --rates 0.5", "hard_cutoff: 0.8")),
     (("--ckpt", "ckpt/none/best.pth"), ("ckpt/none/best.pth",)),
     (("--ckpt", RUN / "best.pth", RUN / "last.pth"), ("--ckpt", "two checkpoints of one run"))])
 def test_bad_options(options: tuple, words: tuple, work: Path, script) -> None:

@@ -183,7 +183,7 @@ def test_a_name_that_the_terminal_cannot_show_is_no_error(script, tmp_path: Path
 
 @pytest.mark.parametrize("present", [(), ("numpy", "numpy.libs", "PIL", "pillow.libs", "tqdm")])
 @pytest.mark.parametrize("command", ["train.py", "compare.py", "robust/attack-tiny.py",
-                                     "-m datasets.download", "-m comparison.lists"])
+                                     "-m models.evaluate"])
 def test_before_installation_one_line_says_what_to_install(tmp_path: Path, present: tuple[str, ...],
                                                            command: str) -> None:
     """Without any package, and without MindSpore alone."""

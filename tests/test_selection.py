@@ -402,10 +402,10 @@ def test_training_takes_the_data_set_of_the_selection_where_none_is_given(work: 
     ({}, ""), ({"batch_size": 50}, "--batch_size 50, not 100"), ({"lr": 0.003}, "--lr 0.003, not 0.1"),
     ({"batch_size": 50, "lr": 0.003}, "--batch_size 50, not 100 and --lr 0.003, not 0.1"), (None, "")])
 def test_settings_unlike_those_of_the_run_that_selected_are_said(
-        select, kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+        choose, kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
         changes: dict | None, unlike: str) -> None:
     """Where the run is gone, nothing is known."""
-    select()
+    choose()
     if changes is None:
         shutil.rmtree(kept / "ckpt")
     else:
