@@ -78,10 +78,10 @@ def test_links_lead_to_files_and_tests_that_are_named_exist(document: Path) -> N
     assert [path for path in (*links, *tests) if not path.exists()] == []
 
 
-def accuracies(name: str, column: str) -> dict[tuple[str, float], dict[int, float]]:
-    """Of the runs of equal epochs, by method and rate, and in each by seed."""
+def accuracies(name: str, column: str, equal: str = "epochs") -> dict[tuple[str, float], dict[int, float]]:
+    """Of the runs of equal epochs or steps, by method and rate, and in each by seed."""
     runs = tables.read_runs(ROOT / f"results/{name}/runs.csv")
-    return tables.by_cell((row for row in runs if row["equal"] == "epochs"), column)
+    return tables.by_cell((row for row in runs if row["equal"] == equal), column)
 
 
 def cells_below(document: str, header: str) -> list[list[str]]:
@@ -153,16 +153,43 @@ def test_the_overview_has_the_differences_to_random_of_the_runs() -> None:
 
 
 @pytest.mark.parametrize("column, score", [(1, "aum"), (4, "moderate")])
-def test_the_intervals_shown_are_those_of_the_runs(column: int, score: str) -> None:
-    table = cells_below("docs/results.md", "| quantile from the easy end |")
+def test_the_windows_shown_are_those_of_the_runs(column: int, score: str) -> None:
+    table = cells_below("docs/results.md", "| difficulty |")
     assert len(table) == 7
     for cells in table:
-        easy = float(cells[0])
-        name = parse_variant(f"{score}:keep={easy:g}:per_class=False").title(":", "=")
+        name = parse_variant(f"{score}:keep={cells[0]}:per_class=False").title(":", "=")
         for shown, data in zip(cells[column:column + 3], ("CIFAR100N", "CIFAR100", "CIFAR100C"), strict=True):
             own = accuracies(data, "last_accuracy").get((name, 0.2), {})
             mean = tables.plus_minus(*tables.mean_and_deviation(own.values())) if own else ""
             assert shown == (f"{mean} ({len(own)})" if own else "")
+
+
+@pytest.mark.parametrize("column, name", [(1, "CIFAR100N"), (2, "CIFAR100C")])
+def test_the_shares_of_perturbed_images_shown_are_those_of_the_runs(column: int, name: str) -> None:
+    shares = accuracies(name, "kept_perturbed_percent")
+    table = cells_below("docs/results.md", "| a fifth kept, share of |")
+    assert len(table) == 9
+    for method, *figures in table:
+        own = shares[method, 0.2]
+        mean, deviation = tables.mean_and_deviation(own.values())
+        assert figures[column - 1] == f"{mean:.1f} ± {deviation:.1f} ({len(own)})"
+
+
+@pytest.mark.parametrize("column, name, rate, equal", [
+    (1, "CIFAR100N", 0.3, "epochs"), (3, "CIFAR100N", 0.2, "steps"), (5, "CIFAR100", 0.2, "steps")])
+def test_the_results_of_more_images_or_steps_are_those_of_the_runs(column: int, name: str, rate: float,
+                                                                   equal: str) -> None:
+    cells = accuracies(name, "last_accuracy", equal)
+    table = cells_below("docs/results.md", "| | 30 % kept, wrong labels |")
+    assert len(table) == 4
+    for method, accuracy, difference in ((row[0], row[column], row[column + 1]) for row in table):
+        own = cells.get((method, rate))
+        if not own:
+            assert not accuracy and not difference
+            continue
+        assert accuracy == tables.plus_minus(*tables.mean_and_deviation(own.values()))
+        if method != "random":
+            assert difference == tables.minus_random(cells, method, rate).partition(" (")[0]
 
 
 LAST, SHARE = ("last_accuracy", ".2f"), ("kept_perturbed_percent", ".1f")
