@@ -30,7 +30,7 @@ from models.features import features_and_logits
 from two_layers import FEATURES, NAME
 from utils.files import locked
 from utils.index import coreset_name, read_index
-from utils.picture import fitting
+from utils.picture import draw_selection, fitting
 from weights import make_batch
 
 RUN = Path("ckpt/CIFAR100", NAME)
@@ -305,6 +305,13 @@ def test_captions_are_not_cut_within_words() -> None:
     font = ImageFont.load_default(10)
     captions = "pickup_truck", "Yorkshire terrier", "rhododendronplant"
     assert [fitting(caption, font) for caption in captions] == ["pickup truck", "Yorkshire…", "rhododendr…"]
+
+
+def test_a_name_that_the_font_cannot_show_becomes_the_images_id(tmp_path: Path) -> None:
+    pixels, score = np.zeros((30, 8, 8, 3), np.uint8), np.arange(30.)
+    drawn = [draw_selection("title", score, "high", "score", np.arange(6), 30, lambda rows: pixels[rows], names)
+             for names in (["\u732b"] * 30, [str(i) for i in range(30)], ["owl"] * 30)]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_rate_that_drops_nothing_is_said_loudly(script, work: Path) -> None:

@@ -25,7 +25,7 @@ def draw_selection(title: str, score: np.ndarray | None, hard: str, score_name: 
         score_name: what it measures.
         kept: positions of the coreset.
         images: None where there are none to show.
-        captions: the text below each image, by position.
+        captions: the text below each image, by position; where the font lacks its glyphs, the position.
     """
     parts = image_rows(score, hard, kept, n)
     rows = [(name, positions, images(positions)) for name, positions in parts] if images else []
@@ -56,7 +56,8 @@ def draw_selection(title: str, score: np.ndarray | None, hard: str, score_name: 
             # Small images show their pixels.
             way = Image.Resampling.NEAREST if len(pixels) <= CELL else Image.Resampling.BILINEAR
             sheet.paste(Image.fromarray(pixels).resize((CELL, CELL), way), (left, top + 24))
-            pen.text((left, top + 26 + CELL), fitting(captions[i], small), INK, small)
+            caption = captions[i] if has_glyphs(captions[i], small) else str(i)
+            pen.text((left, top + 26 + CELL), fitting(caption, small), INK, small)
         top += ROW_HEIGHT
     return sheet
 
@@ -69,6 +70,12 @@ def fitting(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) ->
         length -= 1
         shown = " ".join(words[:length]) + "…" if length > 0 else words[0][:length - 2] + "…"
     return shown
+
+
+def has_glyphs(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> bool:
+    """Whether a font can show a text."""
+    missing = bytes(font.getmask("\U0010ffff"))  # what is drawn for a character without a glyph
+    return all(character.isspace() or bytes(font.getmask(character)) != missing for character in text)
 
 
 def image_rows(score: np.ndarray | None, hard: str, kept: np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
