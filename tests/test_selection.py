@@ -309,8 +309,8 @@ def test_captions_are_not_cut_within_words() -> None:
 
 def test_a_name_that_the_font_cannot_show_becomes_the_images_id(tmp_path: Path) -> None:
     pixels, score = np.zeros((30, 8, 8, 3), np.uint8), np.arange(30.)
-    drawn = [draw_selection("title", score, "high", "score", np.arange(6), 30, lambda rows: pixels[rows], names)
-             for names in (["\u732b"] * 30, [str(i) for i in range(30)], ["owl"] * 30)]
+    drawn = [draw_selection("title", score, "high", "score", np.arange(6), 30, lambda i: pixels[i], captions)
+             for captions in (["\u732b"] * 30, [str(i) for i in range(30)], ["owl"] * 30)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
