@@ -87,7 +87,7 @@ def to_levels(images: np.ndarray) -> np.ndarray:
 
 
 def to_pixels(x: np.ndarray, images: np.ndarray, eps: float) -> np.ndarray:
-    """Gray levels (n, 3, h, w) truncated, as in the release, to uint8 (n, h, w, 3) within eps of the images."""
+    """Gray levels (n, 3, h, w), truncated as in the release, as uint8 (n, h, w, 3) within eps of `images`."""
     limit = math.floor(eps * LEVELS + 1e-4)
     original = images.astype(np.int16)
     pixels = np.floor(x.transpose(0, 2, 3, 1)).astype(np.int16)
