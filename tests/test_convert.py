@@ -171,7 +171,7 @@ def test_features_can_be_had_of_a_network_without_its_last_layer(work: Path, scr
     assert kept[0] == kept[1] and "using the features in part/best.features.npy" in done.stdout
     assert {"best.features.npy", "best.features.json", "best.pth"} == names(work / "part")
     check_one_line(script("selection.py", work, "--ckpt", "part/best.pth", "--arch", "resnet20", "--method",
-                          "entropy"), "part/best.pth: has no last layer; choose a method that needs features")
+                          "entropy"), "part/best.pth: has no last layer; choose a method that needs only f")
 
 
 @pytest.mark.parametrize("back", [False, True])
