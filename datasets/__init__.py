@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import utils  # noqa: F401  first: it says what to do where NumPy is not installed
+import utils  # noqa: F401  first: it says what to do if NumPy is not installed
 
 # isort: split
 import numpy as np
@@ -17,22 +17,22 @@ from utils.errors import BadInput
 
 AnySplit = Split | FileSplit
 Transform = Callable[[transforms.Images], np.ndarray]
-SMALLEST, SMALLEST_OF_IMAGENET = 8, 64  # sides in pixels: for any network; for the ImageNet variants
+SMALLEST, SMALLEST_OF_IMAGENET = 8, 64  # smallest side in pixels: of any image; for the ImageNet variants
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained on a data set."""
-    epochs: int  # the run that `milestones` belong to
+    epochs: int  # length of the run that `milestones` refer to
     milestones: tuple[int, ...]  # epochs (from 0) at which the learning rate is multiplied by gamma
     gamma: float
     weight_decay: float  # on every parameter
     clip_norm: float | None = None  # largest global gradient norm; None: gradients are not clipped
-    lr: float = 0.1  # learning rate at the start
-    lr_batch: int | None = None  # the batch size that `lr` is for, with which it grows; None: any batch size
+    lr: float = 0.1  # initial learning rate
+    lr_batch: int | None = None  # batch size of `lr`, which scales linearly with it; None: it does not
 
     def start(self, batch_size: int) -> float:
-        """The learning rate at the start, where none is given."""
+        """The default initial learning rate."""
         return self.lr * batch_size / self.lr_batch if self.lr_batch else self.lr
 
     def learning_rate(self, start: float, epoch: int, epochs: int) -> float:
@@ -44,26 +44,26 @@ class Recipe:
 @dataclass(frozen=True)
 class Source:
     """One row of the table: where a data set comes from and how networks are trained on it."""
-    read: Callable[[Path], tuple[AnySplit, AnySplit, list[str]]]  # of a folder: training, test, class names
+    read: Callable[[Path], tuple[AnySplit, AnySplit, list[str]]]  # folder -> training, test, class names
     mean: tuple[float, float, float]  # per channel, of images scaled to [0, 1]
     std: tuple[float, float, float]
-    small_images: bool  # whether networks take their CIFAR variant, not their ImageNet variant
+    small_images: bool  # whether networks use their CIFAR variant, not their ImageNet variant
     recipe: Recipe
     side: int  # of the images that networks get, in pixels
-    sizes: tuple[int, ...]  # the sides that --image_size may name; (): any from SMALLEST on
+    sizes: tuple[int, ...]  # the sides that --image_size accepts; (): any of SMALLEST or more
     train_transform: transforms.RandomTransform  # before a horizontal flip with probability 1/2
     test_transform: Transform = transforms.as_array
-    # For training images when features are computed; by default, as in the release, they stay as they are.
+    # For training images when features are computed; by default, as in the release, they are not changed.
     feature_transform: Transform = transforms.as_array
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
-        """What gray levels (n, 3, h, w) are multiplied by, then what is added, to normalize; (3, 1, 1)."""
+        """Factor and summand, float32 (3, 1, 1), that normalize gray levels, (n, 3, h, w)."""
         mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def of_side(self, side: int) -> "Source":
         """The row for images of another side, in pixels."""
-        if isinstance(self.train_transform, transforms.PadAndCrop):  # crops move by as much less
+        if isinstance(self.train_transform, transforms.PadAndCrop):  # padding scales with the side
             padding = self.train_transform.padding * side // self.side
             return replace(self, side=side, train_transform=transforms.PadAndCrop(padding))
         evaluation = transforms.ResizeAndCenterCrop(round(side * 256 / 224), side)  # ImageNet's at 224
@@ -75,13 +75,13 @@ class Source:
 @dataclass(frozen=True)
 class DataSet:
     """A data set as the scripts use it: its images and its row of the table."""
-    name: str  # in folders and files that the scripts write
+    name: str  # in the paths of folders and files that the scripts write
     train: AnySplit
     test: AnySplit
     classes: list[str]
     source: Source
-    # Of all training images and labels at their own size, so that an index made at one size serves the
-    # others; for a folder of images, of their paths and file sizes.
+    # Of all training images and labels at their original size, so that an index is valid for all sizes; for
+    # a folder of images, of their paths and file sizes.
     images_sha256: str
 
     @property
@@ -91,25 +91,22 @@ class DataSet:
 
     @property
     def perturbed(self) -> np.ndarray | None:
-        """Which training images are mislabelled or corrupted, bool (n,); None: it is not known."""
+        """Which training images are mislabelled or corrupted, bool (n,); None: unknown."""
         marks = [mark for mark in (self.mislabelled, self.train.corrupted) if mark is not None]
         return np.logical_or.reduce(marks) if marks else None
 
     @property
     def mislabelled(self) -> np.ndarray | None:
-        """Which training images are mislabelled, bool (n,); None: none is, or it is not known."""
+        """Which training images are mislabelled, bool (n,); None: none is, or unknown."""
         marks = self.train.mislabelled
         return marks if marks is not None and marks.any() else None
 
     def without(self, train: Sequence[int], test: Sequence[int]) -> "DataSet":
-        """The data set but the images at these positions of its two halves."""
+        """The data set without the images at these positions of its two halves."""
         return replace(self, train=self.train.without(train), test=self.test.without(test))
 
     def pictures(self, positions: np.ndarray) -> np.ndarray:
-        """The training images of these positions as features are computed from them, uint8 (k, h, w, 3).
-
-        A damaged one is gray.
-        """
+        """Training images as features are computed from them, uint8 (k, h, w, 3); damaged ones are gray."""
         images = np.full((len(positions), self.image_size, self.image_size, 3), 128, np.uint8)
         for image, i in zip(images, positions, strict=True):
             with contextlib.suppress(BadInput, OSError):
@@ -152,46 +149,46 @@ SOURCES |= {name: replace(SOURCES[parent], read=read) for parent, readers in SCE
 
 def open_dataset(name: str, path: Path, image_size: int | None = None, classes: int | None = None,
                  own_name: str | None = None) -> DataSet:
-    """Read a data set into memory, or list it where its images stay on disk.
+    """Read a data set into memory, or list its files if its images stay on disk.
 
     Args:
         path: its folder.
-        image_size: side in pixels; None: the data set's own. Smaller images are box averages, as those of
-            downsampled ImageNet (Chrabaszcz, Loshchilov, Hutter, arXiv:1707.08819), and crops move by as
-            much less. Images of a folder have any sizes, and their transforms bring them to this one.
-        classes: take the images of that many classes, the first ones; None: of all.
+        image_size: side in pixels; None: the data set's own. Smaller images are box averages, as in
+            downsampled ImageNet (Chrabaszcz, Loshchilov, Hutter, arXiv:1707.08819); a folder's images, which
+            have any size, are resized by their transforms.
+        classes: use this many classes, the first ones; None: all.
         own_name: for a folder of your own images; None: `name`.
 
     Raises:
-        BadInput: an option that does not fit the data set.
+        BadInput: an option does not fit the data set.
     """
     source = SOURCES[name]
     side = image_size or source.side
     if own_name is not None and name != FOLDER:
-        raise BadInput(f"--name {own_name}: only for --dataset {FOLDER}; leave it out")
+        raise BadInput(f"--name {own_name}: only for --dataset {FOLDER}; omit it")
     if own_name != FOLDER and own_name in SOURCES:
-        raise BadInput(f"--name {own_name}: the name of another data set; name another one")
+        raise BadInput(f"--name {own_name}: the name of another data set; choose another name")
     if not source.sizes and side < SMALLEST:
-        raise BadInput(f"--image_size {side}: too small; name a number of {SMALLEST} or more")
+        raise BadInput(f"--image_size {side}: too small; pass {SMALLEST} or more")
     if source.sizes and side not in source.sizes:
         raise BadInput(f"--image_size {side}: images of {name} can have "
-                       f"{' or '.join(map(str, source.sizes))} pixels; name one of these or leave it out")
+                       f"{' or '.join(map(str, source.sizes))} pixels; pass one of these or omit the option")
     train, test, names = source.read(path)
     sha256, record = train.sha256(), train.record if isinstance(train, Split) else {}
-    among, asked = record.get("classes"), classes or len(names)
-    if among not in (None, asked) and record.get("images_sha256") == sha256:
-        raise BadInput(f"--classes {asked}: images or labels of {name} were changed in the first {among} "
-                       f"classes; name --classes {among}, or run the script in robust/ again "
-                       f"with --classes {asked}")
-    if classes is not None and not 2 <= classes <= len(names):
-        raise BadInput(f"--classes {classes}: {name} has {len(names)}; name a number from 2 to that")
-    if classes is not None and classes < len(names):
-        train, test = (half.without(np.flatnonzero(half.labels >= classes)) for half in (train, test))
-        names = names[:classes]
+    changed, used = record.get("classes"), classes or len(names)
+    if changed not in (None, used) and record.get("images_sha256") == sha256:
+        raise BadInput(f"--classes {used}: images or labels of {name} were changed in the first {changed} "
+                       f"classes; pass --classes {changed}, or run the script in robust/ again with "
+                       f"--classes {used}")
+    if classes is not None and not 2 <= used <= len(names):
+        raise BadInput(f"--classes {used}: {name} has {len(names)}; pass a number from 2 to {len(names)}")
+    if used < len(names):
+        train, test = (half.without(np.flatnonzero(half.labels >= used)) for half in (train, test))
+        names = names[:used]
         if not len(test.labels):
-            raise BadInput(f"--classes {classes}: {name} has no test image of these; name a larger number")
+            raise BadInput(f"--classes {used}: {name} has no test image of these; pass a larger number")
     if side != source.side:
-        if isinstance(train, Split) and isinstance(test, Split):  # a folder's images stay as they are on disk
+        if isinstance(train, Split) and isinstance(test, Split):  # a folder's images stay on disk
             train, test = train.shrunk(source.side // side), test.shrunk(source.side // side)
         source = source.of_side(side)
     return DataSet(own_name or name, train, test, names, source, sha256)

@@ -1,4 +1,4 @@
-"""CIFAR-100 and CIFAR-10, python versions: the folders cifar-100-python and cifar-10-batches-py."""
+"""CIFAR-100 and CIFAR-10 in their Python versions: cifar-100-python and cifar-10-batches-py."""
 import hashlib
 import os
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Release:
-    """One of the two as it was released, and the files that the scripts in robust/ write for it."""
+    """The official files of one of the two, and the names of the files that robust/ writes for it."""
     folder: str
-    md5: dict[str, str]  # by file: those of training images, then the one of test images, then class names
+    md5: dict[str, str]  # by file: training images, test images, class names
     labels: str  # key of the labels
     classes: str  # key of the class names
     corrupt: str  # folder of corrupted images
-    prefix: str  # of the names of attacked images and noisy labels
+    prefix: str  # of the files of attacked images and noisy labels
 
 
 RELEASES = {
@@ -44,15 +44,10 @@ RELEASES = {
 
 
 def read_cifar(root: Path, name: str = "CIFAR100") -> tuple[Split, Split, list[str]]:
-    """Training split, test split and the class names of a release's folder in `root`, or of `root` itself.
+    """Training split, test split and class names from a release's folder in `root`, or from `root` itself.
 
-    A folder in the same layout with other images works too; a line says that it is not the official release.
-
-    Args:
-        name: one of RELEASES.
-
-    Raises:
-        BadInput: a file is missing, or holds no images or no names.
+    A folder with other images in the same layout works too; a line says that it is not the official release.
+    Raises BadInput if a file is missing or damaged.
     """
     release = RELEASES[name]
     folder = root if all(os.path.isfile(root / file) for file in release.md5) else root / release.folder
@@ -60,11 +55,11 @@ def read_cifar(root: Path, name: str = "CIFAR100") -> tuple[Split, Split, list[s
     for file in release.md5:
         if not os.path.isfile(folder / file):
             raise BadInput(f"{folder / file}: missing; python -m datasets.download {name} --data {root} "
-                           "puts it there")
+                           "downloads it")
         contents[file] = (folder / file).read_bytes()
     if any(hashlib.md5(contents[file], usedforsecurity=False).hexdigest() != md5
            for file, md5 in release.md5.items()):
-        print(f"{folder}: not the official release of {name} (md5 differs); using it as it is")
+        print(f"{folder}: not the official release of {name} (MD5 differs); using it anyway")
     *images, meta = release.md5
     classes = read_table(contents[meta], folder / meta).get(release.classes)
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
@@ -78,15 +73,14 @@ def read_cifar(root: Path, name: str = "CIFAR100") -> tuple[Split, Split, list[s
 
 
 def read_table(content: bytes, path: Path) -> dict[Any, Any]:
-    """The dictionary in a file; {} where it holds something else."""
+    """The dictionary in a file; {} if it holds something else."""
     table = unpickle(content, path)
     return {key.decode() if isinstance(key, bytes) else key: value
             for key, value in table.items()} if isinstance(table, dict) else {}
 
 
 def read_split(content: bytes, path: Path, key: str, num_classes: int) -> Split:
-    """Images, uint8 (n, 32, 32, 3), and labels under `key` of one file; BadInput where it does not hold them.
-    """
+    """Images, uint8 (n, 32, 32, 3), and the labels under `key`, of one file; BadInput if there are none."""
     table = read_table(content, path)
     data = table.get("data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or not len(data) or (

@@ -18,9 +18,9 @@ from utils.errors import BadInput
 from utils.files import locked
 from utils.progress import ProgressBar
 
-BLOCK, SECONDS = 2 ** 18, 60  # bytes read at one time; until a silent server counts as gone
-# Of each data set: the folder in its archive, the archive's address and MD5, how many images for training
-# and for tests it holds.
+BLOCK, SECONDS = 2 ** 18, 60  # bytes read at once; timeout of a server that sends nothing
+# For each data set: the folder in its archive, the archive's address and MD5, the numbers of training and
+# test images.
 ARCHIVES = {
     "CIFAR100": ("cifar-100-python", "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
                  "eb9058c3a382ffc7106e4002c42a8d85", (50_000, 10_000)),
@@ -34,54 +34,50 @@ ARCHIVES = {
 def main(argv: list[str] | None = None) -> None:
     parser = options.Parser("Download a data set and unpack it.")
     parser.add_argument("dataset", choices=ARCHIVES, help="data set")
-    parser.add_argument("--data", default="data", type=Path, help="folder in which its folder is made")
+    parser.add_argument("--data", default="data", type=Path, help="folder to create the data set's folder in")
     parser.add_argument("--url", help="address of the same archive elsewhere; None: the official one")
     args = parser.parse_args(argv)
     folder, url, md5, images = ARCHIVES[args.dataset]
     name, target = os.path.basename(url), args.data / folder
     if target.exists() and any(target.iterdir()):
         check_complete(args.dataset, target, images)
-        print(f"{target}: is there already")
+        print(f"{target}: exists already")
         return
     with locked(args.data):
-        own, fetched = args.data / name, args.data / f".{name}"
-        archive, remedy = own, "delete it and repeat the command"
-        if not own.exists():
-            archive, remedy = fetched, "it has been deleted; repeat the command, or specify another --url"
-            fetch(args.url or url, fetched)
+        archive, remedy = args.data / name, "delete it and repeat the command"
+        downloaded = args.data / f".{name}"
+        if not archive.exists():
+            archive, remedy = downloaded, "it has been deleted; repeat the command, or specify another --url"
+            download(args.url or url, downloaded)
         try:
             unpack(archive, md5, target, remedy)
         except BadInput:
-            fetched.unlink(missing_ok=True)
+            downloaded.unlink(missing_ok=True)
             raise
-        fetched.unlink(missing_ok=True)
+        downloaded.unlink(missing_ok=True)
     print(f"{target}: ready")
 
 
 def check_complete(dataset: str, folder: Path, images: tuple[int, int]) -> None:
-    """Raise BadInput where a folder does not hold all images, as after an interruption of other programs."""
+    """Raise BadInput if a folder does not hold all images, for example after another program was stopped."""
     try:
         train, test, _ = SOURCES[dataset].read(folder if dataset == "tiny" else folder.parent)
-        found = len(train.labels), len(test.labels)
-        problem = f"{found} images for training and for tests, not {images}"
+        counts = len(train.labels), len(test.labels)
+        problem = f"{counts} training and test images, not {images}" if counts != images else ""
     except BadInput as error:
-        found, problem = (0, 0), str(error).partition(";")[0]
-    if found != images:
-        raise BadInput(f"{folder}: is there, but is not complete ({problem}); move it away and repeat the "
+        problem = str(error).partition(";")[0]
+    if problem:
+        raise BadInput(f"{folder}: exists, but is not complete ({problem}); move it away and repeat the "
                        "command, or use it as it is")
 
 
-def fetch(url: str, path: Path) -> None:
-    """Download a file; what is there of it already, after an interruption, is not downloaded again.
-
-    Raises:
-        BadInput: the address cannot be read to its end.
-    """
+def download(url: str, path: Path) -> None:
+    """Download a file, or the rest of it after an interruption; BadInput if that fails."""
     done = path.stat().st_size if path.exists() else 0
     try:
         request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
         with urllib.request.urlopen(request, timeout=SECONDS) as response:
-            done = done if response.status == 206 else 0  # a server may send the whole file all the same
+            done = done if response.status == 206 else 0  # a server may ignore the range
             size = int(response.headers.get("Content-Length", 0)) + done
             with (open(path, "ab" if done else "wb") as file,
                   ProgressBar(path.name[1:], size, "B", done) as bar):
@@ -92,24 +88,19 @@ def fetch(url: str, path: Path) -> None:
         if path.stat().st_size < size:
             raise http.client.IncompleteRead(b"")
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("what is downloaded stays; repeat the command to resume") from None
+        raise KeyboardInterrupt("the partial download is kept; repeat the command to resume") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        if not (isinstance(error, urllib.error.HTTPError) and error.code == 416):  # there is no more of it
-            raise BadInput(f"{url}: cannot be downloaded ({error}); repeat the command to resume, or name "
-                           "another address by --url") from error
+        if not (isinstance(error, urllib.error.HTTPError) and error.code == 416):  # nothing is left to send
+            raise BadInput(f"{url}: cannot be downloaded ({error}); repeat the command to resume, or specify "
+                           "another --url") from error
 
 
 def unpack(path: Path, md5: str, target: Path, remedy: str) -> None:
-    """Unpack an archive's folder to `target` in one step, once it is known to be the right archive.
-
-    Raises:
-        BadInput: its MD5 is another one; it holds no such folder, or paths that lead out of it; `remedy` says
-            what to do.
-    """
+    """Unpack an archive's folder to `target` in one step; BadInput if it is not the official archive."""
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     if digest != md5:
         raise BadInput(f"{path}: MD5 {digest}, not {md5}, so not the official archive; {remedy}")
-    filtered = path.suffix == ".gz" and hasattr(tarfile, "data_filter")  # a tar file, with newer Pythons
+    filtered = path.suffix == ".gz" and hasattr(tarfile, "data_filter")  # older Pythons do not have it
     safe: dict[str, Any] = {"filter": "data"} if filtered else {}
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         try:

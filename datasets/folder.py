@@ -1,4 +1,4 @@
-"""Your own images: train/<class>/... and val/<class>/..., as torchvision's ImageFolder has them, on disk."""
+"""Your own images, on disk: train/<class>/... and val/<class>/..., as in torchvision's ImageFolder."""
 import functools
 import hashlib
 import os
@@ -14,20 +14,20 @@ from utils.errors import BadInput
 from utils.options import warn
 from utils.progress import ProgressBar
 
-# Of what Pillow opens: no images, or left to other programs (EPS would run Ghostscript on a stranger's file).
+# Formats that Pillow opens but that are no images or need other programs (Ghostscript for EPS).
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-LAYOUT = "put images into train/<class>/ and val/<class>/ and name the folder of these two in --data"
+LAYOUT = "put images into train/<class>/ and val/<class>/ and pass the folder of these two as --data"
 
 
 @dataclass(frozen=True)
 class FileSplit:
-    """Images that stay on disk, otherwise as datasets.images.Split."""
+    """Images that stay on disk, otherwise like datasets.images.Split."""
     root: Path  # folder of the class folders
-    paths: list[bytes]  # n paths below it, each from its class folder on
+    paths: list[bytes]  # n paths relative to it
     labels: np.ndarray  # int32 (n,), ascending
     digest: str  # SHA-256 of the paths and file sizes of all classes, in hexadecimal
-    subset: np.ndarray | None = None  # as of datasets.images.Split
-    mislabelled = corrupted = None  # it is not known
+    subset: np.ndarray | None = None  # as in datasets.images.Split
+    mislabelled = corrupted = None  # unknown
 
     @property
     def ids(self) -> np.ndarray:
@@ -36,15 +36,15 @@ class FileSplit:
 
     @property
     def file_names(self) -> list[bytes]:
-        """The path of each image from the data set's folder on, such as train/bee/1.jpg."""
+        """The path of each image relative to the data set's folder, such as train/bee/1.jpg."""
         return [b"%b/%b" % (os.fsencode(self.root.name), path) for path in self.paths]
 
     def pixels(self, positions: Sequence[int] | np.ndarray) -> Iterator[Image.Image]:
-        """The images of these positions, RGB, of any sizes, each decoded when its turn comes."""
+        """The images at these positions, RGB, of any sizes, each decoded when it is iterated over."""
         return (read_image(os.path.join(self.root, os.fsdecode(self.paths[i]))) for i in positions)
 
     def without(self, rows: Sequence[int] | np.ndarray) -> "FileSplit":
-        """The images but those at these positions; they keep their labels and numbers in the data set."""
+        """All images except those at these positions, with unchanged labels and ids."""
         keep = np.delete(np.arange(len(self.labels)), rows)
         return replace(self, paths=[self.paths[i] for i in keep], labels=self.labels[keep],
                        subset=self.ids[keep])
@@ -57,14 +57,13 @@ class FileSplit:
 def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:
     """Training split, validation split and class names of a folder with train/<class>/ and val/<class>/.
 
-    Labels follow the sorted class folders of train/; ids the class, then the order of torchvision's
-    ImageFolder. Links are followed. Hidden files and folders are skipped, and so are files whose suffix is
-    none of Pillow's. No file is opened.
+    Labels follow the sorted class folders of train/. Images are ordered as in torchvision's ImageFolder.
+    Links are followed; hidden files and files without an image extension are skipped. No file is opened.
 
     Raises:
-        BadInput: a class of val/ is not in train/, or there is one class only.
+        BadInput: a class of val/ is not in train/, or there is only one class.
     """
-    # Of odd metadata, large images and palettes: they would stand between the lines of a run.
+    # Pillow's warnings, about odd metadata, large images and palettes, would disturb a run's output.
     warnings.filterwarnings("ignore", module="PIL")
     train, val = folder / "train", folder / "val"
     classes, val_classes = class_names(train), class_names(val)
@@ -72,18 +71,13 @@ def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:
         raise BadInput(f"{val / os.fsdecode(unknown[0])}: a class that {train} lacks; put its training "
                        "images there or delete it")
     if len(classes) < 2:
-        raise BadInput(f"{train}: holds one class folder, and a network tells classes apart; {LAYOUT}")
-    # For the screen, which refuses what is not UTF-8.
-    shown = [name.decode("utf8", "replace") for name in classes]
-    return read_split(train, classes, classes), read_split(val, val_classes, classes), shown
+        raise BadInput(f"{train}: holds one class folder, but at least two classes are needed; {LAYOUT}")
+    printable = [name.decode("utf8", "replace") for name in classes]
+    return read_split(train, classes, classes), read_split(val, val_classes, classes), printable
 
 
 def class_names(part: Path) -> list[bytes]:
-    """The names of the class folders of train/ or val/, sorted; files beside them are skipped.
-
-    Raises:
-        BadInput: there are none, a link leads to nothing, or the folder cannot be read.
-    """
+    """The sorted names of the class folders of train/ or val/; BadInput if there are none."""
     try:
         with os.scandir(os.fsencode(part)) as scan:
             entries = [entry for entry in scan if entry.name[:1] != b"."]
@@ -94,7 +88,7 @@ def class_names(part: Path) -> list[bytes]:
             raise BadInput(f"{part / os.fsdecode(entry.name)}: not a folder, or a link to nothing; put the "
                            "images of this class there or delete it")
     if images := sum(entry.is_file() and is_image(entry.name) for entry in entries):
-        warn(f"{part}: images that lie in no class folder are skipped: {images}; {LAYOUT}")
+        warn(f"{part}: images outside of class folders are skipped: {images}; {LAYOUT}")
     names = sorted(entry.name for entry in entries if entry.is_dir())
     if not names:
         raise BadInput(f"{part}: holds no class folder; {LAYOUT}")
@@ -102,24 +96,20 @@ def class_names(part: Path) -> list[bytes]:
 
 
 def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSplit:
-    """The images of the class folders `present` of train/ or val/, labels by their position in `classes`.
-
-    Raises:
-        BadInput: a class has no image.
-    """
+    """The images in the class folders `present` of train/ or val/; a label is a position in `classes`."""
     top, digest = os.path.join(os.fsencode(part), b""), hashlib.sha256()
     paths, counts, skipped = [], [], 0
     with ProgressBar(f"listing {part}", len(present), "class") as bar:
         for name in present:
-            records = []  # path, a zero byte, which no path has, and file size
+            records = []  # path, a zero byte and file size
             for entry in files_below(top + name):
                 if is_image(entry.name):
                     records.append(b"%b\0%d" % (entry.path[len(top):], entry.stat().st_size))
                 else:
                     skipped += 1
             if not records:
-                raise BadInput(f"{part / os.fsdecode(name)}: holds no image by its suffix; put the class's "
-                               "images there or delete it")
+                raise BadInput(f"{part / os.fsdecode(name)}: holds no file with an image extension; put the "
+                               "images of this class there or delete it")
             records.sort(key=lambda record: record.rpartition(b"/")[::2])  # by folder, then by name
             digest.update(b"\n".join(records) + b"\n")
             paths += [record.partition(b"\0")[0] for record in records]
@@ -127,19 +117,15 @@ def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSp
             bar.update()
     if skipped:
         print(f"{part}: skipped {skipped} files without an image extension")
-    number = {name: label for label, name in enumerate(classes)}
-    labels = np.repeat(np.array([number[name] for name in present], np.int32), counts)
+    labels = np.repeat(np.searchsorted(classes, present).astype(np.int32), counts)
     return FileSplit(part, paths, labels, digest.hexdigest())
 
 
 def files_below(folder: bytes, above: frozenset[bytes] = frozenset()) -> Iterator[os.DirEntry[bytes]]:
-    """The files in a folder and in the folders below it, links followed, hidden ones skipped.
+    """The files in a folder and its subfolders; links are followed, hidden files and folders skipped.
 
-    Args:
-        above: real paths of the folders above it; by default they are found.
-
-    Raises:
-        BadInput: a link leads to a folder above it or to nothing.
+    `above` holds the real paths of the folders above it, by default found from its own. Raises BadInput if a
+    link leads to one of them or to nothing.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -154,53 +140,52 @@ def files_below(folder: bytes, above: frozenset[bytes] = frozenset()) -> Iterato
             elif entry.is_file():
                 yield entry
             else:
-                raise BadInput(f"{os.fsdecode(entry.path)}: not a file, or a link to none; put the image "
+                raise BadInput(f"{os.fsdecode(entry.path)}: not a file, or a link to nothing; put the image "
                                "there or delete it")
 
 
 @functools.cache
 def formats() -> list[str]:
-    """The formats that Pillow decodes, those it knows best first."""
+    """The formats that Pillow decodes, the most common ones first."""
     Image.init()
-    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # else a long text is taken for damage
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # else a long text counts as damage
     return [name for name in Image.ID if name not in NOT_DECODED]
 
 
 @functools.cache
 def suffixes() -> frozenset[bytes]:
-    """The suffixes of these formats' files, in small letters."""
+    """The file extensions of these formats, in lower case."""
     return frozenset(suffix.encode() for suffix, name in Image.registered_extensions().items()
                      if name in (*formats(), "MPO"))  # JPEG files of several images, which it opens as JPEG
 
 
 def is_image(name: bytes) -> bool:
-    """Whether a file is an image by its suffix."""
+    """Whether a file has an image extension."""
     return os.path.splitext(name)[1].lower() in suffixes()
 
 
 def read_image(path: str) -> Image.Image:
-    """An image file's pixels as RGB, as torchvision's loader has them, but of 16-bit ones the upper 8 bits.
+    """An image file's pixels as RGB, as torchvision's loader returns them; of 16 bits the upper 8 are used.
 
-    Transparency is dropped, an animation's first image is taken, and EXIF orientation is ignored.
+    Transparency and EXIF orientation are ignored; of an animation the first image is used.
 
     Raises:
-        BadInput: it is damaged, no image, or its pixels have no known range.
+        BadInput: it is damaged, not an image, or its pixels have an unknown range.
     """
     try:
         with Image.open(path, formats=formats()) as image:
-            # Some of 16 bits come as 32: those of PGM files, and before Pillow 10.3 those of PNG files.
+            # Pillow opens 16-bit PGM files, and before version 10.3 PNG files, with 32 bits.
             if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             if image.mode in ("I", "F"):
-                raise BadInput(f"{path}: pixels of 32 bits, whose range is not known; save it with 8 bits")
+                raise BadInput(f"{path}: pixels of 32 bits, whose range is unknown; save it with 8 bits")
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
     except (BadInput, FileNotFoundError, PermissionError):
         raise
-    except MemoryError as error:
-        raise BadInput(f"{path}: needs more memory than there is; make it smaller") from error
-    except Image.DecompressionBombError as error:
-        raise BadInput(f"{path}: more pixels than Pillow's limit; make it smaller") from error
+    except (MemoryError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path}: needs more memory than there is, or has more pixels than Pillow's limit; "
+                       "make it smaller") from error
     except Exception as error:  # a damaged file can raise anything
-        raise BadInput(f"{path}: damaged, or not an image; put a whole file in its place or delete "
+        raise BadInput(f"{path}: damaged, or not an image; replace it with an intact copy or delete "
                        "it") from error

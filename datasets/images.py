@@ -12,24 +12,20 @@ from PIL import Image
 
 from utils.errors import BadInput
 
-BLOCK = 1000  # images shrunk at one time
+BLOCK = 1000  # images shrunk at once
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels in the data set's own order.
-
-    The images are uint8 (n, h, w, 3), which may be a memory map, or the contents of n JPEG files whose images
-    have one size.
-    """
-    images: np.ndarray | Sequence[bytes]
+    """Images and their labels in the data set's order."""
+    images: np.ndarray | Sequence[bytes]  # uint8 (n, h, w, 3), or contents of n JPEG files of one size
     labels: np.ndarray  # int32 (n,)
     names: Sequence[str] = ()  # the JPEG files' paths
-    folder: Path = Path()  # of the data set, which these paths begin with
-    subset: np.ndarray | None = None  # ids of these images in the data set, ascending; None: these are all
-    mislabelled: np.ndarray | None = None  # which images are, bool (n,); None: it is not known
+    folder: Path = Path()  # of the data set; these paths begin with it
+    subset: np.ndarray | None = None  # ids of these images in the data set, ascending; None: it is complete
+    mislabelled: np.ndarray | None = None  # which images are, bool (n,); None: unknown
     corrupted: np.ndarray | None = None  # as `mislabelled`
-    record: dict[str, Any] = field(default_factory=dict)  # noted by the script that made images or labels
+    record: dict[str, Any] = field(default_factory=dict)  # of the script that made images or labels
 
     @property
     def ids(self) -> np.ndarray:
@@ -38,7 +34,7 @@ class Split:
 
     @property
     def file_names(self) -> list[bytes]:
-        """The path of each image from the data set's folder on; none where the images are in one file."""
+        """The path of each JPEG file relative to the data set's folder."""
         return [os.fsencode(os.path.relpath(name, self.folder)) for name in self.names]
 
     @property
@@ -47,14 +43,14 @@ class Split:
         return self.pixels([0]).shape[1:]
 
     def pixels(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at these positions, uint8 (len(positions), h, w, 3), a copy."""
+        """A copy of the images at these positions, uint8 (len(positions), h, w, 3)."""
         if isinstance(self.images, np.ndarray):
             return np.array(self.images[positions])
         return np.stack([decode_jpeg(self.images[i], self.names[i] if self.names else f"image {i}")
                          for i in positions])
 
     def without(self, rows: Sequence[int] | np.ndarray) -> "Split":
-        """The images but those at these positions; they keep their labels and numbers in the data set."""
+        """All images except those at these positions, with unchanged labels and ids."""
         keep = np.delete(np.arange(len(self.labels)), rows)
         images = self.images[keep] if isinstance(self.images, np.ndarray) else [self.images[i] for i in keep]
         marks = self.mislabelled, self.corrupted
@@ -64,7 +60,7 @@ class Split:
                        mislabelled=mislabelled, corrupted=corrupted)
 
     def shrunk(self, factor: int) -> "Split":
-        """The same with images of 1 / factor of the side, each pixel the rounded mean of factor x factor."""
+        """With images of 1 / factor of the side, in which a pixel is the rounded mean of factor x factor."""
         n, (height, width, _) = len(self.labels), self.image_shape
         images = np.empty((n, height // factor, width // factor, 3), np.uint8)
         for i in range(0, n, BLOCK):
@@ -83,7 +79,7 @@ class Split:
 
 
 def as_labels(values: object, n: int, classes: int) -> np.ndarray | None:
-    """Labels, int32 (n,), from a list or array of n whole numbers from 0 to classes - 1; None: it is none."""
+    """Labels, int32 (n,), from a list or array of n whole numbers from 0 to classes - 1, else None."""
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = values.tolist()
     if not isinstance(values, list) or len(values) != n or not all(
@@ -93,18 +89,11 @@ def as_labels(values: object, n: int, classes: int) -> np.ndarray | None:
 
 
 def decode_jpeg(content: bytes, name: str) -> np.ndarray:
-    """The pixels of a JPEG file, uint8 (h, w, 3).
-
-    Args:
-        name: of the file, for the error.
-
-    Raises:
-        BadInput: it is damaged or no JPEG file, or neither grayscale nor RGB.
-    """
+    """The pixels of a JPEG file, uint8 (h, w, 3); BadInput, with `name`, if it is damaged."""
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
             if image.mode in ("L", "RGB"):
                 return np.asarray(image.convert("RGB"))
     except Exception as error:  # a damaged file can raise anything
-        raise BadInput(f"{name}: damaged, or not a JPEG image; put a whole file in its place") from error
+        raise BadInput(f"{name}: damaged, or not a JPEG image; replace it with an intact copy") from error
     raise BadInput(f"{name}: an image of mode {image.mode}, neither grayscale nor RGB; convert it")

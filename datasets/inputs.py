@@ -1,4 +1,4 @@
-"""What a selection chooses by: labels, and the arrays of a training run, of this project or any other."""
+"""The inputs of a selection: a data set or labels, and arrays of a training run or your own."""
 import csv
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,13 @@ DEFAULT: dict[str, Any] = {"dataset": "CIFAR100", "data": Path("data")}
 
 
 def open_dataset_of(file: Path | None, given: dict[str, Any]) -> tuple[DataSet, dict[str, Any]]:
-    """The data set that a run was trained on, without the images that it skipped, and both for the manifest.
-
-    A line says what is taken from the run; a warning says where the run was not on all of this data set, or
-    has not been finished.
+    """The data set of a training run, without the images that it skipped, and entries of the manifest.
 
     Args:
-        file: the run's checkpoint or dynamics, with args.json beside it where this project wrote it; None:
-            there is no run.
-        given: options by name: dataset, data, name, image_size, classes and arch. Where one is None, the run
-            decides, and without a run DEFAULT.
+        file: the run's checkpoint or dynamics, with args.json beside it if this project wrote it; None: there
+            is no run.
+        given: options by name: dataset, data, name, image_size, classes and arch. For those that are None,
+            the run's are used, or without a run DEFAULT.
 
     Raises:
         BadInput: the file is missing, or options contradict those of the run.
@@ -37,13 +34,13 @@ def open_dataset_of(file: Path | None, given: dict[str, Any]) -> tuple[DataSet, 
     run = read_args(file.parent) if file else {}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if run and chosen.get("dataset") in (None, run.get("dataset")):
-        taken = {name: run[name] for name in ("dataset", "name", "data")
-                 if name not in chosen and run.get(name) and str(run[name]) != str(DEFAULT.get(name))}
-        if not Path(taken.get("data", ".")).exists():  # relative to another folder, or moved
-            del taken["data"]
-        if taken:
-            print("as the training run:", *(f"--{name} {value}" for name, value in taken.items()))
-        chosen = taken | chosen
+        from_run = {name: run[name] for name in ("dataset", "name", "data")
+                    if name not in chosen and run.get(name) and str(run[name]) != str(DEFAULT.get(name))}
+        if not Path(from_run.get("data", ".")).exists():  # relative to another folder, or moved
+            del from_run["data"]
+        if from_run:
+            print("as in the training run:", *(f"--{name} {value}" for name, value in from_run.items()))
+        chosen = from_run | chosen
     chosen = DEFAULT | chosen
     image_size, classes = (chosen.get(name, run.get(name)) for name in ("image_size", "classes"))
     data = open_dataset(chosen["dataset"], Path(chosen["data"]), image_size, classes, chosen.get("name"))
@@ -57,19 +54,16 @@ def open_dataset_of(file: Path | None, given: dict[str, Any]) -> tuple[DataSet, 
         if run.get("damaged") and run.get("images_sha256") == data.images_sha256:
             data = data.without(run["damaged"], ())
     elif file and file.suffix != ".npy":
-        print(f"{file}: no args.json beside it; taken as trained on {len(data.classes)} classes with "
+        print(f"{file}: no args.json beside it; assuming training on {len(data.classes)} classes with "
               f"{data.image_size}x{data.image_size} pixels")
     return data, origin
 
 
 def check_run(file: Path, run: dict[str, Any], data: DataSet, given: dict[str, Any], side: int) -> None:
-    """Warn where a run was not on all of this data set, or was stopped before its last epoch.
+    """Warn if a run was not trained on all of this data set, or was stopped before its last epoch.
 
-    Args:
-        side: the data set's own image size, in pixels, which a run has that names none.
-
-    Raises:
-        BadInput: options contradict those of the run.
+    Raises BadInput if options contradict those of the run; `side` is the run's image size, in pixels, if it
+    records none.
     """
     not_recorded = {"arch": given.get("arch"), "image_size": side,
                     "classes": given.get("classes") if data.train.subset is None else "all"}
@@ -80,8 +74,8 @@ def check_run(file: Path, run: dict[str, Any], data: DataSet, given: dict[str, A
                            "says; omit the option")
     differ = run.get("images_sha256", data.images_sha256) != data.images_sha256
     if differ and trained_on(run) == data.name:
-        options.warn(f"{file}: trained on other images or labels of {data.name} than those in --data; using "
-                     "it anyway")
+        options.warn(f"{file}: trained on images or labels of {data.name} that differ from those in --data; "
+                     "using it anyway")
     elif differ or run.get("prune"):
         options.warn(f"{file}: trained on {trained_on(run)}, not on all of the {data.name} in --data; using "
                      "it anyway")
@@ -91,9 +85,9 @@ def check_run(file: Path, run: dict[str, Any], data: DataSet, given: dict[str, A
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Labels of your own (n,), from a .npy file, or from a .csv or .txt file with one label per line.
+    """Your own labels, (n,), from a .npy file, or from a .csv or .txt file with one label per line.
 
-    Lines are numbers if all are whole numbers, else strings.
+    Labels in text are integers if all lines are whole numbers, else strings.
 
     Raises:
         BadInput: the file is missing or damaged, or a line is not one label.
@@ -115,20 +109,20 @@ def read_labels(path: Path) -> np.ndarray:
     labels = [row[0].strip() for row in rows]
     whole = [label.removeprefix("-").isdecimal() for label in labels]
     if len(labels) > 1 and all(whole[1:]) and not whole[0]:
-        raise BadInput(f"{path}: line 1 is {labels[0]!r}, and all others are whole numbers; delete a header")
+        raise BadInput(f"{path}: line 1 is {labels[0]!r}, but all others are whole numbers; delete it")
     return np.array(labels).astype(int if all(whole) else str)
 
 
 def read_arrays(needs: tuple[str, ...], own: dict[str, Path], checkpoint: Path | None, data: DataSet | None,
                 save: Path, arch: str | None = None, workers: int | None = None, device: str = "auto"
                 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays that a selection needs, by name, and which files they come from, for the manifest.
+    """The arrays that a selection needs, by name, and the files that they come from, for the manifest.
 
     Args:
-        needs: of "features", "logits" and "dynamics".
-        own: .npy files of your own by name, also "score".
-        checkpoint: beside it lie dynamics; it gives features and logits where they are not among `own`.
-        save: folder of the index, where features are kept if there is no room beside the checkpoint.
+        needs: some of "features", "logits" and "dynamics".
+        own: your own .npy files by name, also "score".
+        checkpoint: gives features and logits that are not among `own`; dynamics are in its folder.
+        save: folder of the index, to which features are written if the checkpoint's folder is not writable.
     """
     files: dict[str, Any] = {}
     if checkpoint and needs:
@@ -142,10 +136,10 @@ def read_arrays(needs: tuple[str, ...], own: dict[str, Path], checkpoint: Path |
         arrays[name] = read_array(path, f"--{name} takes an array that numpy.save wrote" if name != "dynamics"
                                   else "train.py writes it, without --prune and with --dynamics True")
         files |= {name: str(path), f"{name}_sha256": sha256(path)}
-    if "dynamics" in arrays:  # those of a stopped run end with epochs of NaN
+    if "dynamics" in arrays:  # after a stopped run, the last epochs are NaN
         files["epochs"] = sum(not np.isnan(epoch).all() for epoch in arrays["dynamics"])
     if data and checkpoint and {"features", "logits"} & set(needs):
-        from models.checkpoint import find_arch  # here: nothing else needs MindSpore
+        from models.checkpoint import find_arch  # only here: nothing else needs MindSpore
         from models.features import features_and_logits
         set_up(device, options.SEED)
         arch = find_arch(arch, checkpoint)
@@ -155,30 +149,27 @@ def read_arrays(needs: tuple[str, ...], own: dict[str, Path], checkpoint: Path |
 
 
 def check_dynamics(path: Path, checkpoint: Path | None, data: DataSet | None) -> None:
-    """Make sure that training dynamics are of the same run as a checkpoint, and of the images of a data set.
+    """Raise BadInput if training dynamics are not of the checkpoint's run or not of the data set's images.
 
-    Where no args.json lies beside them, a warning says that their images were not checked.
-
-    Raises:
-        BadInput: they are not.
+    Without args.json beside them, a warning says that their images were not checked.
     """
     if checkpoint and checkpoint.parent.resolve() != path.parent.resolve():
         raise BadInput(f"{path}: not in the folder of {checkpoint}, so of another run; pass both of one run")
     if data and path.exists():
         run = read_args(path.parent)
         if not run:
-            options.warn(f"{path}: no args.json beside it; not checked: whether it is of the images of "
+            options.warn(f"{path}: no args.json beside it; cannot check that it is of the images of "
                          f"{data.name}, in their order")
         elif run.get("images_sha256") != data.images_sha256:
-            raise BadInput(f"{path}: of other images than those of {data.name} in --data, as args.json "
-                           "beside it says; pass the dynamics of a run on these")
+            raise BadInput(f"{path}: not of the images of {data.name} in --data, according to args.json "
+                           "beside it; pass the dynamics of a run on these")
 
 
 def hard_end_of(score: Path) -> str | None:
-    """The hard end of a score that this project wrote, by the manifest beside it; None: it is not known."""
+    """The hard end of a score that this project wrote, from the manifest beside it; None: unknown."""
     lists = read_json_or_nothing(score.with_name(LISTS)).get("scores", {})
-    own = read_json_or_nothing(score.with_name(score.name.removesuffix(".scores.npy") + ".json"))
-    hard = lists.get(score.name, own).get("hard")
+    manifest = read_json_or_nothing(score.with_name(score.name.removesuffix(".scores.npy") + ".json"))
+    hard = lists.get(score.name, manifest).get("hard")
     if hard:
-        print(f"{score}: hard images are at its {hard} end, as the manifest beside it says")
+        print(f"{score}: hard images are at its {hard} end, according to the manifest beside it")
     return hard

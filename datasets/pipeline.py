@@ -1,4 +1,4 @@
-"""Batches of (index, image, label) from a split: transformed, normalized while the step before runs."""
+"""Batches of (index, image, label) from a split, prepared in threads while earlier batches are used."""
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,28 +13,28 @@ from utils.errors import BadInput
 from utils.progress import ProgressBar
 from utils.ranks import cores
 
-PADDING = -1  # index and label of the rows that fill up a last batch
-AHEAD = 2  # batches made before they are asked for
-PIECE = 8  # images of a batch that a worker makes at one time, or more
-CHECKED = 256  # images between two states of the bar of a check
+PADDING = -1  # index and label of the rows that pad the last batch
+AHEAD = 2  # batches prepared in advance
+PIECE = 8  # smallest number of images that a thread prepares at once
+CHECKED = 256  # images between two updates of the progress bar of a check
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # index (n,), image (n, 3, h, w), label (n,)
-# index (n,), label (n,), and arrays (..., n) of what is random
+# index (n,), label (n,), and arrays of random numbers (..., n)
 Plan = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]
 
 
 def evaluation_batches(data: DataSet, split: AnySplit, batch_size: int, transform: Transform = as_array,
                        workers: int | None = None, shard: tuple[int, int] = (0, 1), start: int = 0
                        ) -> Iterator[Batch]:
-    """The whole split in its own order, normalized, the last batch filled up with rows of index and label -1.
+    """All images of a split in order, normalized. Zeros with index and label -1 pad the last batch.
 
-    Filled up, with zeros, so that one compiled graph serves every batch.
+    With padding, all batches use one compiled graph.
 
     Args:
-        transform: done to the images before; by default they stay as they are.
-        workers: threads that make batches; None: one per core.
-        shard: (rank, size): every size-th batch from batch number `rank` on. All ranks have as many batches;
-            the last batch of some ranks may have no image.
-        start: the first image, with which a batch begins.
+        transform: applied to the images before normalization.
+        workers: threads that prepare batches; None: one per core.
+        shard: (rank, size): every size-th batch, starting with batch number `rank`. All ranks get the same
+            number of batches; the last one of some ranks may have no image.
+        start: position of the first image.
     """
     n, (rank, ranks) = len(split.labels), shard
     batch_size = min(batch_size, n)
@@ -53,19 +53,19 @@ def evaluation_batches(data: DataSet, split: AnySplit, batch_size: int, transfor
 
 def training_batches(data: DataSet, keep: np.ndarray, batch_size: int, seed: int, epoch: int,
                      workers: int | None = None, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-    """The images `keep` in the order of an epoch, transformed as the data set has it, flipped, normalized.
+    """The images `keep` in an epoch's random order, transformed by the data set's transform and normalized.
 
-    Order and transforms depend on `seed` and the epoch's number alone; the last batch may be smaller.
+    Order and transforms depend only on `seed` and the epoch's number; the last batch may be smaller.
 
     Args:
-        workers: threads that make batches; None: one per core.
-        shard: (rank, size): from each batch every size-th image from number `rank` on. A rank that gets no
-            image of a last batch gets a row of zeros with index and label -1.
+        workers: threads that prepare batches; None: one per core.
+        shard: (rank, size): every size-th image of each batch, starting with number `rank`. A rank without
+            an image of the last batch gets a row of zeros with index and label -1.
     """
     split, transform, (rank, ranks) = data.train, data.source.train_transform, shard
 
     def plans() -> Iterator[Plan]:
-        # All that is random is drawn for the whole batch, of which this rank takes its shard.
+        # Random numbers are drawn for the complete batch; this rank uses its shard of them.
         generator = random_stream(seed, "epoch", epoch)
         order = generator.permutation(keep)
         for start in range(0, len(order), batch_size):
@@ -88,14 +88,14 @@ def training_batches(data: DataSet, keep: np.ndarray, batch_size: int, seed: int
 
 def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, workers: int | None
                ) -> Iterator[Batch]:
-    """The batches of `plans` in their order, made in threads some batches before they are asked for.
+    """The batches of `plans` in order, prepared in threads ahead of their use.
 
-    Threads, not processes: Pillow and numpy release the interpreter's lock while they decode, resize and
-    normalize. All of them work at one batch, so that no more than AHEAD + 1 are in memory.
+    Threads are enough, since Pillow and NumPy release the interpreter's lock while they decode, resize and
+    normalize. All threads share a batch, so at most AHEAD + 1 batches are in memory.
 
     Args:
-        fill: writes images, float32 (k, 3, side, side), to its first argument; the others are their index
-            and what is random of them. Rows of index PADDING are left zero.
+        fill: writes images, float32 (k, 3, side, side), to its first argument, from their index and random
+            numbers, the other arguments. Rows with index PADDING stay zero.
         workers: threads; None: one per core.
     """
     threads = workers or len(cores())
@@ -125,7 +125,7 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
 
 
 def damaged_images(split: AnySplit, workers: int | None) -> dict[int, str]:
-    """Decode all images once; return what is wrong with those that are damaged or missing, by position."""
+    """Decode all images once; return the errors of those that are damaged or missing, by position."""
     damaged, index = dict[int, str](), np.arange(len(split.labels))
 
     def decode(_: np.ndarray, rows: np.ndarray) -> None:

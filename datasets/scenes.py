@@ -1,6 +1,6 @@
-"""The paper's complex scenes: training images or labels as robust/ wrote them, test images always clean.
+"""The paper's complex scenes: training images or labels that robust/ or the PyTorch release wrote.
 
-The files have the PyTorch release's formats; those that the release wrote are read too.
+Test images are clean.
 """
 import os
 from dataclasses import replace
@@ -17,14 +17,14 @@ from utils.files import read_json
 from utils.pickles import unpickle
 
 NOTE = "corrupt.json"  # the record of corrupted images
-UNFINISHED = {"state": "unfinished"}  # content of a record while its files are written
-FINISHED, CLEAN = "finished", "clean"  # its state, and the kind of an image that is not corrupted
+UNFINISHED = {"state": "unfinished"}  # a record's content while its files are written
+FINISHED, CLEAN = "finished", "clean"  # its final state; the kind of an image that is not corrupted
 COPY_AGAIN = "delete the folder, copy tiny-imagenet-200 again with cp -r and run robust/corrupt-tiny.py"
 Splits = tuple[Split, Split, list[str]]
 
 
 def read_cifar_c(root: Path, name: str) -> Splits:
-    """CIFAR-100 or CIFAR-10 with corrupted training images, as from cifar-100-corrupt/{img,targets}.bin."""
+    """CIFAR-100 or CIFAR-10 with corrupted training images, for example cifar-100-corrupt/img.bin."""
     clean, folder = read_cifar(root, name), root / RELEASES[name].corrupt
     train, test, classes = with_files(clean, f"robust/corrupt-cifar.py --dataset {name}", folder / NOTE,
                                       folder / "img.bin", folder / "targets.bin")
@@ -33,34 +33,30 @@ def read_cifar_c(root: Path, name: str) -> Splits:
 
 
 def read_cifar_a(root: Path, name: str) -> Splits:
-    """CIFAR-100 or CIFAR-10 with attacked training images, as from attack/cifar_train.npy."""
+    """CIFAR-100 or CIFAR-10 with attacked training images, for example attack/cifar_train.npy."""
     record = root / f"attack/{RELEASES[name].prefix}.json"
     return with_files(read_cifar(root, name), f"robust/attack-cifar.py --dataset {name}", record,
                       images=record.with_name(f"{record.stem}_train.npy"))
 
 
 def read_cifar_n(root: Path, name: str) -> Splits:
-    """CIFAR-100 or CIFAR-10 with wrong training labels, as from noisy/cifar.npy."""
+    """CIFAR-100 or CIFAR-10 with wrong training labels, for example noisy/cifar.npy."""
     record = root / f"noisy/{RELEASES[name].prefix}.json"
     return with_files(read_cifar(root, name), f"robust/noisy-cifar.py --dataset {name}", record,
                       labels=record.with_suffix(".npy"))
 
 
 def read_tinyc(folder: Path) -> Splits:
-    """A copy of Tiny ImageNet that robust/corrupt-tiny.py has corrupted; it leaves val/ as it was.
-
-    Raises:
-        BadInput: the copy is not corrupted, or not to its end.
-    """
+    """A copy of Tiny ImageNet whose training images robust/corrupt-tiny.py has corrupted."""
     path = folder / NOTE
     if not os.path.isfile(path):
         raise BadInput(f"{path}: missing, so this is no corrupted copy; run robust/corrupt-tiny.py on a copy "
-                       "of tiny-imagenet-200 and name the copy in --data")
+                       "of tiny-imagenet-200 and pass the copy as --data")
     note = read_json(path, COPY_AGAIN)
     if note.get("state") != FINISHED:
         raise BadInput(f"{path}: does not say that the corruption is {FINISHED}; {COPY_AGAIN}")
     train, test, classes = read_tiny(folder)
-    kinds = note.get("kinds", {})  # by path from `folder`
+    kinds = note.get("kinds", {})  # by path relative to `folder`
     changed = [kinds.get(os.path.relpath(name, folder), CLEAN) != CLEAN for name in train.names]
     return replace(train, corrupted=np.array(changed)), test, classes
 
@@ -68,32 +64,26 @@ def read_tinyc(folder: Path) -> Splits:
 def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:
     """Tiny ImageNet with the training images and labels of <part>/tiny_img.npy and tiny_target.npy.
 
-    They are looked for in `folder`, beside it and, where it is a link, beside the folder that it leads to.
-
-    Raises:
-        BadInput: more than one of these folders has them.
+    <part> is in `folder` or beside it or, if it is a link, beside its target; BadInput if there are several.
     """
-    beside = Path(os.path.realpath(folder)).parent / part
-    found = {os.path.realpath(path): path for path in (folder / part, beside, folder.parent / part)
-             if os.path.isfile(path / "tiny_img.npy")}
-    if len(found) > 1:
-        raise BadInput(f"{' and '.join(map(str, found.values()))}: both hold tiny_img.npy; move the one away "
-                       "that is not meant")
-    source = next(iter(found.values()), beside)
+    default = Path(os.path.realpath(folder)).parent / part
+    sources = {os.path.realpath(path): path for path in (folder / part, default, folder.parent / part)
+               if os.path.isfile(path / "tiny_img.npy")}
+    if len(sources) > 1:
+        raise BadInput(f"{' and '.join(map(str, sources.values()))}: both hold tiny_img.npy; move away the "
+                       "one that is not meant")
+    source = next(iter(sources.values()), default)
     return with_files(read_tiny(folder), script, source / "tiny.json", source / "tiny_img.npy",
                       source / "tiny_target.npy")
 
 
 def with_files(clean: Splits, script: str, record_path: Path, images: Path | None = None,
                labels: Path | None = None) -> Splits:
-    """A clean data set with the training images or labels of these files, or both.
+    """A data set with training images, labels or both from these files; BadInput if they do not fit it.
 
     Args:
-        script: it makes the files.
-        record_path: where it notes how; files of somebody else have no such record.
-
-    Raises:
-        BadInput: the files do not fit the data set, or the record says that they are not finished.
+        script: it writes the files.
+        record_path: its record; files from elsewhere have none.
     """
     train, test, classes = clean
     n, shape, remedy = len(train.labels), (len(train.labels), *train.image_shape), f"make it with {script}"
@@ -104,8 +94,8 @@ def with_files(clean: Splits, script: str, record_path: Path, images: Path | Non
     if images:
         array = read_file(images, remedy)
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
-            what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise BadInput(f"{images}: {what}, not uint8 {shape} as the data set's training images; {remedy}")
+            kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise BadInput(f"{images}: {kind}, not uint8 {shape} as the data set's training images; {remedy}")
         train = replace(train, images=array)
     if labels:
         values = as_labels(read_file(labels, remedy), n, len(classes))
@@ -117,7 +107,7 @@ def with_files(clean: Splits, script: str, record_path: Path, images: Path | Non
 
 
 def read_file(path: Path, remedy: str) -> object:
-    """The array of a .npy file, memory-mapped, or what a pickle holds; raises BadInput if it is missing."""
+    """The memory-mapped array of a .npy file, or a pickle's content; BadInput if it is missing."""
     if not os.path.isfile(path):
         raise BadInput(f"{path}: missing; {remedy}")
     return read_array(path, remedy) if path.suffix == ".npy" else unpickle(path.read_bytes(), path)

@@ -1,4 +1,4 @@
-"""A small data set for a first try: letters in random colors, places and turns, some with wrong labels."""
+"""A small data set to try things on: letters in random colors, places and angles, some with wrong labels."""
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +12,18 @@ MISLABELLED = 0.2  # fraction of the training images
 
 
 def make_toy(_: Path) -> tuple[Split, Split, list[str]]:
-    """Training split, test split and the class names; the same ones every time. Test labels are right."""
+    """Training split, test split and class names, always the same. Test labels are correct."""
     generator = np.random.default_rng(20230501)
     classes, test_classes = (np.arange(n) % len(LETTERS) for n in (TRAIN, TEST))
     mislabelled = generator.random(TRAIN) < MISLABELLED
-    others = (classes + generator.integers(1, len(LETTERS), TRAIN)) % len(LETTERS)
-    labels = np.where(mislabelled, others, classes).astype(np.int32)
+    wrong = (classes + generator.integers(1, len(LETTERS), TRAIN)) % len(LETTERS)
+    labels = np.where(mislabelled, wrong, classes).astype(np.int32)
     return (Split(draw(classes, generator), labels, mislabelled=mislabelled),
             Split(draw(test_classes, generator), test_classes.astype(np.int32)), list(LETTERS))
 
 
 def draw(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """One image of its letter for each entry of `classes`, uint8 (n, SIDE, SIDE, 3), on colored squares."""
+    """One image per entry of `classes`, its letter on colored squares, uint8 (n, SIDE, SIDE, 3)."""
     n, letters = len(classes), []
     fonts = [ImageFont.load_default(size) for size in range(22, 30)]  # drawn at twice the size
     for number, size, (x, y), angle in zip(classes, generator.integers(0, len(fonts), n),

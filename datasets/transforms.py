@@ -1,10 +1,9 @@
-"""What data sets do to images, each uint8 (h, w, 3) or a Pillow image, to uint8 (n, side, side, 3).
+"""Transforms of images, each uint8 (h, w, 3) or a Pillow image, to uint8 (n, side, side, 3).
 
-Resizing is Pillow's, bilinear and antialiased where it shrinks, as torchvision's transforms have it.
+Resizing is Pillow's, bilinear and antialiased, as in torchvision's transforms.
 
-A transform for training has two halves: `draw` takes all that is random for n images from a generator, an
-array (k, n), whatever the images' sizes, which are known when they are decoded; `__call__` does the work with
-it. So the work may be done in any thread and still depends on the seed alone.
+A transform for training has two halves: `draw` draws all random numbers for n images, (k, n), before their
+sizes are known; `__call__` applies them. So any thread can do the work, and results depend only on the seed.
 """
 import math
 from collections.abc import Iterable
@@ -15,26 +14,23 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 BILINEAR = Image.Resampling.BILINEAR
-TRIES = 10  # boxes that a random resized crop draws before it takes the central one, as in torchvision
+TRIES = 10  # boxes that a random resized crop draws before it uses the central one, as in torchvision
 Images = Iterable[np.ndarray | Image.Image]  # one array of images, or images of different sizes
 
 
 def as_pillow(image: np.ndarray | Image.Image) -> Image.Image:
-    """An image, uint8 (h, w, 3), as Pillow's, or one that is."""
+    """An image, uint8 (h, w, 3) or Pillow's, as a Pillow image."""
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
 def as_array(images: Images) -> np.ndarray:
-    """Images of one size as one array, uint8 (n, h, w, 3); they stay as they are."""
+    """Unchanged images of one size as one array, uint8 (n, h, w, 3)."""
     return images if isinstance(images, np.ndarray) else np.stack([np.asarray(image) for image in images])
 
 
 @dataclass(frozen=True)
 class PadAndCrop:
-    """A crop of the image's own size at a random position after `padding` black pixels on each side.
-
-    The images have one size.
-    """
+    """Pad images of one size by `padding` black pixels on each side, then crop that size at random."""
     padding: int
 
     def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
@@ -44,18 +40,18 @@ class PadAndCrop:
     def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
         array, both = as_array(images), (self.padding, self.padding)
         padded = np.pad(array, ((0, 0), both, both, (0, 0)))
-        # (n, 2 padding + 1, 2 padding + 1, 1, 1, height, width, 3): every crop as a view
+        # (n, 2 padding + 1, 2 padding + 1, 1, 1, height, width, 3): a view of all crops
         crops = sliding_window_view(padded, (1, *array.shape[1:]))
         return crops[np.arange(len(array)), drawn[0], drawn[1], 0, 0]
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the image, resized to `crop` pixels square and from there to `side`.
+    """A random part of the image, resized to `crop` pixels square, then to `side` pixels square.
 
-    The part's area is uniform in `scale` times the image's, the logarithm of its ratio, width to height,
-    uniform between those of `ratio`; after ten such parts that do not fit, the largest central part whose
-    ratio lies in `ratio` (torchvision's RandomResizedCrop.get_params).
+    The part is chosen as in torchvision's RandomResizedCrop.get_params: its area, as a fraction of the
+    image's, is uniform in `scale`, and the logarithm of width / height is uniform between those of `ratio`;
+    if ten such parts do not fit, it is the largest central part with a ratio in `ratio`.
     """
     crop: int
     side: int
@@ -63,7 +59,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
-        """Numbers in [0, 1) that give area and ratio of each try, then the position, float64 (22, n)."""
+        """Numbers in [0, 1) for area and ratio of each try, then for the position, float64 (22, n)."""
         return generator.random((2 * TRIES + 2, n))
 
     def __call__(self, images: Images, drawn: np.ndarray) -> np.ndarray:
@@ -72,7 +68,7 @@ class RandomResizedCrop:
                          for image, numbers in pairs])
 
     def box(self, numbers: list[float], height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the part of an image of that size."""
+        """Top, left, height and width of the part."""
         smallest, largest = self.scale
         narrowest, widest = map(math.log, self.ratio)
         for i in range(TRIES):
@@ -97,7 +93,7 @@ RandomTransform = PadAndCrop | RandomResizedCrop
 
 @dataclass(frozen=True)
 class ResizeAndCenterCrop:
-    """The image, its shorter side resized to `resize` pixels; of that the central `side` pixels square."""
+    """Resize the image's shorter side to `resize` pixels, then crop the central `side` pixels square."""
     resize: int
     side: int
 
@@ -105,12 +101,12 @@ class ResizeAndCenterCrop:
         return np.stack([self.cut(as_pillow(image)) for image in images])
 
     def cut(self, image: Image.Image) -> np.ndarray:
-        """One image's, uint8 (side, side, 3)."""
+        """One image, resized and cropped, uint8 (side, side, 3)."""
         shorter = min(image.size)
-        # torchvision's Resize rounds the longer side down to whole pixels.
+        # As in torchvision's Resize, the longer side is rounded down.
         width, height = (self.resize * length // shorter for length in image.size)
         left, top = round((width - self.side) / 2), round((height - self.side) / 2)
-        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):  # a thin one: resize what is kept alone
+        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):  # very thin: resize only the crop
             scale_x, scale_y = image.width / width, image.height / height
             box = (left * scale_x, top * scale_y, (left + self.side) * scale_x, (top + self.side) * scale_y)
             return np.asarray(image.resize((self.side, self.side), BILINEAR, box=box))

@@ -1,8 +1,8 @@
-"""The networks, by name. Each has features(x), (n, d), and construct(x): classifier(features(x)), (n, k)."""
+"""The networks, by name. Each has features(x), (n, d), and construct(x) = classifier(features(x)), (n, k)."""
 from collections.abc import Callable
 from functools import partial
 
-import utils  # noqa: F401  first: it sets what MindSpore reads when it is loaded
+import utils  # noqa: F401  first: it sets variables that MindSpore reads when it is loaded
 
 # isort: split
 import mindspore as ms
@@ -11,7 +11,7 @@ from mindspore import nn
 from models import efficientnet, googlenet, resnet, senet, shufflenet, vgg
 from utils.errors import BadInput
 
-SMALLEST = {"vgg16": 32}  # side in pixels that a network needs; for the others 8 is enough
+SMALLEST = {"vgg16": 32}  # smallest side in pixels; 8 for the others
 # (number of classes, whether images are small) -> network
 NETWORKS: dict[str, Callable[[int, bool], nn.Cell]] = {
     "efficientnet": efficientnet.EfficientNetB0,
@@ -29,11 +29,11 @@ NETWORKS: dict[str, Callable[[int, bool], nn.Cell]] = {
 
 
 def create_model(arch: str, num_classes: int, small_images: bool) -> nn.Cell:
-    """A new network, its weights drawn with MindSpore's seed; BadInput where there is none of that name.
+    """A new network, initialized with MindSpore's seed; BadInput if the name is unknown.
 
     Args:
         small_images: True for the CIFAR variant, for 32x32 images; False for the ImageNet variant, for 64x64
-            ones (Tiny ImageNet). Networks other than ResNets differ at most in the classifier's input.
+            images or larger. Networks other than ResNets differ at most in the classifier's input.
     """
     if arch not in NETWORKS:
         raise BadInput(f"--arch {arch}: unknown; known are {', '.join(NETWORKS)}")
@@ -41,7 +41,7 @@ def create_model(arch: str, num_classes: int, small_images: bool) -> nn.Cell:
 
 
 def smallest_map(network: nn.Cell, side: int) -> int:
-    """Pixels of the smallest map that a batch normalization gets from an image of this side, or 2."""
+    """Pixels of the smallest map, at most 2, that a batch normalization gets from an image of this side."""
     pixels = [2]
     hooks = [cell.register_forward_pre_hook(lambda _, inputs: pixels.append(inputs[0][0, 0].size))
              for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
@@ -52,7 +52,7 @@ def smallest_map(network: nn.Cell, side: int) -> int:
 
 
 def check_image_size(arch: str, side: int, option: str = "--arch") -> None:
-    """Raise BadInput where a network's poolings would leave no pixel of images of this side, in pixels."""
+    """Raise BadInput if a network's poolings would leave no pixel of images of this side, in pixels."""
     if side < SMALLEST.get(arch, 0):
         raise BadInput(f"{option} {arch}: needs images of {SMALLEST[arch]} pixels or more, these have "
-                       f"{side}; name another {option} or --image_size")
+                       f"{side}; choose another {option} or --image_size")

@@ -1,4 +1,4 @@
-"""Checkpoints: written, read, put into a network; with what a resumed run needs."""
+"""Save and load checkpoints, with the state that a resumed run needs."""
 import binascii
 import logging
 import os
@@ -19,19 +19,15 @@ from utils.errors import BadInput, one_line
 from utils.files import replacing
 from utils.runs import read_args
 
-STATE = "resume."  # begins the names of what a checkpoint holds beside the network's own parameters
-CRC_MARK, CRC_BYTES = b"crc_num", 10  # end a MindSpore checkpoint: the mark, then the CRC-32 of all before it
-# How files of torch.save begin: a zip, or, before PyTorch 1.6, a pickle of its magic number.
+STATE = "resume."  # prefix of the names of a run's state; all others are the network's parameters
+CRC_MARK, CRC_BYTES = b"crc_num", 10  # a MindSpore checkpoint ends with the mark and the CRC-32 of the rest
+# Files of torch.save begin as a zip or, before PyTorch 1.6, as a pickle of its magic number.
 TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10, "little"))
 
 
 @ranks.on_first
 def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | None = None) -> None:
-    """Write a network's parameters and `state`, by name, as a checkpoint of MindSpore's, under any file name.
-
-    Raises:
-        BadInput: the file cannot be written.
-    """
+    """Write a network's parameters and `state`, by name, as a MindSpore checkpoint with any file name."""
     extra = {STATE + name: value for name, value in (state or {}).items()}
     with replacing(path) as temporary:
         # mindspore.save_checkpoint insists on the suffix.
@@ -40,34 +36,31 @@ def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | 
         try:
             ms.save_checkpoint(network, str(named), crc_check=True, append_dict=extra)
             temporary.touch()
-            shutil.copymode(temporary, named)  # as the umask has it; MindSpore's is 0400
+            shutil.copymode(temporary, named)  # by the umask; MindSpore sets 0400
             os.replace(named, temporary)
         except RuntimeError as error:
             raise BadInput(f"{path}: cannot be written ({one_line(error)})") from error
         finally:
             logging.disable(logging.NOTSET)
-            for left in (named, named.with_suffix(".tmp")):
-                left.unlink(missing_ok=True)
+            for leftover in (named, named.with_suffix(".tmp")):
+                leftover.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    """The network's parameters in a checkpoint, without the state that load_state returns beside them."""
+    """The network's parameters in a checkpoint, by name, without the run's state."""
     return load_state(path)[0]
 
 
 def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The network's parameters in a file of save_checkpoint, by name, and its state; read-only arrays.
+    """The network's parameters in a checkpoint and the run's state, both by name, as read-only arrays.
 
-    Not mindspore.load_checkpoint: where a file gives a tensor more bytes than its shape has room for, it
-    writes beyond the tensor's memory.
-
-    Raises:
-        BadInput: it is missing, damaged, or in another format.
+    mindspore.load_checkpoint is not used: if a file gives a tensor more bytes than its shape has room for, it
+    writes beyond the tensor's memory. Raises BadInput if the file is damaged or has another format.
     """
     content = path.read_bytes()
     if content.startswith(TORCH_STARTS) or is_safetensors(content):
-        raise BadInput(f"{path}: a PyTorch checkpoint; turn it into one of this project with "
-                       f"python -m models.convert_torch {path} NEW.pth --arch ARCH --dataset DATASET")
+        raise BadInput(f"{path}: a PyTorch checkpoint; convert it with python -m models.convert_torch {path} "
+                       "NEW.pth --arch ARCH --dataset DATASET")
     try:
         mark = len(content) - len(CRC_MARK) - CRC_BYTES
         if content[mark:-CRC_BYTES] == CRC_MARK:
@@ -82,20 +75,20 @@ def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
             raise ValueError("it holds no parameters")
         values = {name: _tensor(tensors) for name, tensors in parts.items()}
     except Exception as error:
-        raise BadInput(f"{path}: not a whole MindSpore checkpoint ({one_line(error)}); train it again or "
-                       "name another") from error
+        raise BadInput(f"{path}: not an intact MindSpore checkpoint ({one_line(error)}); train it again or "
+                       "choose another") from error
     weights = {name: value for name, value in values.items() if not name.startswith(STATE)}
     return weights, {name.removeprefix(STATE): value
                      for name, value in values.items() if name not in weights}
 
 
 def is_safetensors(content: bytes) -> bool:
-    """Whether a file begins as one of safetensors: with the length of a JSON object, then this object."""
+    """Whether a file begins like one of safetensors: with the length of a JSON object, then this object."""
     return content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content)
 
 
 def _tensor(parts: list[Any]) -> np.ndarray:
-    """An array from a checkpoint's fields: a large one comes in parts; a scalar has the shape [] or [0]."""
+    """An array from a checkpoint's fields: a large one is stored in parts; a scalar has shape [] or [0]."""
     dtype, shape = parts[-1].tensor_type.lower(), list(parts[-1].dims)
     if not re.fullmatch("bool|u?int(8|16|32|64)|float(16|32|64)", dtype):
         raise ValueError(f"tensors of type {dtype!r} are not allowed")
@@ -104,36 +97,32 @@ def _tensor(parts: list[Any]) -> np.ndarray:
 
 
 def load_weights(network: nn.Cell, weights: dict[str, np.ndarray], path: str, arch: str) -> None:
-    """Put a checkpoint's weights into a network; errors name `path` and `arch`.
-
-    Raises:
-        BadInput: they belong to another network or to another number of classes, or are not finite numbers.
-    """
-    own = dict(network.parameters_and_names())
-    for name, parameter in own.items():
+    """Put a checkpoint's weights into a network; BadInput, with `path` and `arch`, if they do not fit."""
+    parameters = dict(network.parameters_and_names())
+    for name, parameter in parameters.items():
         value = weights.get(name)
         if value is None or value.shape != parameter.shape:
             if value is not None and name.startswith("classifier.") and (
                     value.shape[1:] == parameter.shape[1:]):
-                raise BadInput(f"{path}: trained for {len(value)} classes, the data set has "
-                               f"{len(parameter)}; name a checkpoint of this data set")
+                raise BadInput(f"{path}: trained for {len(value)} classes, but the data set has "
+                               f"{len(parameter)}; choose a checkpoint of this data set")
             raise BadInput(f"{path}: not a checkpoint of {arch} ({name} is missing or has another shape); "
-                           "name another --arch or --ckpt")
+                           "choose another --arch or --ckpt")
         if not np.isfinite(value).all():
-            raise BadInput(f"{path}: {name} holds numbers that are not finite; train it again or name "
+            raise BadInput(f"{path}: {name} holds numbers that are not finite; train it again or choose "
                            "another --ckpt")
-    if extra := weights.keys() - own.keys():
-        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(extra)} is not a part of it); "
-                       "name another --arch or --ckpt")
-    for name, parameter in own.items():
+    if extra := weights.keys() - parameters.keys():
+        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(extra)} is not a part of it); choose "
+                       "another --arch or --ckpt")
+    for name, parameter in parameters.items():
         parameter.set_data(ms.Tensor(weights[name], parameter.dtype))
 
 
 def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bool,
                  features_only: bool = False) -> nn.Cell:
-    """A trained network for inference: its batch normalizations are folded into its convolutions.
+    """A trained network for inference, without its last layer if `features_only`.
 
-    With `features_only` it has no last layer.
+    Its batch normalizations are folded into its convolutions.
     """
     network = create_model(arch, num_classes, small_images)
     if features_only:
@@ -144,22 +133,22 @@ def load_network(arch: str, checkpoint: Path, num_classes: int, small_images: bo
 
 
 def load_pretrained(network: nn.Cell, path: Path, arch: str) -> None:
-    """Put a checkpoint's weights into a new network and say so, except a classifier that does not fit."""
+    """Put a checkpoint's weights into a new network, except a classifier that does not fit; print which."""
     weights = load_checkpoint(path)
-    own = {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
-    new = {name: value for name, value in own.items() if name.startswith("classifier.")}
+    initial = {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
+    new = {name: value for name, value in initial.items() if name.startswith("classifier.")}
     if all(name in weights and weights[name].shape == value.shape for name, value in new.items()):
         new = {}
     load_weights(network, weights | new, str(path), arch)
-    layers = dict.fromkeys(name.partition(".")[0] for name in own if name not in new)
+    layers = dict.fromkeys(name.partition(".")[0] for name in initial if name not in new)
     print(f"{path}: took the weights of {', '.join(layers)}{'; the classifier is new' if new else ''}")
 
 
 def save_run(path: Path, network: nn.Cell, state: list[ms.Parameter], finished: int, best: float) -> None:
-    """Write what a run is resumed from, with the number of finished epochs and the best accuracy, in percent.
+    """Write what a run is resumed from, with the number of finished epochs and the best accuracy in percent.
 
-    Order and transforms of an epoch follow from --seed and its number, so there is no other random state.
-    Beside the network's parameters, `state` has the optimizer's and the loss scale's.
+    `state` holds the parameters of the optimizer and the loss scale. There is no random state, because order
+    and transforms of an epoch depend only on --seed and the epoch's number.
     """
     save_checkpoint(network, path, {
         "epoch": ms.Tensor(finished, ms.int64), "best": ms.Tensor(best, ms.float64),
@@ -167,11 +156,7 @@ def save_run(path: Path, network: nn.Cell, state: list[ms.Parameter], finished: 
 
 
 def load_run(path: Path, network: nn.Cell, state: list[ms.Parameter]) -> tuple[int, float]:
-    """Put what save_run wrote into a network and `state`; return epochs finished and best accuracy.
-
-    Raises:
-        BadInput: the file holds no such state.
-    """
+    """Put what save_run wrote into a network and `state`; return finished epochs and best accuracy."""
     weights, stored = load_state(path)
     load_weights(network, weights, str(path), type(network).__name__)
     try:
@@ -187,15 +172,12 @@ def load_run(path: Path, network: nn.Cell, state: list[ms.Parameter]) -> tuple[i
 
 
 def optimizer_state(optimizer: nn.SGD) -> list[ms.Parameter]:
-    """The optimizer's own parameters: momentum, step counts, learning rate."""
+    """The optimizer's own parameters: momentum, step count, learning rate."""
     trained = {parameter.name for parameter in optimizer.parameters}
     return [parameter for parameter in optimizer.get_parameters() if parameter.name not in trained]
 
 
 def find_arch(arch: str | None, checkpoint: Path) -> str:
-    """The network of a checkpoint: `arch` where it is given, else the one in args.json beside it.
-
-    Where there is no args.json that tells, resnet50, the release's default.
-    """
+    """A checkpoint's network: `arch`, else the one in args.json beside it, else the release's, resnet50."""
     recorded = read_args(checkpoint.parent).get("arch")
     return arch or (recorded if recorded in NETWORKS else "resnet50")

@@ -1,9 +1,9 @@
-"""Turn a PyTorch checkpoint of the paper's release into one of this project, or back.
+"""Convert a PyTorch checkpoint to this project's format, or the reverse.
 
     python -m models.convert_torch OLD.pth NEW.pth --arch resnet50 --dataset CIFAR100
     python -m models.convert_torch OLD.pth NEW.pth --arch resnet50 --dataset CIFAR100 --to-torch
 
-The number of classes is the file's own. Only weights are read; nothing in the file is run.
+Only weights are read; nothing in the file is run.
 """
 import argparse
 import importlib.util
@@ -37,7 +37,7 @@ def _vgg_layer(match: re.Match[str]) -> str:
     return f"features.{position + (match[2] == 'bn')}."
 
 
-# A parameter's name here becomes its name in PyTorch by these substitutions, one after the other.
+# These substitutions, applied in order, turn a parameter's name here into its name in PyTorch.
 _BATCH_NORM: Rules = ((r"gamma$", "weight"), (r"beta$", "bias"), (r"moving_mean$", "running_mean"),
                (r"moving_variance$", "running_var"))
 _UNITS: Rules = ((r"^stem\.(?:0\.)?(conv|bn)\.", r"\g<1>1."),
@@ -61,21 +61,21 @@ RULES: dict[str, Rules] = {
     **dict.fromkeys(("resnet18", "resnet34", "resnet50"), _RESNET),
 }
 _TORCHVISION: Rules = (*_RESNET, (r"shortcut\.", "downsample."), (r"^linear\.", "fc."))
-# The release takes Tiny ImageNet's ResNets from torchvision and keeps them in an attribute `base`.
+# The release's ResNets for Tiny ImageNet are torchvision's, in an attribute `base`.
 IMAGENET_RULES = dict.fromkeys(("resnet18", "resnet34", "resnet50"), (*_TORCHVISION, (r"^", "base.")))
-# Dropout's random state is no part of a PyTorch network.
+# PyTorch networks do not hold dropout's random state.
 OURS_ONLY = {"efficientnet": ("classifier.0.state",)}
-# The release's first block has an expansion that is never run.
+# The release's first block has an expansion that it never runs.
 THEIRS_ONLY = {"efficientnet": {
     "layers.0.conv1.weight": np.zeros((32, 32, 1, 1), np.float32),
     **{f"layers.0.bn1.{name}": np.full(32, value, np.float32) for name, value in (
         ("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1))}}}
 REMEDY = "specify another --arch or --dataset"
-COUNTS = "num_batches_tracked", "n_averaged"  # end the names of what is no weight
+COUNTS = "num_batches_tracked", "n_averaged"  # the names of arrays that are not weights end with these
 
 
 class _Ignored:
-    """What such other things become: NumPy's scalars, options. Nothing of theirs is run."""
+    """Replaces other objects in a checkpoint, such as options and NumPy's scalars, without running them."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -91,7 +91,7 @@ IGNORED = [(_Ignored, name) for name in (
 
 
 def rules_of(arch: str, small_images: bool) -> Rules:
-    """How a network's names become those of the paper's release; BadInput where it has no rules."""
+    """The rules that give the names of the paper's release; BadInput if the network has none."""
     if arch not in RULES:
         raise BadInput(f"--arch {arch}: has no names in PyTorch; add them to RULES in "
                        "models/convert_torch.py")
@@ -107,13 +107,13 @@ def renamed(name: str, rules: Rules) -> str:
 
 def find_networks(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]],
                   all_rules: Iterable[Rules]) -> tuple[dict[str, dict[str, str]], str]:
-    """Where a state dict holds all of a network but its last layer: by prefix, its names by our names.
+    """The networks in a state dict, all except the last layer: by prefix, PyTorch's names by our names.
 
-    Also returns the name of what is missing or has another shape, where it holds none.
+    Also returns a name that is missing or has another shape, for the error if there is no network.
 
     Args:
         shapes: of the network's parameters, by our names.
-        all_rules: each gives other names.
+        all_rules: alternative sets of names.
     """
     networks: dict[str, dict[str, str]] = {}
     misfits = []
@@ -122,11 +122,11 @@ def find_networks(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...
         first = next(iter(theirs.values()))
         for prefix in [name.removesuffix(first) for name in state if f".{name}".endswith(f".{first}")]:
             names = {name: prefix + their for name, their in theirs.items()}
-            # A linear layer may be a 1x1 convolution there.
-            wrong = [names[name] for name in names if names[name] not in state
-                     or state[names[name]].shape not in (shapes[name], (*shapes[name], 1, 1))]
-            if wrong:
-                misfits.append(wrong)
+            # PyTorch's layer may be a 1x1 convolution where ours is linear.
+            misfit = [their for name, their in names.items() if their not in state
+                      or state[their].shape not in (shapes[name], (*shapes[name], 1, 1))]
+            if misfit:
+                misfits.append(misfit)
             elif names not in networks.values():
                 networks[prefix] = names
     return networks, min(misfits, key=len, default=[first])[0]
@@ -134,9 +134,9 @@ def find_networks(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...
 
 def find_last_layers(state: dict[str, np.ndarray], prefix: str, expected: list[str],
                      width: int) -> list[str]:
-    """The layers that may be a network's last one: the one so named, else those whose names are nearest."""
+    """Candidates for the last layer: those with an expected name, else with the most similar prefix."""
     layers = [name.removesuffix(".weight") for name, values in state.items()
-              if name.endswith(".weight") and values.ndim == 2 and values.shape[1] == width]
+              if name.endswith(".weight") and values.shape[1:] == (width,)]
     layers = [layer for layer in layers if f"{layer}.bias" in state]
     shared = {layer: len(os.path.commonprefix([prefix, layer])) for layer in layers}
     return [layer for layer in layers if layer in expected] or [
@@ -145,18 +145,15 @@ def find_last_layers(state: dict[str, np.ndarray], prefix: str, expected: list[s
 
 def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images: bool,
                prefix: str | None = None, features_only: bool = False) -> ms.nn.Cell:
-    """A network with the weights of a PyTorch state dict, which comes from `path`.
+    """A network with the weights of a PyTorch state dict, which was read from `path`.
 
-    Its names are those of the paper's release or torchvision's, all of them after one prefix, as
-    DataParallel, Lightning and other wrappers put before them. The last layer may have another name. Arrays
-    outside of the prefix are ignored with a warning.
+    Names are those of the paper's release or of torchvision, after one prefix such as DataParallel,
+    Lightning and other wrappers add. The last layer may have another name. Arrays outside of the prefix are
+    ignored with a warning. Raises BadInput if names or shapes are not those of this variant of `arch`.
 
     Args:
-        prefix: of the network to take; None: the first one that is not called an EMA.
-        features_only: leave out the last layer.
-
-    Raises:
-        BadInput: the names or shapes are not those of this variant of `arch`.
+        prefix: of the network to convert; None: the first one whose prefix does not contain "ema".
+        features_only: omit the last layer.
     """
     all_rules = _TORCHVISION, rules_of(arch, small_images)
     shapes = {name: parameter.shape
@@ -167,15 +164,14 @@ def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images:
                        f"images ({missing} is missing or has another shape); {REMEDY}")
     if prefix is None:
         prefix = min(networks, key=lambda name: "ema" in name)
-    others = [name for name in networks if name != prefix]
+    other_prefixes = [name for name in networks if name != prefix]
+    choices = " or ".join(map(repr, other_prefixes))
     if prefix not in networks:
-        raise BadInput(f"{path}: no network at --prefix {prefix!r}; specify {' or '.join(map(repr, others))}")
-    if others:
-        options.warn(f"{path}: takes the network at {prefix!r}; to take another, specify --prefix "
-                     f"{' or '.join(map(repr, others))}")
+        raise BadInput(f"{path}: no network at --prefix {prefix!r}; specify {choices}")
+    if other_prefixes:
+        options.warn(f"{path}: using the network at {prefix!r}; to use another, specify --prefix {choices}")
     names, last = dict(networks[prefix]), "classifier.1" if arch in OURS_ONLY else "classifier"
-    expected = [prefix + renamed(f"{last}.weight", rules).removesuffix(".weight")
-                for rules in all_rules]
+    expected = [prefix + renamed(f"{last}.weight", rules).removesuffix(".weight") for rules in all_rules]
     rest = {name: values for name, values in state.items() if name not in names.values()}
     layers = find_last_layers(rest, prefix, expected, shapes[f"{last}.weight"][1])
     if len(layers) != 1 and not features_only:
@@ -187,16 +183,16 @@ def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images:
     else:
         names |= {f"{last}.{part}": f"{layers[0]}.{part}" for part in ("weight", "bias")}
         if layers[0] not in expected:
-            options.warn(f"{path}: takes {layers[0]} for the last layer")
-    left = state.keys() - names.values() - {prefix + name for name in THEIRS_ONLY.get(arch, {})}
-    # With its prefix there may be other networks, and modules of other last layers, but nothing else.
+            options.warn(f"{path}: using {layers[0]} as the last layer")
+    unused = state.keys() - names.values() - {prefix + name for name in THEIRS_ONLY.get(arch, {})}
+    # Other networks and modules of other last layers may share the prefix, but nothing else.
     modules = {layer.removeprefix(prefix).partition(".")[0] for layer in (*expected, *layers)}
-    apart = (*(f"{prefix}{module}." for module in modules),
-             *(other for other in others if other.startswith(prefix)))
-    if inside := [name for name in left if name.startswith(prefix) and not name.startswith(apart)]:
-        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(inside)} is not a part of it); {REMEDY}")
-    if left:
-        options.warn(f"{path}: other arrays are ignored: {len(left)}, such as {min(left)}")
+    allowed = (*(f"{prefix}{module}." for module in modules),
+               *(other for other in other_prefixes if other.startswith(prefix)))
+    if unknown := [name for name in unused if name.startswith(prefix) and not name.startswith(allowed)]:
+        raise BadInput(f"{path}: not a checkpoint of {arch} ({min(unknown)} is not a part of it); {REMEDY}")
+    if unused:
+        options.warn(f"{path}: other arrays are ignored: {len(unused)}, such as {min(unused)}")
     weights = {name: parameter.asnumpy() if name in OURS_ONLY.get(arch, ())
                else state[names[name]].reshape(parameter.shape)
                for name, parameter in network.parameters_and_names()}
@@ -206,9 +202,9 @@ def from_torch(state: dict[str, np.ndarray], path: str, arch: str, small_images:
 
 def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
              small_images: bool) -> dict[str, np.ndarray]:
-    """The state dict of the paper's release for a checkpoint's weights, which come from `path`."""
+    """A checkpoint's weights, which were read from `path`, as a state dict of the paper's release."""
     last = "classifier.1.weight" if arch in OURS_ONLY else "classifier.weight"
-    rules = rules_of(arch, small_images)  # first: a network without rules has a classifier of any name
+    rules = rules_of(arch, small_images)  # first: a network without rules may name its classifier otherwise
     network = create_model(arch, len(weights.get(last, [0])), small_images)
     load_weights(network, weights, path, arch)
     state = dict(THEIRS_ONLY.get(arch, {}))
@@ -220,12 +216,9 @@ def to_torch(weights: dict[str, np.ndarray], path: str, arch: str,
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The arrays in a file of safetensors or of torch.save, by name, without counts.
+    """The weights in a file of safetensors or torch.save, by name; BadInput if it holds none or is damaged.
 
     A name begins with the keys of the dictionaries that hold the array, such as state_dict.module.fc.bias.
-
-    Raises:
-        BadInput: it is missing, damaged, or holds no state dict, or something that is not allowed.
     """
     data = path.read_bytes()
     if is_safetensors(data):
@@ -234,23 +227,24 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
             return {name: values.astype(np.float32) for name, values in load(data).items()
                     if not name.endswith(COUNTS)}
         except Exception as error:  # a damaged file can raise anything
-            raise BadInput(f"{path}: not a whole safetensors file ({one_line(error)})") from error
+            raise BadInput(f"{path}: damaged safetensors file ({one_line(error)}); replace it with an intact "
+                           "copy") from error
     import torch
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(IGNORED):
-            warnings.simplefilter("ignore")  # about pickles that torch.save did not write
+            warnings.simplefilter("ignore")  # for pickles that torch.save did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file can raise anything
         refused = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it holds {refused[1]}, which is not allowed" if refused else "it is damaged or another file"
-        raise BadInput(f"{path}: not a PyTorch checkpoint of weights ({what}); save the network's "
-                       "state_dict(), or turn one of this project into one with --to-torch") from error
+        reason = f"it holds {refused[1]}, which is not allowed" if refused else "damaged or another format"
+        raise BadInput(f"{path}: not a PyTorch checkpoint of weights ({reason}); save the network's "
+                       "state_dict(), or convert a checkpoint of this project with --to-torch") from error
     state: dict[str, np.ndarray] = {}
 
     def add(content: object, name: str) -> None:
         if isinstance(content, dict):
             for key, value in content.items():
-                if isinstance(key, str):  # not an optimizer's state of each parameter
+                if isinstance(key, str):  # an optimizer's state has numbers as keys
                     add(value, f"{name}.{key}" if name else key)
         elif isinstance(content, torch.Tensor) and not name.endswith(COUNTS):
             state[name] = content.detach().float().numpy()
@@ -263,7 +257,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
 
 def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool, prefix: str | None = None,
             features_only: bool = False) -> None:
-    """Write PyTorch's checkpoint in this project's format, or with `back` vice versa, which needs PyTorch."""
+    """Convert a PyTorch checkpoint to this project's format, or with `back` the reverse."""
     if (back or not is_safetensors(old.read_bytes())) and importlib.util.find_spec("torch") is None:
         raise BadInput("this command needs PyTorch: pip install torch \"numpy<2\"")
     if not back:
@@ -276,24 +270,24 @@ def convert(old: Path, new: Path, arch: str, small_images: bool, back: bool, pre
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = options.Parser("Turn a PyTorch checkpoint of the paper's release into one of this project, or "
-                            "back.", prog="convert_torch.py")
+    parser = options.Parser("Convert a PyTorch checkpoint to this project's format, or the reverse.",
+                            prog="convert_torch.py")
     parser.add_argument("old", type=Path, metavar="OLD.pth", help="checkpoint to read")
     parser.add_argument("new", type=Path, metavar="NEW.pth", help="checkpoint to write")
     parser.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network")
     parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set that it was trained "
-                        "on: this tells the network's variant; the number of classes is the file's own")
+                        "on, which decides the network's variant; the file decides the number of classes")
     parser.add_argument("--image_size", type=options.positive, help="side of its images in pixels, which "
-                        "tells the variant for a folder; None: as args.json beside OLD.pth says, else the "
+                        "decides the variant for a folder; None: as args.json beside OLD.pth says, else the "
                         "data set's own")
     parser.add_argument("--to-torch", action="store_true", help="from this project's format to PyTorch's")
-    parser.add_argument("--prefix", help="beginning of the network's names in OLD.pth, where it holds "
-                        "several networks; None: the first one that is not called an EMA")
-    parser.add_argument("--features_only", action="store_true", help="leave out the last layer: for "
-                        "selection by methods that need features alone")
+    parser.add_argument("--prefix", help="prefix of the network's names in OLD.pth, if it holds several "
+                        "networks; None: the first one whose prefix does not contain ema")
+    parser.add_argument("--features_only", action="store_true", help="omit the last layer, for selection by "
+                        "methods that need only features")
     args = parser.parse_args(argv)
     if args.new.exists() and args.old.exists() and args.new.samefile(args.old):
-        parser.error(f"{args.new}: is the checkpoint to read; name another file to write")
+        parser.error(f"{args.new}: is the checkpoint to read; choose another file to write")
     return args
 
 

@@ -1,8 +1,7 @@
 """EfficientNet-B0 (Tan, Le, "EfficientNet: Rethinking Model Scaling", ICML 2019), as in the paper's release.
 
-This is the CIFAR variant, for both data sets: stem and first stage have stride 1, so that 32x32 pixels become
-2x2, and there is no 1x1 convolution before the pooling. Blocks are never dropped at random: the release's
-rate for it is 0.
+It has one variant for all images, that for CIFAR: stem and first stage have stride 1, and there is no 1x1
+convolution before the pooling. There is no stochastic depth, whose rate is 0 in the release.
 """
 import mindspore as ms
 from mindspore import nn, ops

@@ -1,4 +1,4 @@
-"""Features and logits of a data set's training images by a checkpoint, computed once and kept."""
+"""Features and logits of a data set's training images, computed once by a checkpoint and kept."""
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,17 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
                         needs: Iterable[str] = KEPT) -> dict[str, np.ndarray]:
     """Features, float32 (n, d), and logits, float32 (n, k), of the training images by a checkpoint.
 
-    Memory-mapped from <checkpoint>.features.npy and .logits.npy beside the checkpoint, or from
-    <save>/<dataset>.*.npy where the checkpoint's folder cannot be written to. What is missing there is
-    computed first, so every method, center and rate shares one pass over the images, and a pass that was
-    stopped is resumed.
+    They are memory-mapped from <checkpoint>.features.npy and .logits.npy beside the checkpoint, or from
+    <save>/<dataset>.*.npy if the checkpoint's folder is not writable. Missing ones are computed first, so
+    all methods, centers and rates share one pass over the images. An interrupted pass is resumed.
 
     Args:
-        workers: threads that make batches; None: one per core.
-        needs: what is used of them; a checkpoint that was converted without its last layer has no logits.
+        workers: threads that prepare batches; None: one per core.
+        needs: those that are used; a checkpoint that was converted without its last layer has no logits.
     """
     names = KEPT if any(name.startswith("classifier.") for name in load_checkpoint(checkpoint)) else KEPT[:1]
     if "logits" in needs and "logits" not in names:
-        raise BadInput(f"{checkpoint}: has no last layer; choose a method that needs features alone, such as "
+        raise BadInput(f"{checkpoint}: has no last layer; choose a method that needs only features, such as "
                        "moderate")
     key = {"dataset": data.name, "arch": arch, "checkpoint_sha256": sha256(checkpoint),
            "images_sha256": data.images_sha256, "image_size": data.image_size, "classes": len(data.classes)}
@@ -52,12 +51,12 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
 
 
 def kept_path(stem: Path, name: str) -> Path:
-    """The file of features or logits; for "key" the JSON file that says what they were computed from."""
+    """The file of features or logits; for "key" the JSON file that records what they were computed from."""
     return stem.with_name(f"{stem.name}.features.json" if name == "key" else f"{stem.name}.{name}.npy")
 
 
 def read_kept(stem: Path, key: dict[str, Any], n: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Complete arrays of these names that have that key; {} where there are none."""
+    """Complete arrays with these names and this key; {} if there are none."""
     if read_json_or_nothing(kept_path(stem, "key")) != key:
         return {}
     try:
@@ -70,13 +69,9 @@ def read_kept(stem: Path, key: dict[str, Any], n: int, names: tuple[str, ...]) -
 
 def extract(network: ms.nn.Cell, checkpoint: Path, data: DataSet, stem: Path, key: dict[str, Any],
             names: tuple[str, ...], workers: int | None = None) -> dict[str, np.ndarray]:
-    """Compute features and logits, or those of them named, in evaluation mode and without random transforms.
+    """Compute the arrays of these names, in evaluation mode and without random transforms.
 
-    Several ranks compute a batch each, the same ones as a single rank would. Once all are in the files, only
-    the first rank continues.
-
-    Raises:
-        BadInput: features are not finite.
+    Several ranks compute one batch each. Once all are in the files, only the first rank continues.
     """
     @ms.jit
     def step(images: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
@@ -86,12 +81,12 @@ def extract(network: ms.nn.Cell, checkpoint: Path, data: DataSet, stem: Path, ke
     def batches() -> Iterator[dict[str, np.ndarray]]:
         for _, images, _ in evaluation_batches(data, data.train, BATCH_SIZE, data.source.feature_transform,
                                                workers, (ranks.rank(), ranks.size()), arrays.rows):
-            # Up to n: the last batch is filled up.
+            # Up to n, since the last batch is padded.
             features, logits = (ranks.all_gather(values.asnumpy())[:n - arrays.rows]
                                 for values in step(ms.Tensor(images)))
             if not np.isfinite(features).all():
                 arrays.remove()
-                raise BadInput(f"{checkpoint}: gives features that are not finite; train it again")
+                raise BadInput(f"{checkpoint}: computes features that are not finite; train it again")
             yield dict(zip(names, (features, logits), strict=False))
 
     n = len(data.train.labels)

@@ -1,6 +1,6 @@
 """GoogLeNet (Szegedy et al., "Going Deeper with Convolutions", CVPR 2015) with batch normalization.
 
-This is the CIFAR variant, for both data sets: it has a 3x3 stem of stride 1, two max-poolings, two 3x3
+It has one variant for all images, that for CIFAR: a 3x3 stem of stride 1, two max-poolings, two 3x3
 convolutions instead of each 5x5, no auxiliary heads and no dropout.
 """
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Layers that networks share: convolution with batch normalization and its folding, excitation, dropout."""
+"""Layers that several networks use."""
 from collections.abc import Callable
 
 import mindspore as ms
@@ -22,12 +22,8 @@ class ConvBN(nn.Cell):
     """Convolution, batch normalization and, if given, an activation: (n, in, h, w) to (n, out, h', w').
 
     The images are padded by kernel // 2 on each side. Weights are initialized as in the paper's release for
-    ResNets: Kaiming normal over fan out for ReLU; scale 1, shift 0.
-
-    Args:
-        groups: number of convolution groups; in_channels for a depthwise convolution. Other ways to compute
-            depthwise convolutions on a CPU were measured and are slower: docs/speed.md.
-        activation: applied last, e.g. ops.relu.
+    ResNets: Kaiming normal over fan out for ReLU; scale 1, shift 0. Other ways to compute depthwise
+    convolutions (groups = in_channels) on a CPU are slower: docs/speed.md.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1,
@@ -44,7 +40,7 @@ class ConvBN(nn.Cell):
         return x if self.activation is None else self.activation(x)
 
     def fold(self) -> None:
-        """Put the batch normalization's running statistics into the convolution: same output in evaluation.
+        """Merge the batch normalization into the convolution: the same output in evaluation mode.
 
         gamma * (w x + b - mean) / sqrt(var + eps) + beta  =  (w s) x + (b - mean) s + beta,
         with s = gamma / sqrt(var + eps).
@@ -60,7 +56,7 @@ class ConvBN(nn.Cell):
 
 
 def fold_batchnorm(network: nn.Cell) -> None:
-    """Fold every ConvBN of a network in place, for faster inference. It cannot be trained any more."""
+    """Fold every ConvBN of a network in place, for faster inference; afterwards it cannot be trained."""
     for _, cell in network.cells_and_names():
         if isinstance(cell, ConvBN):
             cell.fold()
@@ -68,10 +64,7 @@ def fold_batchnorm(network: nn.Cell) -> None:
 
 
 class SqueezeExcite(nn.Cell):
-    """Scale each channel by a number in (0, 1), which a small network computes from all channels' averages.
-
-    Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
-    """
+    """Scale each channel by a number in (0, 1), which two linear layers compute from all channels' means."""
 
     def __init__(self, channels: int, reduced: int, activation: Callable[[ms.Tensor], ms.Tensor]) -> None:
         super().__init__()
@@ -85,18 +78,16 @@ class SqueezeExcite(nn.Cell):
 
 
 class Dropout(nn.Cell):
-    """Dropout whose random state is a parameter, so that a checkpoint holds it: (n, d) to (n, d).
+    """Dropout whose random state is a parameter, so that checkpoints hold it: (n, d) to (n, d).
 
-    MindSpore's own generators keep a state that no checkpoint holds: a run that is stopped and resumed would
-    draw other masks than a run that is not. Here the mask is a hash of each value's position in the input and
-    of `state`, to which each training step adds 1. In evaluation the layer is the identity. A fraction `rate`
-    of the values becomes 0; the others are scaled by 1 / (1 - rate).
+    MindSpore's own generators have a state that no checkpoint holds, so a resumed run would draw other masks.
+    Here the mask is a hash of each value's position and of `state`, to which each training step adds 1.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        # numpy's global generator is seeded by mindspore.set_seed
+        # mindspore.set_seed seeds NumPy's global generator.
         self.state = ms.Parameter(ms.Tensor([np.random.randint(2 ** 31)], ms.int32), requires_grad=False)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
@@ -110,9 +101,9 @@ class Dropout(nn.Cell):
 
 
 def shift_dropout(network: nn.Cell, rank: int) -> None:
-    """Move the state of each Dropout, so that every rank draws its own masks; rank 0's state stays.
+    """Shift the state of each Dropout, so that every rank draws its own masks.
 
-    To be called after weights are loaded: checkpoints hold rank 0's state.
+    Call it after loading weights: checkpoints hold rank 0's state, which is not shifted.
     """
     shift = np.array([rank * RANK_SHIFT % 2 ** 32], np.uint32).view(np.int32)
     for _, cell in network.cells_and_names():
@@ -121,10 +112,9 @@ def shift_dropout(network: nn.Cell, rank: int) -> None:
 
 
 def scramble(x: ms.Tensor) -> ms.Tensor:
-    """A hash of int32 values, evenly spread over 0 to 2**31 - 1.
+    """A hash of int32 values, uniform on 0 to 2**31 - 1: "lowbias32" by C. Wellons.
 
-    Rounds of shift, exclusive or and multiplication with overflow, as in MurmurHash3's finalizer, with the
-    constants that C. Wellons found by search ("lowbias32", https://nullprogram.com/blog/2018/07/31/).
+    https://nullprogram.com/blog/2018/07/31/
     """
     x = (x ^ shift_right(x, 16)) * 0x7feb352d
     x = (x ^ shift_right(x, 15)) * (0x846ca68b - 2 ** 32)
@@ -132,15 +122,15 @@ def scramble(x: ms.Tensor) -> ms.Tensor:
 
 
 def shift_right(x: ms.Tensor, bits: int) -> ms.Tensor:
-    """int32 shifted right, the upper bits filled with zeros."""
+    """Logical right shift of int32 values."""
     return ops.bitwise_and(ops.bitwise_right_shift(x, ms.Tensor(bits, ms.int32)), 2 ** (32 - bits) - 1)
 
 
 def pool(x: ms.Tensor, side: int = 1) -> ms.Tensor:
     """Average an image over side x side cells and flatten: (n, c, h, w) to (n, c * side * side).
 
-    The cells are equal, or overlap by a pixel where h or w is no multiple of `side`, as in PyTorch's adaptive
-    pooling. Computed by ops.mean, since oneDNN's pooling of plain layouts is a slow reference loop.
+    Cells overlap by a pixel if h or w is not a multiple of `side`, as in PyTorch's adaptive pooling. Computed
+    by ops.mean, since oneDNN's pooling of plain layouts is a slow reference loop.
     """
     if side == 1:
         return ops.mean(x, (2, 3))
@@ -153,7 +143,7 @@ def pool(x: ms.Tensor, side: int = 1) -> ms.Tensor:
 
 
 def init_uniform(network: nn.Cell) -> None:
-    """Draw every convolution and linear layer as PyTorch does by default: uniform within 1 / sqrt(fan in)."""
+    """PyTorch's default initialization of convolutions and linear layers: uniform within 1 / sqrt(fan in)."""
     for _, cell in network.cells_and_names():
         if isinstance(cell, (nn.Conv2d, nn.Dense)):
             bound = np.prod(cell.weight.shape[1:]) ** -0.5
@@ -162,6 +152,6 @@ def init_uniform(network: nn.Cell) -> None:
 
 
 def classifier(features: int, num_classes: int, init: Initializer | None = None) -> nn.Dense:
-    """The last linear layer; drawn as by PyTorch, uniform within 1 / sqrt(features), or weights by `init`."""
+    """The last linear layer, initialized as in PyTorch; `init`, if given, draws the weights."""
     bound = features ** -0.5
     return nn.Dense(features, num_classes, weight_init=init or Uniform(bound), bias_init=Uniform(bound))

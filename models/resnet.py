@@ -61,12 +61,10 @@ class PaddedShortcut(nn.Cell):
 
 
 class ResNet(Network):
-    """Residual network with four stages of widths 64, 128, 256, 512.
+    """Residual network with four stages of widths 64, 128, 256, 512; `depths` are their numbers of blocks.
 
-    Args:
-        depths: blocks in each stage.
-        small_images: True for the CIFAR variant (3x3 stem, no pooling), False for the ImageNet variant
-            (7x7 stem of stride 2 and 3x3 max-pooling). Both pool adaptively before the classifier.
+    The CIFAR variant, for small images, has a 3x3 stem and no max-pooling; the ImageNet variant has a 7x7
+    stem of stride 2 and 3x3 max-pooling.
     """
 
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], num_classes: int,
@@ -117,14 +115,11 @@ class CifarResNet20(Network):
 
 
 class SmallResNet(Network):
-    """A 3x3 convolution of each width, all but the first of stride 2, and a residual block of the last width.
+    """A 3x3 convolution of each width, of stride 2 except the first, and a residual block of the last width.
 
-    For comparisons on a CPU: it is wide where the image is small, and so fits images of 16x16 pixels in few
-    epochs, even with wrong labels (docs/results.md).
-
-    Args:
-        widths: of the convolutions. With 32, 64, 128 it has 0.4 M parameters and fits 2,000 images in half
-            the epochs of resnet20, each nearly twice as fast; with 256 besides it has 1.6 M and fits 10,000.
+    For comparisons on a CPU: it fits images of 16x16 pixels in few epochs, even with wrong labels
+    (docs/results.md). With widths 32, 64, 128 it has 0.4 M parameters and fits 2,000 images; with 256 in
+    addition it has 1.6 M and fits 10,000.
     """
 
     def __init__(self, widths: tuple[int, ...], num_classes: int, small_images: bool) -> None:

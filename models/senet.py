@@ -1,7 +1,7 @@
 """SENet-18 (Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018), as in the paper's release.
 
-Its blocks are pre-activation ones (He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016). Both
-data sets have the same variant: a 3x3 stem of stride 1 and adaptive pooling.
+It has pre-activation blocks (He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016) and one
+variant for all images: a 3x3 stem of stride 1 and adaptive pooling.
 """
 import mindspore as ms
 from mindspore import nn, ops

@@ -1,6 +1,6 @@
 """ShuffleNet V2 x1 (Ma, Zhang, Zheng, Sun, ECCV 2018), as in the paper's release.
 
-This is the CIFAR variant, for both data sets: a 3x3 stem of stride 1 and no max-pooling.
+It has one variant for all images, that for CIFAR: a 3x3 stem of stride 1 and no max-pooling.
 """
 import mindspore as ms
 from mindspore import nn, ops
@@ -12,7 +12,7 @@ HEAD = 1024
 
 
 class ShuffleBlock(nn.Cell):
-    """Half of the channels pass, half go through 1x1, depthwise 3x3 and 1x1 convolutions."""
+    """Half of the channels stay unchanged, half go through 1x1, depthwise 3x3 and 1x1 convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ShuffleBlock(nn.Cell):
 
 
 class DownBlock(nn.Cell):
-    """All channels go both ways, and each way halves the image: (n, in, h, w) to (n, out, h / 2, w / 2)."""
+    """Two branches on all channels, each of stride 2: (n, in, h, w) to (n, out, h / 2, w / 2)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -43,16 +43,13 @@ class DownBlock(nn.Cell):
 
 
 def interleave(x: ms.Tensor, y: ms.Tensor) -> ms.Tensor:
-    """Channels of x and y in turns: the shuffle of their concatenation in two groups, (n, 2c, h, w)."""
+    """Alternating channels of x and y, i.e. the shuffle of their concatenation, (n, 2c, h, w)."""
     n, c, h, w = x.shape
     return ops.stack((x, y), 2).reshape(n, 2 * c, h, w)
 
 
 class ShuffleNetV2(Network):
-    """A stem, three stages of 4, 8 and 4 blocks, and a 1x1 convolution to 1024 channels.
-
-    The convolutions leave 4x4 pixels of small images, 32x32, and 8x8 of others, 64x64.
-    """
+    """A stem, three stages of 4, 8 and 4 blocks, and a 1x1 convolution to 1024 channels."""
 
     def __init__(self, num_classes: int, small_images: bool) -> None:
         super().__init__()
@@ -70,5 +67,5 @@ class ShuffleNetV2(Network):
         init_uniform(self)
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
-        """The last convolution's output, averaged to 1x1 pixel, (n, 1024), or 2x2 for others, (n, 4096)."""
+        """The last convolution's output, averaged to 1x1 pixel, (n, 1024), or to 2x2, (n, 4096)."""
         return pool(self.head(self.stages(self.stem(x))), self.side)

@@ -1,6 +1,6 @@
 """VGG-16 with batch normalization (Simonyan, Zisserman, ICLR 2015), as in the paper's release.
 
-This is the CIFAR variant: one linear layer after the convolutions instead of ImageNet's three.
+It has one linear layer after the convolutions, not three as for ImageNet.
 """
 import mindspore as ms
 from mindspore import nn, ops
@@ -11,10 +11,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VGG16(Network):
-    """Thirteen 3x3 convolutions and a linear layer.
-
-    They leave 1x1 pixels of small images, 32x32, and 2x2 of others, 64x64; other sizes are pooled to that.
-    """
+    """Thirteen 3x3 convolutions, pooling to 1x1 pixel for small images or else 2x2, and a linear layer."""
 
     def __init__(self, num_classes: int, small_images: bool) -> None:
         super().__init__()

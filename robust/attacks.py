@@ -1,4 +1,4 @@
-"""Adversarial attacks of the paper's complex scenes, on whole training sets.
+"""Adversarial attacks of the paper's complex scenes.
 
 An attack maps a gradient function of a network and a batch of images to a batch. Images are uint8 (n, h, w,
 3); eps and alpha are in pixel units, on the range from 0 to 1, so that 8/255 is eight gray levels.
@@ -44,7 +44,7 @@ class Attack:
     eps: float = 8 / 255  # the largest change of a value, in pixel units
     alpha: float = 2 / 255  # its change in one step of PGD
     steps: int = 10  # of PGD
-    batch_size: int = 128  # images at one time
+    batch_size: int = 128
     seed: int = 42  # for random starts
 
 
@@ -87,14 +87,11 @@ def to_levels(images: np.ndarray) -> np.ndarray:
 
 
 def to_pixels(x: np.ndarray, images: np.ndarray, eps: float) -> np.ndarray:
-    """Gray levels (n, 3, h, w) truncated to uint8 (n, h, w, 3), as in the release, within eps of the images.
-
-    Where truncation would leave that range, the nearest level in it is taken.
-    """
-    most = math.floor(eps * LEVELS + 1e-4)
+    """Gray levels (n, 3, h, w), truncated as in the release, as uint8 (n, h, w, 3) within eps of `images`."""
+    limit = math.floor(eps * LEVELS + 1e-4)
     original = images.astype(np.int16)
     pixels = np.floor(x.transpose(0, 2, 3, 1)).astype(np.int16)
-    return np.clip(np.clip(pixels, original - most, original + most), 0, LEVELS).astype(np.uint8)
+    return np.clip(np.clip(pixels, original - limit, original + limit), 0, LEVELS).astype(np.uint8)
 
 
 def of_levels(network: nn.Cell, data: DataSet) -> Callable[[ms.Tensor], ms.Tensor]:
@@ -108,13 +105,10 @@ def of_levels(network: nn.Cell, data: DataSet) -> Callable[[ms.Tensor], ms.Tenso
 
 
 def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
-    """Signs of the gradient of the cross-entropy's sum with respect to the images alone, compiled.
+    """The signs of the cross-entropy's gradient with respect to the images, compiled.
 
-    It is the sum and not the mean, lest a small gradient become zero in float32. A label of -1 means the
-    predicted one.
-
-    Args:
-        network: in evaluation mode.
+    The network is in evaluation mode. The loss is the sum and not the mean over the batch, because a small
+    gradient could become zero in float32. A label of -1 means the predicted one.
     """
     logits_of = of_levels(network, data)
 
@@ -133,27 +127,27 @@ def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
 
 
 def make_predict(network: nn.Cell, data: DataSet) -> Callable[[np.ndarray], np.ndarray]:
-    """Maps uint8 (n, h, w, 3) to the network's labels, int (n,), compiled."""
+    """A compiled function that maps images, uint8 (n, h, w, 3), to predicted labels, int (n,)."""
     logits_of = ms.jit(of_levels(network, data))
     return lambda images: logits_of(ms.Tensor(to_levels(images))).asnumpy().argmax(1)
 
 
 def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: Attack,
                      first: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Attack a split of a data set batch by batch, from batch number `first` on.
+    """Attack a split of a data set batch by batch, starting with batch number `first`.
 
-    A batch's random start depends on the seed and the batch's number alone. Several ranks attack one batch
+    A batch's random start depends only on the seed and the batch's number. Several ranks attack one batch
     each at a time; all of them yield all images.
 
     Yields:
-        images: attacked, uint8 (n, h, w, 3); correct: whether the network labels each correctly before and
-            after, bool (n, 2).
+        images: attacked, uint8 (n, h, w, 3).
+        correct: whether the network classifies each one correctly before and after, bool (n, 2).
     """
     gradient_sign, predict = make_gradient_sign(network, data), make_predict(network, data)
     n, size = len(split.labels), attack.batch_size
     for done in range(first * size, n, size * ranks.size()):
         number = done // size + ranks.rank()
-        # The last batch is filled up, so that one graph serves all.
+        # The last batch is padded, so that all batches use one compiled graph.
         rows = np.arange(number * size, (number + 1) * size) % n
         clean, labels = as_array(split.pixels(rows)), split.labels[rows]
         attacked = ATTACKS[attack.name](gradient_sign, clean, labels, attack,
@@ -164,23 +158,18 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: A
 
 
 def parse_attack_options(parser: Parser, attack: str) -> tuple[argparse.Namespace, Attack]:
-    """The command line's options, and the attack that they describe.
-
-    Args:
-        parser: with the options of the script alone; one of them is, or has set, `dataset`.
-        attack: the default.
-    """
+    """The command line's options, and the attack that they describe; `attack` is the default of --attack."""
     parser.add_argument("--attack", default=attack, choices=ATTACKS, help="attack type")
     parser.add_argument("--ckpt", type=Path, help="checkpoint of a network trained on the data set; None: "
                         "ckpt/<data set>/resnet50/best.pth in the project's folder")
     parser.add_argument("--arch", choices=NETWORKS, help="network of --ckpt; None: as args.json beside "
                         "--ckpt says, else resnet50")
     add_device_option(parser)
-    parser.add_argument("--batch_size", default=Attack.batch_size, type=positive, help="images at one time")
+    parser.add_argument("--batch_size", default=Attack.batch_size, type=positive, help="images per batch")
     parser.add_argument("--eps", default=Attack.eps, type=fraction,
                         help="largest change of a pixel; 8/255 is eight of 255 gray levels")
-    parser.add_argument("--alpha", default=Attack.alpha, type=fraction, help="its change in one step of PGD")
-    parser.add_argument("--steps", default=Attack.steps, type=positive, help="steps of PGD")
+    parser.add_argument("--alpha", default=Attack.alpha, type=fraction, help="step size of PGD")
+    parser.add_argument("--steps", default=Attack.steps, type=positive, help="number of PGD steps")
     args = parser.parse_args()
     args.ckpt = args.ckpt or ROOT / f"ckpt/{args.dataset}/resnet50/best.pth"
     return args, Attack(args.attack, find_arch(args.arch, args.ckpt), args.ckpt, args.eps, args.alpha,
@@ -191,19 +180,15 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack,
                    whole: AnySplit | None = None) -> None:
     """Attack a data set's training images and write them to a .npy file; resume an attack that was stopped.
 
-    Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Does
-    nothing where the file is there already.
+    Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Images
+    that exist already are not attacked again.
 
     Args:
-        device: its name; results differ a little between devices.
-        whole: all training images, where `data` is of the first classes only; the others are written as
-            they are.
-
-    Raises:
-        BadInput: eps is less than a gray level.
+        device: its name, since results differ slightly between devices.
+        whole: all training images, if `data` has only the first classes; the others are written unchanged.
     """
     if attack.eps * LEVELS < 1 - 1e-4:
-        raise BadInput(f"--eps {attack.eps:g}: less than one gray level, so that no image would change; name "
+        raise BadInput(f"--eps {attack.eps:g}: less than one gray level, so no image would change; pass "
                        "1/255 or more")
     n = len(data.train.labels)
     attack = replace(attack, batch_size=min(attack.batch_size, n))
@@ -212,7 +197,7 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack,
         record = read_json(record_path, "delete it")
         if all(record.get(name) == value for name, value in key.items()) and path.exists() and (
                 sha256(path) == record.get("sha256")):
-            print(f"{path}: this attack is there already")
+            print(f"{path}: this attack exists already")
         else:
             record = attack_training_set(data, attack, path, record_path, key, whole)
     print(f"{attack.name}: accuracy of {attack.arch} on the {n} training images "
@@ -220,20 +205,16 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack,
 
 
 def load_attacked(data: DataSet, arch: str, checkpoint: Path) -> nn.Cell:
-    """A network that was trained on images of the data set's size, which is to be attacked.
-
-    Raises:
-        BadInput: args.json beside the checkpoint names another size.
-    """
+    """The network to attack; BadInput if it was trained on images of another size."""
     trained = read_args(checkpoint.parent).get("image_size") or data.image_size
     if trained != data.image_size:
-        raise BadInput(f"{checkpoint}: trained on images of {trained}x{trained} pixels, not on those of "
-                       f"{data.image_size}x{data.image_size} to be attacked; train it without --image_size")
+        raise BadInput(f"{checkpoint}: trained on images of {trained}x{trained} pixels, but the images to "
+                       f"attack have {data.image_size}x{data.image_size}; train it without --image_size")
     return load_network(arch, checkpoint, len(data.classes), data.source.small_images)
 
 
 def attack_key(data: DataSet, attack: Attack, device: str) -> dict[str, Any]:
-    """All that the attacked images depend on."""
+    """Everything that the attacked images depend on."""
     key = {"dataset": data.name, "images": len(data.train.labels), "clean_sha256": data.images_sha256,
            "classes": None if data.train.subset is None else len(data.classes), "arch": attack.arch,
            "checkpoint_sha256": sha256(attack.checkpoint), "attack": attack.name, "eps": attack.eps,
@@ -245,22 +226,19 @@ def attack_key(data: DataSet, attack: Attack, device: str) -> dict[str, Any]:
 
 def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: Path,
                         key: dict[str, Any], whole: AnySplit | None = None) -> dict[str, Any]:
-    """Attack what an earlier run with the same key has not attacked, and write the images and the record.
+    """Attack the images that an earlier run with the same key has left; write and return the record.
 
-    Returns:
-        The record: the key, the file's SHA-256 and the accuracies in percent.
-
-    Raises:
-        BadInput: there is an unfinished attack with other settings, or the images there are somebody else's.
+    The record is the key, the accuracies in percent and the file's SHA-256. Raises BadInput if there is an
+    unfinished attack with other settings, or a file that this script did not write.
     """
-    check_own(record_path, path)  # found out before a long pass
+    check_own(record_path, path)  # before a long pass
     unfinished = arrays.record_path(path)
-    begun = read_json(unfinished, "delete it to start anew").get("key", key)
+    begun = read_json(unfinished, "delete it to start again").get("key", key)
     if begun != key:
         raise BadInput(f"{unfinished}: an unfinished attack with " + ", ".join(
             f"{name} {begun.get(name)} (not {key.get(name)})" for name in {**begun, **key}
             if begun.get(name) != key.get(name))
-            + "; finish it with those, or delete this file to start anew")
+            + "; finish it with these settings, or delete this file to start again")
     network = load_attacked(data, attack.arch, attack.checkpoint)
     paths = {"images": path, "correct": path.with_name(f"{path.stem}.correct.npy")}
     with arrays.ResumableArrays(paths, len(data.train.labels), key) as attacked:

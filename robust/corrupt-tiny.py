@@ -44,11 +44,7 @@ def main() -> None:
 
 
 def read_copy(folder: Path) -> Split:
-    """The training images of a copy, none of which is corrupted or lies outside of it.
-
-    Raises:
-        BadInput: one is or does.
-    """
+    """The training images of a copy; BadInput if it is corrupted already or an image lies outside it."""
     if note := read_json(folder / NOTE, COPY_AGAIN):
         done = f"corrupted already, with --rate {note.get('rate')} --seed {note.get('seed')}"
         state = done if note.get("state") == FINISHED else "half corrupted, by a run that was stopped"

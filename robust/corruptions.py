@@ -1,8 +1,8 @@
 """The five corruptions of the paper's complex scenes, and which image gets which.
 
 A corruption maps uint8 images (..., h, w, 3), one or a stack, and a generator to new ones of the same shape.
-Constants and formulas are those of the authors' release, without its faults: results on [0, 1] are clipped
-and rounded back to 0..255.
+Constants and formulas are those of the authors' release, except that results on [0, 1] are clipped and
+rounded back to 0..255.
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +15,8 @@ from datasets.scenes import CLEAN
 from utils.device import random_stream
 from utils.progress import ProgressBar
 
-# The release's kernel: the diagonal of a 15 x 15 matrix of zeros (15 taps), turned by 45 degrees about (7.5,
-# 7.5) with bilinear interpolation, which lays it along the rows 7 and 8, both with these taps, in 1/1024, as
-# OpenCV has them.
+# The release's kernel: the diagonal of a 15 x 15 matrix, rotated by 45 degrees about (7.5, 7.5) with bilinear
+# interpolation. Rows 7 and 8 both have these taps, in 1/1024, as OpenCV computes them.
 BLUR_TAPS = (378, 432, 272, 341, 420, 348, 278, 400, 400, 278, 348, 420, 341, 272, 432)
 BLUR_CENTER = 7
 FOG_BRIGHTNESS, FOG_THICKNESS = 0.5, 0.4  # A and beta
@@ -41,9 +40,9 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
 def motion_blur(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
     """Correlation with the kernel divided by 15, rounded; then each image is stretched to 0..255.
 
-    The border is mirrored (101). A kernel of 15 taps at 45 degrees sums to less than 15 (interpolation), and
-    the stretch makes up for it: least value of the three channels to 0, greatest to 255; an image of one
-    value becomes black. OpenCV's `filter2D` and `normalize` with NORM_MINMAX, within three levels.
+    The border is mirrored (101). The stretch maps the smallest value of the three channels to 0 and the
+    largest to 255; an image of one value becomes black. Within three levels of OpenCV's `filter2D` and
+    `normalize` with NORM_MINMAX.
     """
     height, width = images.shape[-3:-1]
     lead = [(0, 0)] * (images.ndim - 3)
@@ -59,9 +58,9 @@ def motion_blur(images: np.ndarray, _: np.random.Generator | None = None) -> np.
 
 
 def fog(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
-    """x t + A (1 - t) on [0, 1], t = exp(-beta d), d = sqrt(long side) - 0.04 r: atmospheric scattering.
+    """Atmospheric scattering: x t + A (1 - t) on [0, 1], t = exp(-beta d), d = sqrt(long side) - 0.04 r.
 
-    r is the distance to the middle pixel (h // 2, w // 2) in pixels.
+    r is the distance from the middle pixel (h // 2, w // 2) in pixels.
     """
     height, width = images.shape[-3:-1]
     r = np.hypot(*np.ogrid[-(height // 2):height - height // 2, -(width // 2):width - width // 2])
@@ -70,7 +69,7 @@ def fog(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
 
 
 def low_resolution(images: np.ndarray, _: np.random.Generator | None = None) -> np.ndarray:
-    """A quarter of the resolution, 32 to 8 or 64 to 16 pixels, and back, by Pillow's default filter."""
+    """Resize to a quarter of the side, 32 to 8 or 64 to 16 pixels, and back, by Pillow's default filter."""
     height, width = images.shape[-3:-1]
     small = width // REDUCTION, height // REDUCTION
     coarse = [np.asarray(Image.fromarray(image).resize(small).resize((width, height)))
@@ -105,8 +104,7 @@ def choose_kinds(images: int, rate: float, seed: int) -> np.ndarray:
     """Which image gets which corruption: round(images * rate) of each kind, drawn without overlap.
 
     Args:
-        rate: fraction of the images for each of the five kinds; above 0.2, or where rounding would ask for
-            more images than there are, each kind gets a fifth of them, rounded down.
+        rate: fraction of the images for each of the five kinds, at most a fifth of them, rounded down.
 
     Returns:
         Strings (images,): a name in CORRUPTIONS, or "clean".
@@ -120,19 +118,17 @@ def choose_kinds(images: int, rate: float, seed: int) -> np.ndarray:
 
 
 def corrupt(images: np.ndarray, kinds: np.ndarray, seed: int) -> np.ndarray:
-    """A copy of images, uint8 (n, h, w, 3), in which each is corrupted as `kinds` (n,) says."""
+    """A copy of images, uint8 (n, h, w, 3), each corrupted according to `kinds` (n,)."""
     corrupted = images.copy()
-    for name, corruption in CORRUPTIONS.items():
-        chosen = np.flatnonzero(kinds == name)
-        if len(chosen):
-            corrupted[chosen] = corruption(images[chosen], random_stream(seed, name))
+    for name in set(kinds) - {CLEAN}:
+        corrupted[kinds == name] = CORRUPTIONS[name](images[kinds == name], random_stream(seed, name))
     return corrupted
 
 
 def corrupt_files(train: Split, kinds: np.ndarray, seed: int) -> list[bytes]:
-    """Corrupt image files where they lie and return the contents of all; `kinds` (n,) as by `choose_kinds`.
+    """Corrupt image files in place and return the contents of all files.
 
-    What an image becomes depends on itself, its id and the seed alone.
+    A corrupted image depends only on the image, its id, its entry in `kinds` (n,) and the seed.
     """
     contents: list[bytes] = list(train.images)
     chosen = np.flatnonzero(kinds != CLEAN)
@@ -148,6 +144,6 @@ def corrupt_files(train: Split, kinds: np.ndarray, seed: int) -> list[bytes]:
 
 
 def describe(kinds: np.ndarray) -> str:
-    """How many images got which corruption, in words."""
+    """How many images have which corruption, in words."""
     counts = ", ".join(f"{(kinds == name).sum()} {name}" for name in CORRUPTIONS)
     return f"{(kinds != CLEAN).sum()} of {len(kinds)} images corrupted: {counts}"

@@ -10,25 +10,22 @@ from utils.device import random_stream
 from utils.errors import BadInput
 from utils.files import locked, replacing, write_array
 
-BLOCK = 1000  # images decoded at one time
+BLOCK = 1000  # images decoded at once
 
 
 def flip_labels(labels: np.ndarray, classes: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric label noise: each label becomes, with probability `rate`, a uniformly drawn other one.
+    """Symmetric label noise: with probability `rate`, each label becomes another one, drawn uniformly.
 
     Args:
-        labels: (n,), from 0 on.
-        classes: labels of the first that many classes change, into one another; the others stay.
-        rate: from 0 to 1; the paper's are 0.2 and 0.35.
+        labels: (n,), starting at 0.
+        classes: only labels below this number change, to one another.
+        rate: from 0 to 1; the paper uses 0.2 and 0.35.
 
     Returns:
         The labels, int64 (n,), and which were changed, bool (n,).
-
-    Raises:
-        BadInput: there is no other label.
     """
     if classes < 2:
-        raise BadInput(f"{classes} class: there is no other label; use a data set of 2 classes or more")
+        raise BadInput(f"{classes} class: there is no other label; use a data set with 2 classes or more")
     generator = random_stream(seed, "label noise")
     changed = (generator.random(len(labels)) < rate) & (labels < classes)
     shift = generator.integers(1, classes, len(labels))
@@ -42,18 +39,15 @@ def mislabel_to_files(train: Split, classes: int, rate: float, seed: int, labels
     Args:
         classes: of the data set.
         labels_path: <name>.npy or <name>_target.npy; the others are <name>_changed.npy and <name>.json.
-        images_path: for the images too, uint8 (n, h, w, 3), of which a block is in memory; None: not needed.
-        first: labels of the first that many classes change; None: of all.
-
-    Raises:
-        BadInput: there are not as many classes.
+        images_path: the images are written here, block by block, uint8 (n, h, w, 3); None: they are not.
+        first: change only labels of this many classes, the first ones; None: of all.
     """
     first, n = first or classes, len(train.labels)
     name = labels_path.stem.removesuffix("_target")
     changed_path, record_path = map(labels_path.with_name, (f"{name}_changed.npy", f"{name}.json"))
     paths = [path for path in (labels_path, changed_path, images_path) if path]
     if first > classes:
-        raise BadInput(f"--classes {first}: the data set has {classes}; name as many or fewer")
+        raise BadInput(f"--classes {first}: the data set has {classes} classes; pass {classes} or fewer")
     noisy, changed = flip_labels(train.labels, first, rate, seed)
     with locked(record_path.parent):
         begin_files(record_path, *paths)

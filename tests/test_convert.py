@@ -98,7 +98,7 @@ def test_a_safetensors_file_needs_no_torch(tmp_path: Path, monkeypatch: pytest.M
     again = load_checkpoint(tmp_path / "new.pth")
     assert all((again[name] == values).all() for name, values in weights.items())
     old.write_bytes(old.read_bytes()[:-9])
-    with pytest.raises(BadInput, match="old.pth: not a whole safetensors file"):
+    with pytest.raises(BadInput, match="old.pth: damaged safetensors file"):
         convert(old, tmp_path / "new.pth", "resnet20", True, back=False)
 
 
@@ -114,15 +114,15 @@ AS_SAVED = {  # a state dict made of resnet20's, --prefix, --features_only, warn
     "Lightning": (lambda x: {**renamed(x, "model.", "model.linear."), "criterion.weight": np.ones(7)}, None,
                   False, ["other arrays are ignored: 1, such as criterion.weight"]),
     "EMA": (lambda x: {**renamed(x, "ema.", "ema.linear."), **{k: v + 1 for k, v in x.items()}}, None, False,
-            ["takes the network at ''; to take another, specify --prefix 'ema.'", "arrays are ignored"]),
-    "another head": (lambda x: renamed(x, "backbone.", "head."), None, False, ["takes head for the last"]),
+            ["using the network at ''; to use another, specify --prefix 'ema.'", "arrays are ignored"]),
+    "another head": (lambda x: renamed(x, "backbone.", "head."), None, False, ["using head as the last"]),
     "heads of two": (lambda x: {**renamed(x, "net.backbone.", "net.head."), **renamed(
         {k: v + 1 for k, v in x.items()}, "ema.backbone.", "ema.head.")}, None, False,
-        ["--prefix 'ema.backbone.'", "takes net.head for the last layer", "arrays are ignored"]),
-    "dropout": (lambda x: renamed(x, "", "fc.1."), None, False, ["takes fc.1 for the last layer"]),
+        ["--prefix 'ema.backbone.'", "using net.head as the last layer", "arrays are ignored"]),
+    "dropout": (lambda x: renamed(x, "", "fc.1."), None, False, ["using fc.1 as the last layer"]),
     "MoCo": (lambda x: {**renamed(x, "module.encoder_q.", "module.encoder_q.fc.0."), **SECOND, **QUEUE,
                         **renamed(x, "module.encoder_k.", "module.encoder_k.fc.0.")}, None, True,
-             ["to take another, specify --prefix 'module.encoder_k.'", "other arrays are ignored"]),
+             ["to use another, specify --prefix 'module.encoder_k.'", "other arrays are ignored"]),
     "backbone": (lambda x: {k: v for k, v in x.items() if "linear" not in k}, None, True, [])}
 
 
@@ -171,7 +171,7 @@ def test_features_can_be_had_of_a_network_without_its_last_layer(work: Path, scr
     assert kept[0] == kept[1] and "using the features in part/best.features.npy" in done.stdout
     assert {"best.features.npy", "best.features.json", "best.pth"} == names(work / "part")
     check_one_line(script("selection.py", work, "--ckpt", "part/best.pth", "--arch", "resnet20", "--method",
-                          "entropy"), "part/best.pth: has no last layer; choose a method that needs features")
+                          "entropy"), "part/best.pth: has no last layer; choose a method that needs only f")
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -275,14 +275,14 @@ def test_a_state_dict_is_found_under_any_key(tmp_path: Path, capsys: pytest.Capt
     again = load_checkpoint(tmp_path / "new.pth")
     assert all((again[name] == values).all() for name, values in weights.items())
     said = capsys.readouterr().err
-    assert "takes the network at 'nested.student.module.'; to take another, specify --prefix 'state_d" in said
+    assert "using the network at 'nested.student.module.'; to use another, specify --prefix 'state_d" in said
     assert "other arrays are ignored: 97, such as state_dict_ema." in said
 
 
 def test_a_checkpoint_of_ours_is_told_from_pytorchs(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     save_checkpoint(create_model("resnet20", 3, True), tmp_path / "ours.pth")
-    with pytest.raises(BadInput, match="ours.pth: .* or turn one of this project into one with --to-torch"):
+    with pytest.raises(BadInput, match="ours.pth: .* or convert a checkpoint of this project with --to-t"):
         convert_torch.read_torch(tmp_path / "ours.pth")
 
 

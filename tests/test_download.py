@@ -100,10 +100,10 @@ def test_a_folder_that_is_not_complete_is_not_there_already(cifar: Path, tmp_pat
     monkeypatch.setitem(download.ARCHIVES, "CIFAR100", (*download.ARCHIVES["CIFAR100"][:3], (TRAIN, TEST)))
     folder = Path(shutil.copytree(cifar / "cifar-100-python", tmp_path / "cifar-100-python"))
     (folder / "test").unlink()
-    with pytest.raises(BadInput, match="cifar-100-python: is there, but is not complete .*test: missing.;"):
+    with pytest.raises(BadInput, match="cifar-100-python: exists, but is not complete .*test: missing.;"):
         download.main(["CIFAR100", "--data", str(tmp_path)])
     shutil.copy(folder / "train", folder / "test")
-    with pytest.raises(BadInput, match=r"complete \(.200, 200. images for training and .*, not .200, 50."):
+    with pytest.raises(BadInput, match=r"complete \(.200, 200. training and test images, not .200, 50."):
         download.main(["CIFAR100", "--data", str(tmp_path)])
 
 

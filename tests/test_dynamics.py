@@ -169,7 +169,7 @@ def test_those_of_other_images_are_refused(select, work: Path) -> None:
     result = select("--data", "other")
     warning, error = result.stderr.splitlines()
     assert result.returncode == 2 and "using it anyway" in warning
-    assert "of other images than those of CIFAR100 in --data" in error
+    assert "not of the images of CIFAR100 in --data" in error
 
 
 @pytest.mark.parametrize("damage", [

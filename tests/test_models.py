@@ -210,7 +210,7 @@ def test_classifiers_begin_as_in_the_release(small_images: bool, deviation: floa
 
 
 @pytest.mark.parametrize("arch, classes, more, message", [
-    ("resnet20", 10, {}, "x.pth: trained for 7 classes, the data set has 10"),
+    ("resnet20", 10, {}, "x.pth: trained for 7 classes, but the data set has 10"),
     ("resnet18", 7, {}, "not a checkpoint of resnet18 .*is missing or has another shape"),
     ("resnet20", 7, {"more": ONES}, "not a checkpoint of resnet20 .more is not a part of it")])
 def test_weights_that_do_not_fit_are_refused(arch: str, classes: int, more: dict, message: str) -> None:

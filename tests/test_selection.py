@@ -274,8 +274,8 @@ def test_other_images_get_features_of_their_own_and_a_warning(selected: Path, sc
     (data / "cifar-100-python/train").write_bytes(pickle.dumps(table))
     result = script("selection.py", selected, "--ckpt", RUN / "best.pth", "--rate", 0.2, "--data", "changed")
     assert result.returncode == 0 and "using the features" not in result.stdout
-    assert result.stderr == (f"selection.py: warning: {RUN}/best.pth: trained on other images or labels of "
-                             "CIFAR100 than those in --data; using it anyway\n")
+    assert result.stderr == (f"selection.py: warning: {RUN}/best.pth: trained on images or labels of "
+                             "CIFAR100 that differ from those in --data; using it anyway\n")
 
 
 def test_another_image_size_gets_features_of_its_own(selected: Path, choose) -> None:
@@ -515,7 +515,7 @@ def test_dynamics_without_args_json_are_taken_with_a_warning(script, work: Path)
     shutil.copy(work / RUN / "dynamics.npy", work / "mine.npy")
     options = "--dataset", "CIFAR100", "--dynamics", "mine.npy", "--method", "aum", "--rate", 0.2
     result = script("selection.py", work, *options)
-    check_one_line(result, "mine.npy: no args.json beside it; not checked: whether it is of the images of CI",
+    check_one_line(result, "mine.npy: no args.json beside it; cannot check that it is of the images of CIFAR",
                    status=0)
     assert (work / "index/CIFAR100-mine-aum.bin").exists()
 

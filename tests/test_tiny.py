@@ -117,7 +117,7 @@ def test_fewer_classes_than_wnids_txt_names(folder: Path, capsys: pytest.Capture
         shutil.rmtree(folder / part / "n00000009")
     data = open_dataset("tiny", folder)
     assert data.classes == ["n00000012", "n00000101"] and set(data.train.labels) == {0, 1}
-    assert "wnids.txt names 3 classes, train has 2" in capsys.readouterr().out
+    assert "wnids.txt lists 3 classes, train has 2" in capsys.readouterr().out
 
 
 Change = Callable[[Path], object]
@@ -136,7 +136,7 @@ def replace_first(by: Change) -> Change:
     return lambda folder: ((folder / FIRST).unlink(), by(folder / FIRST))
 
 
-DAMAGED = "n00000009_0.JPEG: damaged, or not a JPEG image; put a whole file in its place"
+DAMAGED = "n00000009_0.JPEG: damaged, or not a JPEG image; replace it with an intact copy"
 BAD = [
     (lambda folder: shutil.rmtree(folder / "train"),
      "train: missing; python -m datasets.download tiny --data data makes"),
