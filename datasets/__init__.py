@@ -66,6 +66,12 @@ class Source:
         if isinstance(self.train_transform, transforms.PadAndCrop):  # padding scales with the side
             padding = self.train_transform.padding * side // self.side
             return replace(self, side=side, train_transform=transforms.PadAndCrop(padding))
+        if self.sizes and isinstance(self.test_transform, transforms.ResizeAndCenterCrop):  # Tiny ImageNet
+            crop, resize = (round(length * side / self.side)
+                            for length in (self.train_transform.crop, self.test_transform.resize))
+            return replace(self, side=side, small_images=True,
+                           train_transform=transforms.RandomResizedCrop(crop, side),
+                           test_transform=transforms.ResizeAndCenterCrop(resize, side))
         evaluation = transforms.ResizeAndCenterCrop(round(side * 256 / 224), side)  # ImageNet's at 224
         return replace(self, side=side, small_images=side < SMALLEST_OF_IMAGENET,
                        train_transform=transforms.RandomResizedCrop(side, side), test_transform=evaluation,
@@ -123,7 +129,7 @@ SOURCES = {
                        small_images=True, recipe=CIFAR_RECIPE, side=32, sizes=(32, 16, 8),
                        train_transform=transforms.PadAndCrop(4)),
     "tiny": Source(tiny.read_tiny, mean=(0.4802, 0.4481, 0.3975), std=(0.2302, 0.2265, 0.2262),
-                   small_images=False, recipe=TINY_RECIPE, side=64, sizes=(64,),
+                   small_images=False, recipe=TINY_RECIPE, side=64, sizes=(64, 32, 16),
                    train_transform=transforms.RandomResizedCrop(crop=55, side=64),
                    test_transform=transforms.ResizeAndCenterCrop(resize=73, side=64)),
     "toy": Source(toy.make_toy, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), small_images=True,

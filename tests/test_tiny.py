@@ -55,6 +55,16 @@ def test_ids_follow_class_folder_then_file_name(data: DataSet, tiny: Path) -> No
     assert data.images_sha256 == expected  # as in earlier versions' manifests
 
 
+def test_smaller_images_are_box_averages_and_transforms_scale_with_them(tiny: Path) -> None:
+    full, half = (open_dataset("tiny", tiny, side) for side in (64, 32))
+    assert half.image_size == 32 and half.source.small_images and not full.source.small_images
+    expected = full.train.pixels([5]).reshape(32, 2, 32, 2, 3).mean((1, 3), np.float32)
+    assert (half.train.pixels([5])[0] == np.rint(expected)).all()
+    assert half.train.file_names == full.train.file_names
+    assert (half.source.train_transform.crop, half.source.test_transform.resize) == (28, 36)
+    assert half.images_sha256 == full.images_sha256  # so an index made at one size serves the other
+
+
 def test_images_are_pillows_pixels_also_of_grayscale_files(data: DataSet) -> None:
     images = [Image.open(name) for name in data.train.names]
     assert {image.mode for image in images} == {"L", "RGB"}
