@@ -29,7 +29,7 @@ from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches
 from models import NETWORKS, check_image_size, create_model, smallest_map
 from models.checkpoint import load_pretrained, load_run, optimizer_state, save_checkpoint, save_run
 from models.layers import shift_dropout
-from utils import options, ranks
+from utils import distributed, options
 from utils.device import set_up, versions
 from utils.errors import BadInput
 from utils.files import locked, read_json_or_nothing, sha256, write_csv
@@ -155,7 +155,7 @@ def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> No
         BadInput: one would, which makes the loss NaN; it names a batch size that works.
     """
     def single(size: int) -> bool:  # of a whole or of the last batch
-        return any(1 in (images // ranks.size(), -(-images // ranks.size()))
+        return any(1 in (images // distributed.size(), -(-images // distributed.size()))
                    for images in {min(size, n), n % size} - {0})
 
     if single(batch_size) and smallest_map(network, side) == 1:
@@ -248,7 +248,7 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, setti
     state = optimizer_state(optimizer) + (loss_scale.parameters() if loss_scale else [])
     finished, best = load_run(folder / "last.pth", network, state) if resume else (0, -1.0)
     rows = runs.read_log(folder, finished, best >= 0) if resume else []
-    shift_dropout(network, ranks.rank())
+    shift_dropout(network, distributed.rank())
     mixed = amp.auto_mixed_precision(network, settings.amp_level)  # of the same parameters
     train_step = make_train_step(mixed, optimizer, recipe.clip_norm, settings.dynamics, loss_scale)
     test_step = make_test_step(mixed)
@@ -285,7 +285,7 @@ def train_epoch(network: nn.Cell, step: Step, data: DataSet, keep: np.ndarray, s
     """Train for one epoch, numbered from 0, on the images `keep`; return its columns of log.csv."""
     network.set_train(True)
     batches = training_batches(data, keep, settings.batch_size, settings.seed, epoch, settings.workers,
-                               (ranks.rank(), ranks.size()))
+                               (distributed.rank(), distributed.size()))
     metrics = run_batches(step, batches, math.ceil(len(keep) / settings.batch_size),
                           f"epoch {epoch + 1}/{settings.epochs}", record.pending if record else None)
     if metrics.diverged_at:
@@ -293,7 +293,7 @@ def train_epoch(network: nn.Cell, step: Step, data: DataSet, keep: np.ndarray, s
     for name, parameter in network.parameters_and_names():
         if not np.isfinite(parameter.asnumpy()).all():
             raise FloatingPointError(f"{name} is not finite after the last step, {metrics.steps}")
-    ranks.broadcast_running_statistics(network)
+    distributed.broadcast_running_statistics(network)
     return {"train_loss": metrics.loss, "train_acc": metrics.accuracy, "train_seconds": metrics.seconds,
             "images_per_second": metrics.images_per_second}
 
@@ -302,10 +302,10 @@ def evaluate(network: nn.Cell, step: Step, data: DataSet, settings: Settings) ->
     """Evaluate a network on the test images; return the columns of log.csv."""
     network.set_train(False)
     labels, predicted = data.test.labels, OfImages()
-    batch_size = min(math.ceil(settings.batch_size / ranks.size()), len(labels))
+    batch_size = min(math.ceil(settings.batch_size / distributed.size()), len(labels))
     batches = evaluation_batches(data, data.test, batch_size, data.source.test_transform, settings.workers,
-                                 (ranks.rank(), ranks.size()))
-    metrics = run_batches(step, batches, math.ceil(len(labels) / (batch_size * ranks.size())), "test",
+                                 (distributed.rank(), distributed.size()))
+    metrics = run_batches(step, batches, math.ceil(len(labels) / (batch_size * distributed.size())), "test",
                           predicted)
     if metrics.diverged_at:
         raise FloatingPointError("the test loss is not a finite number")
@@ -361,7 +361,7 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
         loss_scale: None: the loss is not scaled, and no step is skipped.
     """
     loss_function, sum_over_ranks = nn.CrossEntropyLoss(), None
-    if ranks.size() > 1:  # each has sums over its shard, of which these make the whole batch's
+    if distributed.size() > 1:  # each has sums over its shard, of which these make the whole batch's
         loss_function = nn.CrossEntropyLoss(ignore_index=PADDING, reduction="sum")
         sum_over_ranks = ops.AllReduce()
         sum_gradients_over_ranks = nn.DistributedGradReducer(optimizer.parameters, mean=False)
@@ -459,7 +459,7 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
                 metrics.untimed_seconds += time.perf_counter() - before
                 metrics.untimed_images += count
             bar.update()
-            if metrics.diverged_at and ranks.size() == 1:  # one of several would leave the others waiting
+            if metrics.diverged_at and distributed.size() == 1:  # else the others would wait for this rank
                 break
     metrics.fetch()
     metrics.over_ranks()

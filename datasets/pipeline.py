@@ -9,9 +9,9 @@ import numpy as np
 from datasets import AnySplit, DataSet, Source, Transform
 from datasets.transforms import as_array
 from utils.device import random_stream
+from utils.distributed import cores
 from utils.errors import BadInput
 from utils.progress import ProgressBar
-from utils.ranks import cores
 
 PADDING = -1  # index and label of the rows that fill up a last batch
 AHEAD = 2  # batches made before they are asked for

@@ -369,7 +369,7 @@ def test_a_test_loss_that_is_not_finite_stops(tmp_path: Path, monkeypatch: pytes
 def test_several_ranks_go_through_the_pass_in_which_they_diverge(monkeypatch: pytest.MonkeyPatch, size: int,
                                                                  steps: int) -> None:
     """One that left it alone would leave the others waiting for its gradients."""
-    monkeypatch.setattr(train.ranks, "size", lambda: size)
+    monkeypatch.setattr(train.distributed, "size", lambda: size)
     monkeypatch.setattr(train.Metrics, "over_ranks", lambda self: None)
     done = []
 

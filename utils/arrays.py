@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 from utils.errors import BadInput, FolderUnavailable
 from utils.files import read_json_or_nothing, rename, write_json
 from utils.progress import ProgressBar
@@ -75,7 +75,7 @@ class ResumableArrays:
         self.record = record_path(next(iter(paths.values())))
         self.arrays: dict[str, np.memmap] = {}
         self.recorded = -math.inf  # time of the last record
-        self.rows = ranks.broadcast(self._open)
+        self.rows = distributed.broadcast(self._open)
 
     def _open(self) -> int:
         record = read_json_or_nothing(self.record)
@@ -113,14 +113,14 @@ class ResumableArrays:
     def write(self, **rows: np.ndarray) -> None:
         """Write the next rows, the same number for each array."""
         count = len(next(iter(rows.values())))
-        if ranks.is_first():
+        if distributed.is_first():
             for name, values in rows.items():
                 if self.rows == 0:
                     shape = self.n, *values.shape[1:]
                     self.arrays[name] = create_array(self.hidden[name], shape, values.dtype)
                 self.arrays[name][self.rows:self.rows + count] = values
         self.rows += count
-        if ranks.is_first() and time.monotonic() > self.recorded + RECORD_SECONDS:
+        if distributed.is_first() and time.monotonic() > self.recorded + RECORD_SECONDS:
             self._record()
 
     def _record(self) -> None:
@@ -129,7 +129,7 @@ class ResumableArrays:
         write_json(self.record, {"key": self.key, "rows": self.rows})
         self.recorded = time.monotonic()
 
-    @ranks.on_first
+    @distributed.on_first
     def finish(self, *names: str) -> None:
         """Move the named arrays to their final paths and delete the others; without names, move all."""
         self._record()
@@ -138,7 +138,7 @@ class ResumableArrays:
             rename(self.hidden[name], self.paths[name])
         self.remove()
 
-    @ranks.on_first
+    @distributed.on_first
     def remove(self) -> None:
         """Delete the hidden files."""
         self.arrays = {}

@@ -7,7 +7,7 @@ from importlib import metadata
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 from utils.errors import BadInput
 
 DEVICES = ("auto", "CPU", "GPU", "Ascend")
@@ -38,8 +38,8 @@ def set_up(device: str, seed: int) -> str:
     if device == "CPU":
         for name, value in CPU_SETTINGS.items():
             os.environ.setdefault(name, value)
-        ranks.bind_cores()
-    ranks.init()
+        distributed.bind_cores()
+    distributed.init()
     ms.set_deterministic(True)
     ms.set_seed(seed)
     return device

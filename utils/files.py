@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 from utils.errors import BadInput, FolderUnavailable
 
 
@@ -96,7 +96,7 @@ def locked(folder: Path) -> Iterator[None]:
     refusal = None
     with contextlib.ExitStack() as stack:
         try:
-            if ranks.is_first():
+            if distributed.is_first():
                 stack.enter_context(writable(folder))
                 descriptor = os.open(folder, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
@@ -107,7 +107,7 @@ def locked(folder: Path) -> Iterator[None]:
             if isinstance(error, (BlockingIOError, PermissionError)):
                 refusal = FolderUnavailable(f"{folder}: another run is writing to this folder; wait until it "
                                             "ends or name another folder")
-        if ranks.broadcast(lambda: refusal is not None):
+        if distributed.broadcast(lambda: refusal is not None):
             raise refusal or FolderUnavailable(f"{folder}: refused to the first rank")
         yield
 
@@ -169,14 +169,14 @@ def to_json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, default=str) + "\n"
 
 
-@ranks.on_first
+@distributed.on_first
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file in one step."""
     with replacing(path) as temporary:
         temporary.write_text(to_json(content))
 
 
-@ranks.on_first
+@distributed.on_first
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
     """Write rows as a CSV file in one step, numbers that are not whole with six digits."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8",
@@ -187,7 +187,7 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]
                           for name, value in row.items()} for row in rows)
 
 
-@ranks.on_first
+@distributed.on_first
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a .npy file in one step."""
     with replacing(path) as temporary, open(temporary, "wb") as file:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 
 OfImages = list[tuple[np.ndarray, Any]]  # of each batch: positions (b,), and a tensor of each image's numbers
 
@@ -22,7 +22,7 @@ def confusion_matrix(predicted: OfImages, labels: np.ndarray, classes: int) -> n
     for positions, values in predicted:
         seen = positions >= 0  # not rows that fill up a batch
         np.add.at(counts[0], (labels[positions[seen]], values.asnumpy()[seen]), 1)
-    return ranks.all_gather(counts).sum(axis=0)
+    return distributed.all_gather(counts).sum(axis=0)
 
 
 def class_accuracies(confusion: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class Metrics:
     def over_ranks(self) -> None:
         """Add up what the ranks have; all learn where one has diverged. The first one's seconds count."""
         own = np.array([[self.loss_sum, self.correct, self.images, self.untimed_images, self.diverged_at]])
-        found = ranks.all_gather(own)
+        found = distributed.all_gather(own)
         self.loss_sum = float(found[:, 0].sum())
         self.correct, self.images, self.untimed_images = (int(number) for number in found[:, 1:4].sum(0))
         self.diverged_at = int(found[:, 4].max())

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utils import ranks
+from utils import distributed
 from utils.device import DEVICES
 from utils.errors import BadInput
 
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        if not ranks.is_first():
+        if not distributed.is_first():
             time.sleep(WAIT)
         self.exit(2, f"{self.prog}: error: {message}\n")
 
@@ -82,7 +82,7 @@ fraction, above_zero = Number(0, 1), Number(None)
 
 def warn(text: str) -> None:
     """Print a line of warning on standard error."""
-    if ranks.is_first():
+    if distributed.is_first():
         print(f"{os.path.basename(sys.argv[0])}: warning: {text}", file=sys.stderr, flush=True)
 
 
@@ -192,11 +192,11 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
-    ranks.silence_others()
+    distributed.silence_others()
     status, message = 0, ""
     try:
         main()
-        ranks.let_arrive()
+        distributed.let_arrive()
     except BadInput as error:
         status, message = 2, f"error: {error}"
     except FloatingPointError as error:
@@ -222,10 +222,10 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     finally:  # however it ended after a stop
         signal.alarm(0)
     if message:
-        if not ranks.is_first():
+        if not distributed.is_first():
             time.sleep(WAIT)
         print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
-    if status and ranks.size() > 1:  # MindSpore's own end waits for the other ranks, which msrun has to end
+    if status and distributed.size() > 1:  # MindSpore's own exit would wait for the other ranks
         sys.stdout.flush()
         os._exit(status)
     sys.exit(status)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from utils import ranks
+from utils import distributed
 
 MINUTE = 60
 
@@ -23,7 +23,7 @@ class ProgressBar(tqdm):
         # miniters 1: else a thread of tqdm's shows the bar where steps become slower, and asks for its state.
         super().__init__(total=total, initial=done, desc=title, unit=unit, leave=False, miniters=1,
                          delay=MINUTE if self.plain else 0, mininterval=MINUTE if self.plain else 1,
-                         disable=not ranks.is_first())
+                         disable=not distributed.is_first())
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar; `msg` is empty where tqdm would erase it."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 from utils.arrays import create_array, open_array, read_array
 from utils.errors import BadInput
 from utils.files import read_json, replacing, to_json, write_json
@@ -26,7 +26,7 @@ AGAIN = "start again without --resume"
 
 def open_run(folder: Path, options: dict[str, Any], resume: bool) -> bool:
     """Begin a run in a folder or, if asked, find the one to resume; return whether it has finished epochs."""
-    resumed = bool(ranks.broadcast(lambda: resume and can_resume(folder, options)))
+    resumed = bool(distributed.broadcast(lambda: resume and can_resume(folder, options)))
     if not resumed:
         start_folder(folder, options)
     return resumed
@@ -58,7 +58,7 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     return (folder / "last.pth").exists()
 
 
-@ranks.on_first
+@distributed.on_first
 def start_folder(folder: Path, options: dict[str, Any]) -> None:
     """Move an earlier run's files to a dated folder in the run's folder and write args.json."""
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
@@ -77,7 +77,7 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
     write_json(folder / "args.json", options)
 
 
-@ranks.on_first
+@distributed.on_first
 def write_damaged(folder: Path, lines: list[str]) -> None:
     """Write damaged.txt, which says what is wrong with each image that is skipped."""
     with replacing(folder / "damaged.txt") as temporary:
@@ -122,7 +122,7 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     return rows[:finished]
 
 
-@ranks.on_first
+@distributed.on_first
 def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
     """Print and add to args.json which percentage of wrong labels, bool (n,), the last epoch predicted."""
     margin = read_array(folder / "dynamics.npy", AGAIN)[-1, 1]
@@ -148,7 +148,7 @@ class Dynamics:
         self.array = self._open(path, (epochs, 3, images), resume)
 
     @staticmethod
-    @ranks.on_first
+    @distributed.on_first
     def _open(path: Path, shape: tuple[int, ...], resume: bool) -> np.memmap:
         if not resume:
             array = create_array(path, shape, np.float16)
@@ -166,7 +166,7 @@ class Dynamics:
             seen = positions >= 0  # not rows that fill up a batch
             epoch[0, :, positions[seen]] = values.asnumpy().T[seen]
         self.pending.clear()
-        epoch = np.fmax.reduce(ranks.all_gather(epoch))  # a rank has NaN for the others' images
-        if ranks.is_first():
+        epoch = np.fmax.reduce(distributed.all_gather(epoch))  # a rank has NaN for the others' images
+        if distributed.is_first():
             self.array[number] = epoch
             self.array.flush()
