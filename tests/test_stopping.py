@@ -346,7 +346,7 @@ def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="^epoch 2/2: .*, learning rate 1e[+]37; start again with a "
                                                  "smaller --lr"):
         train.train(TwoLayers(3, True), data, np.arange(30), tmp_path,
-                    train.Settings(epochs=2, batch_size=10, lr=0.1, seed=0, dynamics=True))
+                    train.parse_options("--epoch 2 --batch_size 10 --lr 0.1".split()))
     assert [row["epoch"] for row in log(tmp_path)] == ["1"]
     first, second = np.load(tmp_path / "dynamics.npy")
     assert np.isfinite(first).all() and np.isnan(second).all()
@@ -361,7 +361,7 @@ def test_a_test_loss_that_is_not_finite_stops(tmp_path: Path, monkeypatch: pytes
             ms.Tensor(loss, ms.float32), labels.sum(), labels))
     with pytest.raises(FloatingPointError, match="^epoch 1/2: the test loss is not a finite number"):
         train.train(TwoLayers(3, True), random_data(30, 3), np.arange(30), tmp_path,
-                    train.Settings(epochs=2, batch_size=10, lr=0.1, seed=0))
+                    train.parse_options("--epoch 2 --batch_size 10 --lr 0.1".split()))
     assert not any((tmp_path / name).exists() for name in ("best.pth", "last.pth", "log.csv"))
 
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from utils import distributed
 
-OfImages = list[tuple[np.ndarray, Any]]  # of each batch: positions (b,), and a tensor of each image's numbers
+# For each batch: positions (b,), and a tensor of values by image.
+ByImage = list[tuple[np.ndarray, Any]]
 
 
-def confusion_matrix(predicted: OfImages, labels: np.ndarray, classes: int) -> np.ndarray:
+def confusion_matrix(predicted: ByImage, labels: np.ndarray, classes: int) -> np.ndarray:
     """How many images of each class (row) are predicted as each class (column), int64, over all ranks.
 
     Args:

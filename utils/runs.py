@@ -11,7 +11,7 @@ from utils import distributed
 from utils.arrays import create_array, open_array, read_array
 from utils.errors import BadInput
 from utils.files import read_json, replacing, to_json, write_json
-from utils.metrics import OfImages
+from utils.metrics import ByImage
 
 # args.json first: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy", "damaged.txt")
@@ -144,7 +144,7 @@ class Dynamics:
 
     def __init__(self, path: Path, epochs: int, images: int, resume: bool) -> None:
         self.images = images
-        self.pending: OfImages = []  # of the epoch, values (3, b)
+        self.pending: ByImage = []  # of the epoch; values (3, b)
         self.array = self._open(path, (epochs, 3, images), resume)
 
     @staticmethod
