@@ -195,7 +195,7 @@ def follow_manifest(args: argparse.Namespace, chosen: Path) -> dict[str, Any]:
     manifest, run = read_manifest(chosen), dict[str, Any]()
     if manifest.get("checkpoint"):
         run = read_json_or_nothing(Path(manifest["checkpoint"]).parent / "args.json")
-    dataset = manifest.get("dataset", "")
+    dataset = manifest.get("dataset") or ""
     if dataset in SOURCES:
         args.dataset = args.dataset or dataset
     elif args.dataset in (None, FOLDER) and "images_sha256" in manifest and NAME.fullmatch(dataset):
