@@ -1,12 +1,12 @@
-"""Compare selection methods: base runs, selections and coreset runs over seeds, then one table.
+"""Compare selection methods: base runs, selections and coreset runs for several seeds, then a table.
 
     python compare.py --dataset CIFAR100N --methods random moderate aum:keep=middle --rates 0.2 0.3 \
         --seeds 1 2 3 --arch resnet20 --image_size 16 --base_epoch 40 --epoch 150 --batch_size 64 --out out
 
-A method with options of selection.py is NAME:option=value:... and a row of its own under that name. Can be
-interrupted and rerun at any moment: finished runs are skipped. Methods, rates and seeds can be added later.
-Writes runs.csv, table.md, table.csv and, where matplotlib is installed, plot.png and .svg and, for three
-windows of a score, intervals.png and .svg to --out.
+A method with options of selection.py is written NAME:option=value:... and has its own row. The comparison can
+be interrupted and rerun at any time: finished runs are skipped. Methods, rates and seeds can be added later.
+Writes runs.csv, table.md and table.csv to --out. If matplotlib is installed, it also writes plot.png and .svg
+and, if a method has three windows of its score or more, intervals.png and .svg.
 """
 import argparse
 import csv
@@ -28,7 +28,7 @@ from utils import options  # first: utils sets what MindSpore reads when it is l
 from comparison.jobs import Jobs
 from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
 from comparison.variants import data_options, parse_variant, selection_options, variant
-from datasets import SOURCES, open_dataset
+from datasets import SOURCES, DataSet, open_dataset
 from methods import METHODS, InvalidInput, Selection
 from methods.select import COMMON, settings_by_name
 from models import NETWORKS, check_image_size
@@ -40,7 +40,7 @@ from utils.progress import ProgressBar
 from utils.runs import read_args
 
 ROOT = Path(__file__).resolve().parent
-# Settings that all runs of a folder have in common.
+# Settings that all runs of a folder share.
 FIXED = ("dataset", "name", "image_size", "classes", "arch", "base_arch", "epoch", "base_epoch", "batch_size",
          "lr", "amp_level", "skip_damaged")
 
@@ -51,35 +51,37 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                     for name in (*COMMON, *settings_by_name())}
     data = parser.add_argument_group("data and training, as in train.py")
     options.add_data_options(data, SOURCES)
-    data.add_argument("--check", action="store_true", help="decode every image before base runs start, and "
-                      "name the damaged ones")
+    data.add_argument("--check", action="store_true", help="decode every image before base runs start and "
+                      "list the damaged ones")
     options.add_boolean_option(data, "--skip_damaged", False, "check all images and exclude damaged ones")
     data.add_argument("--arch", default="resnet50", choices=NETWORKS, help="network of a coreset run")
-    data.add_argument("--base_arch", choices=NETWORKS, help="network of a base run, by which methods choose; "
-                      "None: as --arch")
+    data.add_argument("--base_arch", choices=NETWORKS, help="network of a base run, from which methods "
+                      "select (default: as --arch)")
     data.add_argument("--epoch", default=200, type=options.positive, help="epochs of a coreset run")
-    data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run; None: as --epoch")
+    data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run (default: as "
+                      "--epoch)")
     data.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
-    data.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: train.py's")
+    data.add_argument("--lr", type=options.above_zero, help="initial learning rate (default: as in "
+                      "train.py)")
     options.add_amp_option(data)
     options.add_device_option(data)
     compared = parser.add_argument_group("what is compared")
     compared.add_argument("--methods", nargs="+", default=["random", "moderate"], type=variant,
                           metavar="METHOD", help=f"any of {', '.join(METHODS)}; with options of selection.py "
-                          "NAME:option=value:..., such as aum:keep=middle or moderate:per_class")
+                          "as NAME:option=value:..., such as aum:keep=middle or moderate:per_class")
     compared.add_argument("--rates", nargs="+", default=[0.2], type=options.rate, metavar="RATE",
                           help="fractions of the images to keep")
     compared.add_argument("--seeds", nargs="+", default=[1, 2, 3, 4, 5], type=options.seed_number,
                           metavar="SEED", help="each has its own base network")
     compared.add_argument("--equal", default="epochs", choices=("epochs", "steps"), help="epochs: a coreset "
-                          "run has --epoch epochs, in the paper as many as a base run; steps: it has as many "
+                          "run has --epoch epochs (in the paper those of a base run); steps: it has as many "
                           "steps as a base run")
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, type=Path, help="folder of the results")
-    output.add_argument("--jobs", default=1, type=options.positive, help="number of runs at a time, each "
-                        "with its part of the CPU's cores")
+    output.add_argument("--jobs", default=1, type=options.positive, help="number of parallel runs, each on "
+                        "its part of the CPU's cores")
     output.add_argument("--devices", nargs="+", default=[], type=options.Number(0, whole=True), metavar="N",
-                        help="numbers of GPUs or NPUs, each for one run at a time, instead of --jobs")
+                        help="numbers of GPUs or NPUs; each does one run at a time, instead of --jobs")
     output.add_argument("--dry_run", action="store_true", help="only print the commands")
     output.add_argument("--paper", action="store_true", help="add the published figures to table.md")
     args = parser.parse_args(argv)
@@ -97,10 +99,10 @@ class Run:
     """A base run (method WHOLE, rate 1), or a selection and its coreset run.
 
     Args:
-        commands: in their order, each a script of this project and its options.
-        folder: the base run's, or the one in which the coreset run makes its own.
-        index: the coreset's index file; None for a base run.
-        needs: files of the base run.
+        commands: scripts of this project with their options, in order.
+        folder: that of the base run, or the parent of the coreset run's.
+        index: the index file of the coreset; None for a base run.
+        needs: the files of the base run that the selection reads.
     """
     method: str
     rate: float
@@ -125,15 +127,10 @@ def main(argv: list[str] | None = None) -> None:
     check_image_size(args.arch, data.image_size)
     check_image_size(args.base_arch, data.image_size, "--base_arch")
     runs, settings = plan(args, len(data.train.labels)), check_settings(args, data.images_sha256)
-    name = data.name
-    title = (f"# {name}: {len(data.train.labels)} images of {len(data.classes)} classes, "
+    title = (f"# {data.name}: {len(data.train.labels)} images of {len(data.classes)} classes, "
              f"{data.image_size}x{data.image_size} pixels\n\nBase runs: {args.base_arch}. "
              f"Coreset runs: {args.arch}. Batches of {args.batch_size}.\n\n")
-    perturbed = 0.0 if data.perturbed is None else float(data.perturbed.mean())
-    paper = published_rows(ROOT / "imgs/published.csv", args.dataset, perturbed) if args.paper else []
-    if args.paper and not paper:
-        options.warn(f"--paper: imgs/published.csv has no figures of {name} with {100 * perturbed:.0f} % of "
-                     "the images changed")
+    paper = published_figures(data, args.dataset) if args.paper else []
     del data  # the runs need the memory
     if args.dry_run:
         for run in runs:
@@ -141,22 +138,38 @@ def main(argv: list[str] | None = None) -> None:
         return
     with locked(args.out):
         failures = execute(runs, args, settings)
-        rows = in_order(read_runs(args.out / "runs.csv"))
-        failed = [{"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed), "equal": run.equal,
-                   "failed": why} for run, why in failures.items()]
-        with replacing(args.out / "table.md") as temporary:
-            temporary.write_text(title + tables(rows, args.base_arch, paper, failed), encoding="utf8")
-        write_csv(args.out / "table.csv", summary(rows), SUMMARY)
-        if any(row["method"] != WHOLE for row in rows):
-            draw(args.out, rows, name, args.base_arch)
+        write_results(args, title, paper, failures)
     print((args.out / "table.md").read_text(encoding="utf8"))
-    for run, why in failures.items():
-        print(f"compare.py: failed: {run}: {why}", file=sys.stderr)
+    for run, error in failures.items():
+        print(f"compare.py: failed: {run}: {error}", file=sys.stderr)
     sys.exit(1 if failures else 0)
 
 
+def published_figures(data: DataSet, dataset: str) -> list[list[str]]:
+    """The published table for a data set, with its share of perturbed images; a warning if there is none."""
+    perturbed = 0.0 if data.perturbed is None else float(data.perturbed.mean())
+    table = published_rows(ROOT / "imgs/published.csv", dataset, perturbed)
+    if not table:
+        options.warn(f"--paper: imgs/published.csv has no figures of {data.name} with {100 * perturbed:.0f} "
+                     "% of the images changed")
+    return table
+
+
+def write_results(args: argparse.Namespace, title: str, paper: list[list[str]], failures: dict[Run, str]
+                  ) -> None:
+    """Write table.md, table.csv and the figures."""
+    rows = in_order(read_runs(args.out / "runs.csv"))
+    failed = [{"method": run.method, "rate": f"{run.rate:g}", "seed": str(run.seed), "equal": run.equal,
+               "failed": error} for run, error in failures.items()]
+    with replacing(args.out / "table.md") as temporary:
+        temporary.write_text(title + tables(rows, args.base_arch, paper, failed), encoding="utf8")
+    write_csv(args.out / "table.csv", summary(rows), SUMMARY)
+    if any(row["method"] != WHOLE for row in rows):
+        draw(args.out, rows, args.name or args.dataset, args.base_arch)
+
+
 def draw(out: Path, rows: list[Row], name: str, base_arch: str) -> None:
-    """Write the figures, or a warning where matplotlib is not installed."""
+    """Write the figures; a warning if matplotlib is not installed."""
     try:
         from comparison import charts
     except ImportError as error:
@@ -168,54 +181,66 @@ def draw(out: Path, rows: list[Row], name: str, base_arch: str) -> None:
 
 
 def plan(args: argparse.Namespace, n: int) -> list[Run]:
-    """All runs on n training images: for each seed the base run, then its coreset runs.
+    """All runs on n training images: for each seed the base run, then its coreset runs."""
+    selections, runs = choose_selections(args, n), []
+    for seed in args.seeds:
+        folder = args.out / f"seed-{seed}"
+        check = [f"--{name}" for name in ("check", "skip_damaged") if getattr(args, name)]
+        command = train_command(args, seed, args.base_arch, args.base_epoch, folder, *check)
+        runs.append(Run(WHOLE, 1.0, seed, "epochs", (command,),
+                        folder / (args.name or args.dataset) / args.base_arch))
+        runs += [coreset_run(args, runs[-1], folder, method, selection, n)
+                 for method, selection in selections]
+    return runs
 
-    A line says which selections are left out, since their cut-off leaves too few images for the rate.
+
+def choose_selections(args: argparse.Namespace, n: int) -> list[tuple[str, Selection]]:
+    """The methods, as in --methods, at each rate; those whose cut-off leaves too few images are skipped.
 
     Raises:
-        BadInput: a rate keeps none of them.
+        BadInput: a rate keeps none of n images.
     """
-    selections, common = list[tuple[str, Selection, int]](), data_options(args)
+    selections = []
     with options.warnings_shown():
         for rate, method in product(args.rates, args.methods):
             selection = parse_variant(method, rate)
             try:
-                selections.append((method, selection, selection.size(n)))
+                selection.size(n)
+                selections.append((method, selection))
             except InvalidInput as error:
                 if error.keyword == "rate":
                     raise BadInput(f"--rates: {error.problem}") from None
-                print(f"{method} at a rate of {rate:g} is left out: {error}")
+                print(f"{method} at a rate of {rate:g} is skipped: {error}")
+    return selections
 
-    def train(seed: int, arch: str, epochs: int, folder: Path, *more: str) -> tuple[str, ...]:
-        return ("train.py", *common, "--seed", str(seed), "--arch", arch, "--epoch", str(epochs),
-                "--batch_size", str(args.batch_size), "--lr", repr(args.lr), "--amp_level", args.amp_level,
-                "--model_dir", str(folder), "--resume", *more)
 
-    check = [f"--{name}" for name in ("check", "skip_damaged") if getattr(args, name)]
-    runs, name = [], args.name or args.dataset
-    for seed in args.seeds:
-        base_dir = args.out / f"seed-{seed}"
-        base = base_dir / name / args.base_arch
-        whole = train(seed, args.base_arch, args.base_epoch, base_dir, *check)
-        runs.append(Run(WHOLE, 1.0, seed, "epochs", (whole,), base))
-        model_dir = base_dir if args.equal == "epochs" else base_dir / "equal-steps"
-        for method, selection, size in selections:
-            save = args.out / "index" / f"seed-{seed}" / f"rate-{selection.rate:g}"
-            index, epochs = save / selection.index_name(name), args.epoch
-            if args.equal == "steps":
-                steps, of_coreset = (math.ceil(images / args.batch_size) for images in (n, size))
-                epochs = round(args.base_epoch * steps / of_coreset)
-            select = ("selection.py", *common, "--seed", str(seed), "--ckpt", str(base / "best.pth"),
-                      *selection_options(method), "--rate", f"{selection.rate:g}", "--save", str(save))
-            coreset = train(seed, args.arch, epochs, model_dir, "--prune", str(index))
-            needs = "best.pth", *(["dynamics.npy"] if "dynamics" in selection.needs else [])
-            runs.append(Run(method, selection.rate, seed, args.equal, (select, coreset),
-                            model_dir / name / args.arch, index, needs))
-    return runs
+def train_command(args: argparse.Namespace, seed: int, arch: str, epochs: int, folder: Path, *more: str
+                  ) -> tuple[str, ...]:
+    return ("train.py", *data_options(args), "--seed", str(seed), "--arch", arch, "--epoch", str(epochs),
+            "--batch_size", str(args.batch_size), "--lr", repr(args.lr), "--amp_level", args.amp_level,
+            "--model_dir", str(folder), "--resume", *more)
+
+
+def coreset_run(args: argparse.Namespace, base: Run, folder: Path, method: str, selection: Selection, n: int
+                ) -> Run:
+    """A selection of n images by a base run, whose --model_dir is `folder`, and the training on it."""
+    name, rate, seed, epochs = args.name or args.dataset, f"{selection.rate:g}", base.seed, args.epoch
+    if args.equal == "steps":
+        folder /= "equal-steps"
+        base_steps, coreset_steps = (math.ceil(images / args.batch_size) for images in (n, selection.size(n)))
+        epochs = round(args.base_epoch * base_steps / coreset_steps)
+    save = args.out / "index" / f"seed-{seed}" / f"rate-{rate}"
+    index = save / selection.index_name(name)
+    select = ("selection.py", *data_options(args), "--seed", str(seed), "--ckpt",
+              str(base.folder / "best.pth"), *selection_options(method), "--rate", rate, "--save", str(save))
+    train = train_command(args, seed, args.arch, epochs, folder, "--prune", str(index))
+    needs = ("best.pth", "dynamics.npy") if "dynamics" in selection.needs else ("best.pth",)
+    return Run(method, selection.rate, seed, args.equal, (select, train), folder / name / args.arch, index,
+               needs)
 
 
 def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, object]:
-    """The settings that all runs of the folder have in common, compared with those of earlier runs.
+    """The settings that all runs of the folder share, after a comparison with those of earlier runs.
 
     Raises:
         BadInput: options, images or labels differ.
@@ -223,37 +248,34 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
     path = args.out / "settings.json"
     settings = {**{name: getattr(args, name) for name in FIXED}, "keep_scale": "difficulty"}
     earlier = read_json(path, "choose another --out")
-    if earlier and "keep_scale" not in earlier:
-        raise BadInput(f"--out {args.out}: its rules count the score, not the difficulty; choose another "
-                       "--out")
     if not earlier and (args.out / "runs.csv").exists():
-        raise BadInput(f"{path}: missing, so the settings of the runs in runs.csv are not known; put it "
-                       "back, or name another --out")
+        raise BadInput(f"{path}: missing, so the settings of the runs in runs.csv are not known; restore it "
+                       "or choose another --out")
     for name, value in settings.items():
-        if earlier and earlier.get(name, False) != value:  # older ones have no skip_damaged
-            raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; give that, or name "
+        if earlier and earlier.get(name, False) != value:  # earlier versions had no skip_damaged
+            raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; pass that, or choose "
                            "another --out")
     if earlier and earlier.get("images_sha256") != images_sha256:
         raise BadInput(f"--data {args.data}: other images or labels of {args.dataset} than those of {path}; "
-                       "give these, or name another --out")
+                       "pass these, or choose another --out")
     return {**settings, "images_sha256": images_sha256}
 
 
 def execute(runs: list[Run], args: argparse.Namespace, settings: dict[str, object]) -> dict[Run, str]:
-    """Do the runs that runs.csv does not hold yet; return which failed and why.
+    """Do the runs that are not in runs.csv yet; return the error of each that failed.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the runs' processes have been ended.
+        KeyboardInterrupt: Ctrl-C; the processes of the runs have been ended.
     """
     path = args.out / "runs.csv"
     rows = read_runs(path)
     left = runs_left(runs, rows, path)
     jobs, lock = Jobs(args.jobs, list(map(str, args.devices))), threading.Lock()
-    # Each base run begins as many seeds early as there are threads, so that few coresets wait for one.
+    # Base runs begin as many seeds early as there are threads, so that few coreset runs wait for one.
     left.sort(key=lambda run: args.seeds.index(run.seed) - jobs.threads * (run.index is None))
     futures: dict[Run, Future[None]] = {}
     bases: dict[int, Future[None]] = {}
-    # One selection of a base run at a time: the first writes the features that the others read.
+    # One selection by a base run at a time: the first writes the features that the others read.
     selecting = {seed: threading.Lock() for seed in args.seeds}
 
     def do(run: Run, base: Future[None] | None) -> None:
@@ -277,7 +299,7 @@ def execute(runs: list[Run], args: argparse.Namespace, settings: dict[str, objec
             for run, future in futures.items():
                 try:
                     future.result()
-                except (BadInput, OSError) as error:  # the other runs may still be done
+                except (BadInput, OSError) as error:  # the other runs can still succeed
                     failures[run] = str(error)
         except KeyboardInterrupt:
             jobs.stop()
@@ -286,31 +308,31 @@ def execute(runs: list[Run], args: argparse.Namespace, settings: dict[str, objec
 
 
 def runs_left(runs: list[Run], rows: list[Row], path: Path) -> list[Run]:
-    """The runs without a row, and base runs whose files others need and no longer find; these lose their row.
+    """The runs to do: those without a row, and base runs with a file missing that one of these needs.
 
     Args:
-        rows: of runs.csv at `path`; changed in place.
+        rows: of runs.csv at `path`; such base runs are removed from both.
     """
     done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
     left = [run for run in runs if run.key not in done]
     for base in [run for run in runs if not run.index and run.key in done]:
         needed = {name for run in left if run.seed == base.seed for name in run.needs}
-        if gone := sorted(name for name in needed if not (base.folder / name).exists()):
-            print(f"{base.folder / gone[0]}: missing, so the base run of seed {base.seed} is run again")
+        if missing := sorted(name for name in needed if not (base.folder / name).exists()):
+            print(f"{base.folder / missing[0]}: missing, so the base run of seed {base.seed} is run again")
             rows[:] = [row for row in rows if (row["method"], int(row["seed"])) != (WHOLE, base.seed)]
             write_csv(path, rows, COLUMNS)
-            (base.folder / "last.pth").unlink(missing_ok=True)  # else it would be resumed behind its end
+            (base.folder / "last.pth").unlink(missing_ok=True)  # otherwise it would be resumed as finished
             left.append(base)
     return left
 
 
 def run_commands(run: Run, jobs: Jobs, folder: Path, selecting: threading.Lock) -> None:
-    """Run a run's commands, their output in a file of `folder`; ChildProcessError where one fails."""
+    """Run the commands of a run, with output to a file in `folder`; ChildProcessError if one fails."""
     output = folder / f"{run.method}-{run.rate:g}-seed-{run.seed}-{run.equal}.log"
     output.parent.mkdir(exist_ok=True)
     for command in run.commands:
         with selecting if command[0] == "selection.py" else nullcontext():
-            print(shlex.join(["python", *command]) + "\n", end="", flush=True)  # complete, from any thread
+            print(shlex.join(["python", *command]) + "\n", end="", flush=True)  # one write: threads print too
             status = jobs.run([sys.executable, str(ROOT / command[0]), *command[1:]], output)
         if status:
             lines = output.read_text(errors="replace").strip().splitlines() or ["no output"]
@@ -318,14 +340,14 @@ def run_commands(run: Run, jobs: Jobs, folder: Path, selecting: threading.Lock) 
 
 
 def in_order(rows: list[Row]) -> list[Row]:
-    """Rows of runs.csv by method, in the order of METHODS, rate and seed, whichever run is finished first."""
+    """Rows of runs.csv sorted by method, in the order of METHODS, rate and seed."""
     order = {name: position for position, name in enumerate((WHOLE, *METHODS))}
     return sorted(rows, key=lambda row: (order.get(row["method"].partition(":")[0], len(order)),
                                          row["method"], float(row["rate"]), int(row["seed"])))
 
 
 def describe(run: Run) -> Row:
-    """A finished run's row of runs.csv."""
+    """The row of runs.csv for a finished run."""
     folder, manifest = run.folder, {}
     if run.index:
         manifest = read_manifest(run.index)
@@ -340,7 +362,7 @@ def describe(run: Run) -> Row:
             "equal": run.equal, "train_accuracy": last["train_acc"],
             "best_accuracy": f"{max(float(row['test_acc']) for row in log):.6g}",
             "last_accuracy": last["test_acc"],
-            "worst_class_accuracy": last.get("test_worst_class_acc") or last.get("test_lowest_class_acc", ""),
+            "worst_class_accuracy": last.get("test_worst_class_acc", ""),
             "worst_tenth_accuracy": last.get("test_worst_tenth_acc", ""),
             "kept_perturbed_percent": str(manifest.get("kept_perturbed_percent", "")),
             "fitted_wrong_labels_percent": str(described.get("fitted_wrong_labels_percent", "")),
@@ -353,10 +375,10 @@ def describe(run: Run) -> Row:
 
 
 def cpu_model() -> str:
-    """The CPU's name."""
+    """The name of the CPU on Linux, otherwise of its architecture."""
     info = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*: (.+)", info.read_text() if info.exists() else "", re.MULTILINE)
-    return named[1] if named else platform.machine()
+    model = re.search(r"^model name\s*: (.+)", info.read_text() if info.exists() else "", re.MULTILINE)
+    return model[1] if model else platform.machine()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils import options, ranks  # first: utils sets what MindSpore reads when it is loaded
+from utils import distributed, options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
 import numpy as np
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         selection.size(len(classes))
         arrays, files = read_arrays(selection.needs, own, args.ckpt, data, args.save, args.arch, args.workers,
                                     args.device)
-        ranks.end_others()
+        distributed.end_others()
         names = data.classes if data else strings
         print(f"{selection.name}: keeps {selection.rule.keeps}{', of each class' * selection.per_class}")
         with options.warnings_shown():

@@ -1,10 +1,10 @@
-"""Train a network on a data set, whole or as a coreset.
+"""Train a network on a data set or on a coreset of it.
 
     python train.py --dataset CIFAR100 --data data
     python train.py --dataset CIFAR100 --data data --prune index/CIFAR100.bin
     python train.py --dataset CIFAR100 --data data --resume      (resumes an interrupted run)
     python train.py --dataset tiny --data data/tiny-imagenet-200 --epoch 90 --batch_size 256
-    python train.py --dataset folder --data PATH --epoch 90 --batch_size 256      (images of your own)
+    python train.py --dataset folder --data PATH --epoch 90 --batch_size 256      (your own images)
 
 Writes best.pth, last.pth, args.json, log.csv and, for the whole set, dynamics.npy to
 <model_dir>/<dataset>/<arch>/; with --prune or --kept, to a folder coreset-... below it.
@@ -13,7 +13,6 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,12 @@ from datasets.pipeline import PADDING, Batch, damaged_images, evaluation_batches
 from models import NETWORKS, check_image_size, create_model, smallest_map
 from models.checkpoint import load_pretrained, load_run, optimizer_state, save_checkpoint, save_run
 from models.layers import shift_dropout
-from utils import options, ranks
+from utils import distributed, options
 from utils.device import set_up, versions
 from utils.errors import BadInput
 from utils.files import locked, read_json_or_nothing, sha256, write_csv
 from utils.index import NAME, coreset_name, ids_sha256, read_index, read_manifest
-from utils.metrics import Metrics, OfImages, class_accuracies, confusion_matrix, mean_of_worst_tenth
+from utils.metrics import ByImage, Metrics, class_accuracies, confusion_matrix, mean_of_worst_tenth
 from utils.progress import ProgressBar
 
 MOMENTUM = 0.9
@@ -42,37 +41,37 @@ Step = Callable[[ms.Tensor, ms.Tensor], tuple[ms.Tensor, ...]]
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = options.Parser("Train a network on a data set, whole or as a coreset.")
+    parser = options.Parser("Train a network on a data set or on a coreset of it.")
     data = parser.add_argument_group("data")
     options.add_data_options(data, SOURCES)
     data.add_argument("--check", action="store_true", help="decode every image before training starts and "
-                      "name the damaged ones")
+                      "list the damaged ones")
     options.add_boolean_option(data, "--skip_damaged", None, "check all images and exclude damaged ones, "
                                "which damaged.txt in the run's folder lists (default: as for the selection "
                                "of --prune or --kept)")
     coreset = data.add_mutually_exclusive_group()
-    coreset.add_argument("--prune", type=Path, metavar="FILE", help="images to leave out: an index, or any "
-                         "array or list of ids (default: train on all images)")
+    coreset.add_argument("--prune", type=Path, metavar="FILE", help="images to drop: an index, or any array "
+                         "or list of ids (default: train on all images)")
     coreset.add_argument("--kept", type=Path, metavar="FILE", help="images to train on: .kept.npy or .txt "
                          "beside an index, a list of comparison.lists, or any array or list of ids")
     network = parser.add_argument_group("network and training")
-    network.add_argument("--arch", choices=NETWORKS, help="network; None: that of the selection of --prune "
-                         "or --kept, else resnet50")
-    network.add_argument("--pretrained", type=Path, metavar="FILE", help="checkpoint of this project, or one "
-                         "by models.convert_torch, whose weights the run starts from, all but a classifier "
-                         "for another number of classes; None: new weights")
-    network.add_argument("--epoch", default=200, type=options.positive, help="epochs; milestones of the "
-                         "learning rate keep their fraction of the run")
+    network.add_argument("--arch", choices=NETWORKS, help="network (default: that of the selection of "
+                         "--prune or --kept, else resnet50)")
+    network.add_argument("--pretrained", type=Path, metavar="FILE", help="start from the weights of this "
+                         "checkpoint, written by train.py or models.convert_torch; a classifier for another "
+                         "number of classes is not loaded (default: new weights)")
+    network.add_argument("--epoch", default=200, type=options.positive, help="number of epochs; the learning "
+                         "rate drops at fixed fractions of them")
     network.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
-    network.add_argument("--lr", type=options.above_zero, help="learning rate at the start; None: 0.1, for a "
-                         "folder 0.1 times batch_size / 256")
+    network.add_argument("--lr", type=options.above_zero, help="initial learning rate (default: 0.1; for "
+                         "a folder 0.1 times batch_size / 256)")
     options.add_amp_option(network)
     options.add_seed_option(network, "weights, order and transforms")
     options.add_device_option(network)
     output = parser.add_argument_group("output")
     output.add_argument("--model_dir", default="./ckpt", type=Path, help="folder of the runs' folders")
-    output.add_argument("--eval_freq", default=1, type=options.positive,
-                        help="epochs from one test to the next")
+    output.add_argument("--eval_freq", default=1, type=options.positive, metavar="N",
+                        help="evaluate every N epochs and after the last one")
     options.add_boolean_option(output, "--save", True, "write best.pth and last.pth")
     options.add_boolean_option(output, "--dynamics", True, "write dynamics.npy, which some selection methods "
                                "need, for the whole set")
@@ -80,15 +79,15 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                         help="resume the run in the folder from its last.pth")
     args = parser.parse_args(argv)
     if args.resume and not args.save:
-        parser.error("--resume: a run with --save False keeps nothing to resume; leave one of the two out")
+        parser.error("--resume: a run with --save False writes nothing to resume from; omit one of the two")
     chosen = args.prune or args.kept
     run = follow_manifest(args, chosen) if chosen and chosen.is_file() else {}
     args.dataset, args.arch = args.dataset or "CIFAR100", args.arch or "resnet50"
     args.data, args.skip_damaged = args.data or Path("data"), bool(args.skip_damaged)
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
-    if unlike := [f"--{name} {run[name]}, not {getattr(args, name)}" for name in ("batch_size", "lr")
-                  if run.get(name) not in (None, getattr(args, name))]:
-        options.warn(f"the run by which the images of {chosen} were selected has {' and '.join(unlike)}")
+    if differences := [f"--{name} {run[name]}, not {getattr(args, name)}" for name in ("batch_size", "lr")
+                       if run.get(name) not in (None, getattr(args, name))]:
+        options.warn(f"the run by which the images of {chosen} were selected has {' and '.join(differences)}")
     return args
 
 
@@ -105,18 +104,8 @@ def main(argv: list[str] | None = None) -> None:
         data = data.without(*map(list, damaged))
     keep, manifest = np.arange(len(data.train.labels)), None
     if chosen := args.prune or args.kept:
-        drop, manifest = read_index(chosen, data.name, data.train.ids, data.images_sha256, bool(args.kept),
-                                    data.train.file_names)
-        keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
-        if not manifest:
-            opposite = "leave out, use --prune" if args.kept else "keep, use --kept"
-            options.warn(f"{chosen}: has no manifest; leaves out {len(drop):,}, trains on {len(keep):,}; "
-                         f"if these are the images to {opposite}")
+        keep, manifest = read_coreset(chosen, data, bool(args.kept))
         folder /= coreset_name(chosen, manifest, len(keep))
-        images = np.bincount(data.train.labels[keep], minlength=len(data.classes))
-        if empty := [data.classes[i] for i in np.flatnonzero(images == 0)]:
-            options.warn(f"{len(empty)} of {len(images)} classes have no training image: "
-                         f"{', '.join(empty[:5])}{', ...' * (len(empty) > 5)}")
     print(f"{data.name}: {len(keep)} of {len(data.train.labels)} training images, {len(data.test.labels)} "
           f"test images, {len(data.classes)} classes; {args.arch} on {device}; results in {folder}",
           flush=True)
@@ -134,10 +123,8 @@ def main(argv: list[str] | None = None) -> None:
         if any(damaged):
             runs.write_damaged(folder, [what for half in damaged for what in half.values()])
         try:
-            settings = Settings(args.epoch, args.batch_size, args.lr, args.seed, args.eval_freq, args.save,
-                                args.dynamics and not chosen, args.workers, args.amp_level)
-            best = train(network, data, keep, folder, settings, resume)
-            if settings.dynamics and data.mislabelled is not None:
+            best = train(network, data, keep, folder, args, resume)
+            if data.mislabelled is not None and (folder / "dynamics.npy").exists():
                 runs.add_fitted(folder, data.mislabelled)
         except KeyboardInterrupt:
             finished = args.save and (folder / "last.pth").exists()
@@ -148,58 +135,73 @@ def main(argv: list[str] | None = None) -> None:
     print(f"best test accuracy {best:.2f} %; results in {folder}")
 
 
-def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> None:
-    """Make sure that no rank normalizes a single value: its share of a batch is one image, a map one pixel.
+def read_coreset(path: Path, data: DataSet, kept: bool) -> tuple[np.ndarray, dict[str, Any]]:
+    """The positions of the training images to keep and the manifest of an index or a list.
 
-    Raises:
-        BadInput: one would, which makes the loss NaN; it names a batch size that works.
+    Args:
+        kept: the file holds the images to keep, not those to drop.
     """
-    def single(size: int) -> bool:  # of a whole or of the last batch
-        return any(1 in (images // ranks.size(), -(-images // ranks.size()))
-                   for images in {min(size, n), n % size} - {0})
+    drop, manifest = read_index(path, data.name, data.train.ids, data.images_sha256, kept,
+                                data.train.file_names)
+    keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
+    if not manifest:
+        opposite = "leave out, use --prune" if kept else "keep, use --kept"
+        options.warn(f"{path}: has no manifest; leaves out {len(drop):,}, trains on {len(keep):,}; if these "
+                     f"are the images to {opposite}")
+    images = np.bincount(data.train.labels[keep], minlength=len(data.classes))
+    if empty := [data.classes[i] for i in np.flatnonzero(images == 0)]:
+        options.warn(f"{len(empty)} of {len(images)} classes have no training image: "
+                     f"{', '.join(empty[:5])}{', ...' * (len(empty) > 5)}")
+    return keep, manifest
 
-    if single(batch_size) and smallest_map(network, side) == 1:
-        works = next((size for size in [*range(batch_size, 1, -1), *range(batch_size, n + 1)]
-                      if not single(size)), None)
-        raise BadInput(f"--batch_size {batch_size}: leaves a device a batch of one image, whose smallest map "
-                       "has one pixel, which cannot be normalized; name " +
-                       (f"--batch_size {works}" if works else "a larger --image_size"))
+
+def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> None:
+    """Raise BadInput if batch normalization would see a single value on some device; the loss would be NaN.
+
+    That is so where a device's share of a batch is one image and the smallest feature map is one pixel.
+    """
+    batches, devices = {min(batch_size, n), n % batch_size} - {0}, distributed.size()
+    if (any(1 in (images // devices, math.ceil(images / devices)) for images in batches)
+            and smallest_map(network, side) == 1):
+        raise BadInput(f"--batch_size {batch_size}: a device gets a batch of one of the {n} images, whose "
+                       "smallest feature map has one pixel, which cannot be normalized; choose another "
+                       "--batch_size or a larger --image_size")
 
 
 def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[int, str]]:
-    """Print what is wrong with training images and with test images; return it by their positions.
+    """Warn of damaged training images and test images; return what is wrong with each, by position.
 
     Raises:
-        BadInput: some are damaged, and `skip` does not say to train without them.
+        BadInput: some are damaged and not to be skipped, or all are.
     """
     damaged = [damaged_images(split, workers) for split in (data.train, data.test)]
     for half in damaged:
         for what in half.values():
             options.warn(what)
     if any(damaged) and not skip:
-        raise BadInput(f"{sum(map(len, damaged))} images are damaged; put whole files in their place, or "
-                       "train without them by --skip_damaged True")
+        raise BadInput(f"{sum(map(len, damaged))} images are damaged; replace them with intact copies, or "
+                       "exclude them with --skip_damaged True")
     for split, half, name in zip((data.train, data.test), damaged, ("training", "test"), strict=True):
         if len(half) == len(split.labels):
-            raise BadInput(f"all {len(half)} {name} images are damaged; put whole files in their place")
+            raise BadInput(f"all {len(half)} {name} images are damaged; replace them with intact copies")
     return damaged
 
 
 def follow_manifest(args: argparse.Namespace, chosen: Path) -> dict[str, Any]:
-    """Take data set, name, network, image size, classes and --skip_damaged from a selection, where not given.
+    """Set the options that were not passed as in the selection; return those of the run that it used.
 
-    Return the options of the run by which the images were selected; {} where they are not known.
+    These are data set, name, network, image size, classes and --skip_damaged. {}: the run is not known.
     """
     manifest, run = read_manifest(chosen), dict[str, Any]()
     if manifest.get("checkpoint"):
         run = read_json_or_nothing(Path(manifest["checkpoint"]).parent / "args.json")
-    dataset = manifest.get("dataset", "")
+    dataset = manifest.get("dataset") or ""
     if dataset in SOURCES:
         args.dataset = args.dataset or dataset
     elif args.dataset in (None, FOLDER) and "images_sha256" in manifest and NAME.fullmatch(dataset):
         args.dataset, args.name = FOLDER, args.name or dataset
     if dataset != (args.name or args.dataset):
-        return {}  # read_index says what is wrong
+        return {}  # read_index will say what is wrong
     for name in ("arch", "image_size", "classes"):
         given, selected_with = getattr(args, name), manifest.get(name)
         if given is None:
@@ -208,61 +210,50 @@ def follow_manifest(args: argparse.Namespace, chosen: Path) -> dict[str, Any]:
             print(f"--{name} {given}: the images of {chosen} were selected with {selected_with}")
     if not args.data and run.get("dataset") == args.dataset and Path(run.get("data", "")).exists():
         args.data = Path(run["data"])
-        print(f"--data {args.data}, as the training run that selected")
+        print(f"--data {args.data}, as in the training run used for the selection")
     if args.skip_damaged is None:
         args.skip_damaged = bool(manifest.get("damaged", run.get("damaged")))
     return run
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a run trains and what it writes."""
-    epochs: int
-    batch_size: int
-    lr: float  # at the start; the data set's recipe lowers it
-    seed: int
-    eval_freq: int = 1  # evaluate every so many epochs, and after the last one
-    save: bool = True  # write best.pth and last.pth
-    dynamics: bool = False  # write dynamics.npy
-    workers: int | None = None  # threads that make batches; None: one per core
-    # Mixed precision. Weights, and so checkpoints, logits and dynamics, are float32 at each level; a step
-    # whose gradients overflow in float16 is skipped.
-    amp_level: str = "O0"
-
-
-def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, settings: Settings,
+def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, args: argparse.Namespace,
           resume: bool = False) -> float:
     """Train a network with the data set's recipe on the images `keep`; return the best test accuracy, in %.
 
-    Writes after each epoch, in this order: log.csv; with `dynamics`, dynamics.npy; with `save`, best.pth if
-    the epoch has the best test accuracy so far (the paper's protocol), and last.pth, which holds all that
-    `resume` needs. An epoch without it is trained again and gives the same files.
+    Writes after each epoch, in this order: log.csv; for the whole set, dynamics.npy; best.pth if the epoch
+    has the best test accuracy so far (the paper's protocol); and last.pth, from which runs are resumed. An
+    epoch whose last.pth was not written is trained again and gives the same files.
+
+    Args:
+        args: the options.
 
     Raises:
-        FloatingPointError: the loss or a weight is no longer a finite number; the files of the last good
-            epoch stay.
+        FloatingPointError: the loss or a weight is no longer a finite number. The files of the epoch before
+            are kept.
     """
-    recipe, epochs = data.source.recipe, settings.epochs
-    optimizer = make_optimizer(network, recipe.weight_decay, settings.lr)
-    loss_scale = None if settings.amp_level == "O0" else LossScale()
+    recipe, epochs = data.source.recipe, args.epoch
+    optimizer = make_optimizer(network, recipe.weight_decay, args.lr)
+    # Weights, and so checkpoints, logits and dynamics, are float32 at each level of mixed precision.
+    loss_scale = None if args.amp_level == "O0" else LossScale()
     state = optimizer_state(optimizer) + (loss_scale.parameters() if loss_scale else [])
     finished, best = load_run(folder / "last.pth", network, state) if resume else (0, -1.0)
     rows = runs.read_log(folder, finished, best >= 0) if resume else []
-    shift_dropout(network, ranks.rank())
-    mixed = amp.auto_mixed_precision(network, settings.amp_level)  # of the same parameters
-    train_step = make_train_step(mixed, optimizer, recipe.clip_norm, settings.dynamics, loss_scale)
+    shift_dropout(network, distributed.rank())
+    mixed = amp.auto_mixed_precision(network, args.amp_level)  # of the same parameters
+    record = None
+    if args.dynamics and not (args.prune or args.kept):
+        record = runs.Dynamics(folder / "dynamics.npy", epochs, len(data.train.labels), resume)
+    train_step = make_train_step(mixed, optimizer, recipe.clip_norm, record is not None, loss_scale)
     test_step = make_test_step(mixed)
-    record = runs.Dynamics(folder / "dynamics.npy", epochs, len(data.train.labels),
-                           resume) if settings.dynamics else None
     for epoch in range(finished, epochs):
-        rate, title = recipe.learning_rate(settings.lr, epoch, epochs), f"epoch {epoch + 1}/{epochs}"
+        rate, title = recipe.learning_rate(args.lr, epoch, epochs), f"epoch {epoch + 1}/{epochs}"
         # assign, not set_data: a compiled step does not see values changed by set_data.
         ops.assign(optimizer.learning_rate, ms.Tensor(rate, ms.float32))
         row: dict[str, Any] = {"epoch": epoch + 1, "lr": rate}
         try:
-            row |= train_epoch(network, train_step, data, keep, settings, epoch, record)
-            if (epoch + 1) % settings.eval_freq == 0 or epoch + 1 == epochs:
-                row |= evaluate(network, test_step, data, settings)
+            row |= train_epoch(network, train_step, data, keep, args, epoch, record)
+            if (epoch + 1) % args.eval_freq == 0 or epoch + 1 == epochs:
+                row |= evaluate(network, test_step, data, args)
         except FloatingPointError as error:
             raise FloatingPointError(f"{title}: {error}, learning rate {rate:g}; start again with a smaller "
                                      "--lr") from None
@@ -272,40 +263,40 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, setti
             record.write_epoch(epoch)
         if row.get("test_acc", -1.0) > best:
             best = row["test_acc"]
-            if settings.save:
+            if args.save:
                 save_checkpoint(network, folder / "best.pth")
-        if settings.save:
+        if args.save:
             save_run(folder / "last.pth", network, state, epoch + 1, best)
         print(f"{title}: {describe(row)}{f', {loss_scale.describe()}' if loss_scale else ''}", flush=True)
     return best
 
 
-def train_epoch(network: nn.Cell, step: Step, data: DataSet, keep: np.ndarray, settings: Settings, epoch: int,
-                record: runs.Dynamics | None) -> dict[str, float]:
+def train_epoch(network: nn.Cell, step: Step, data: DataSet, keep: np.ndarray, args: argparse.Namespace,
+                epoch: int, record: runs.Dynamics | None) -> dict[str, float]:
     """Train for one epoch, numbered from 0, on the images `keep`; return its columns of log.csv."""
     network.set_train(True)
-    batches = training_batches(data, keep, settings.batch_size, settings.seed, epoch, settings.workers,
-                               (ranks.rank(), ranks.size()))
-    metrics = run_batches(step, batches, math.ceil(len(keep) / settings.batch_size),
-                          f"epoch {epoch + 1}/{settings.epochs}", record.pending if record else None)
+    batches = training_batches(data, keep, args.batch_size, args.seed, epoch, args.workers,
+                               (distributed.rank(), distributed.size()))
+    metrics = run_batches(step, batches, math.ceil(len(keep) / args.batch_size),
+                          f"epoch {epoch + 1}/{args.epoch}", record.pending if record else None)
     if metrics.diverged_at:
         raise FloatingPointError(f"the loss is not a finite number at step {metrics.diverged_at}")
     for name, parameter in network.parameters_and_names():
         if not np.isfinite(parameter.asnumpy()).all():
             raise FloatingPointError(f"{name} is not finite after the last step, {metrics.steps}")
-    ranks.broadcast_running_statistics(network)
+    distributed.broadcast_running_statistics(network)
     return {"train_loss": metrics.loss, "train_acc": metrics.accuracy, "train_seconds": metrics.seconds,
             "images_per_second": metrics.images_per_second}
 
 
-def evaluate(network: nn.Cell, step: Step, data: DataSet, settings: Settings) -> dict[str, float]:
+def evaluate(network: nn.Cell, step: Step, data: DataSet, args: argparse.Namespace) -> dict[str, float]:
     """Evaluate a network on the test images; return the columns of log.csv."""
     network.set_train(False)
-    labels, predicted = data.test.labels, OfImages()
-    batch_size = min(math.ceil(settings.batch_size / ranks.size()), len(labels))
-    batches = evaluation_batches(data, data.test, batch_size, data.source.test_transform, settings.workers,
-                                 (ranks.rank(), ranks.size()))
-    metrics = run_batches(step, batches, math.ceil(len(labels) / (batch_size * ranks.size())), "test",
+    labels, predicted = data.test.labels, ByImage()
+    batch_size = min(math.ceil(args.batch_size / distributed.size()), len(labels))
+    batches = evaluation_batches(data, data.test, batch_size, data.source.test_transform, args.workers,
+                                 (distributed.rank(), distributed.size()))
+    metrics = run_batches(step, batches, math.ceil(len(labels) / (batch_size * distributed.size())), "test",
                           predicted)
     if metrics.diverged_at:
         raise FloatingPointError("the test loss is not a finite number")
@@ -320,7 +311,7 @@ def describe(row: dict[str, Any]) -> str:
     text = (f"lr {row['lr']:g}, train loss {row['train_loss']:.4f}, train accuracy {row['train_acc']:.2f} %, "
             f"{row['images_per_second']:.1f} img/s")
     if "test_acc" in row:
-        text += (f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %, of the worst "
+        text += (f", test loss {row['test_loss']:.4f}, test accuracy {row['test_acc']:.2f} %, worst "
                  f"class {row['test_worst_class_acc']:.2f} %")
     return text
 
@@ -332,10 +323,9 @@ def make_optimizer(network: nn.Cell, weight_decay: float, lr: float) -> nn.SGD:
 
 
 class LossScale(amp.DynamicLossScaler):
-    """The factor that keeps small gradients above float16's least number.
+    """The factor that keeps small gradients above the smallest float16 number.
 
-    It is doubled after 2,000 steps without overflow and halved at each step with one, which is skipped and
-    counted.
+    It is doubled after 2,000 steps without overflow. A step with overflow halves it and is skipped.
     """
 
     def __init__(self, scale: float = 1024) -> None:
@@ -343,11 +333,11 @@ class LossScale(amp.DynamicLossScaler):
         self.skipped = ms.Parameter(ms.Tensor(0, ms.int32), name="skipped")
 
     def parameters(self) -> list[ms.Parameter]:
-        """What a resumed run needs of it."""
+        """The state that a resumed run needs."""
         return [self.scale_value, self.counter, self.skipped]
 
     def describe(self) -> str:
-        """For the line of an epoch."""
+        """The state in words, for the line of an epoch."""
         return f"loss scale {float(self.scale_value):g}, {int(self.skipped)} steps skipped so far"
 
 
@@ -361,7 +351,7 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
         loss_scale: None: the loss is not scaled, and no step is skipped.
     """
     loss_function, sum_over_ranks = nn.CrossEntropyLoss(), None
-    if ranks.size() > 1:  # each has sums over its shard, of which these make the whole batch's
+    if distributed.size() > 1:  # each rank has sums over its shard, which these add up over the batch
         loss_function = nn.CrossEntropyLoss(ignore_index=PADDING, reduction="sum")
         sum_over_ranks = ops.AllReduce()
         sum_gradients_over_ranks = nn.DistributedGradReducer(optimizer.parameters, mean=False)
@@ -381,7 +371,7 @@ def make_train_step(network: nn.Cell, optimizer: nn.SGD, clip_norm: float | None
             loss = sums[0] / sums[1]
             gradients = sum_gradients_over_ranks(scale_gradients(gradients, 1 / sums[1]))
         finite = True
-        if loss_scale is not None:  # after the sum over ranks, which takes one's overflow to all
+        if loss_scale is not None:  # after the sum over ranks, so that an overflow reaches all
             gradients = loss_scale.unscale(gradients)
             finite = amp.all_finite(gradients)
             loss_scale.adjust(finite)
@@ -421,9 +411,9 @@ def image_dynamics(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
 
 
 def make_test_step(network: nn.Cell) -> Step:
-    """A compiled evaluation: images and labels (-1: not counted) to mean loss and correct predictions.
+    """A compiled evaluation step: images and labels, of which -1 is not counted, to three values.
 
-    The latter are their number, followed by the class predicted for each image.
+    They are the mean loss, the number of correct predictions, and the class predicted for each image.
     """
     loss_function = nn.CrossEntropyLoss(ignore_index=PADDING)
 
@@ -437,11 +427,12 @@ def make_test_step(network: nn.Cell) -> Step:
 
 
 def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
-                of_images: OfImages | None = None) -> Metrics:
-    """Run a step over one pass of batches, or until the loss is not finite; return metrics over all ranks.
+                by_image: ByImage | None = None) -> Metrics:
+    """Run a step on all batches, or until the loss is not finite; return metrics over all ranks.
 
     Args:
-        of_images: gets the positions of each batch and what the step returns for each image.
+        steps: the number of batches.
+        by_image: receives the positions of each batch and what the step returns for each image.
     """
     metrics = Metrics()
     sizes = set()
@@ -451,15 +442,15 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
             count = int((labels != PADDING).sum())
             loss, correct, *numbers = step(ms.Tensor(images), ms.Tensor(labels))
             metrics.pending.append((loss, correct, count))
-            if of_images is not None:
-                of_images.append((positions, *numbers))
-            if len(labels) not in sizes:  # in a run's first pass it compiles a graph of this batch size
+            if by_image is not None:
+                by_image.append((positions, *numbers))
+            if len(labels) not in sizes:  # the first step of this batch size compiles its graph
                 sizes.add(len(labels))
                 metrics.fetch()
                 metrics.untimed_seconds += time.perf_counter() - before
                 metrics.untimed_images += count
             bar.update()
-            if metrics.diverged_at and ranks.size() == 1:  # one of several would leave the others waiting
+            if metrics.diverged_at and distributed.size() == 1:  # else the others would wait for this rank
                 break
     metrics.fetch()
     metrics.over_ranks()

@@ -1,6 +1,6 @@
-"""Figures of runs with several methods, rates and seeds, by matplotlib, which nothing else here imports."""
+"""Figures of comparisons; the only file that imports matplotlib."""
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -15,14 +15,15 @@ from utils.errors import BadInput
 from utils.files import replacing
 
 # Okabe and Ito's colors, which color-blind readers tell apart; random is black, the whole set gray.
-COLORS = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
-MARKERS = "osD^vP*X<>hp"  # one for each line of a figure
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+MARKERS = "osD^vP*X<>hp"  # at most as many lines in a figure
 ACCURACY = "test accuracy after the last epoch, %"
 BARS = f"Bars: 95 % confidence intervals of the means over seeds, where there are {FEWEST} or more."
 Runs = dict[int, float]  # accuracies by seed
 Windows = dict[tuple[str, str, float], dict[float, Runs]]  # by comparison, method and rate, then by center
+Drawn = tuple[Figure, list[str]]  # a figure and the labels of its lines or panels
 
-matplotlib.rcdefaults()  # a user's own settings would change the figures
+matplotlib.rcdefaults()  # the user's settings would change the figures
 matplotlib.rcParams.update({
     "axes.spines.right": False, "axes.spines.top": False, "axes.titlesize": 9, "figure.titlesize": 10,
     "figure.constrained_layout.use": True, "figure.labelsize": 8, "font.size": 9, "legend.frameon": False,
@@ -30,7 +31,7 @@ matplotlib.rcParams.update({
 
 
 def new_figure(width: float, height: float, title: str, note: str) -> Figure:
-    """An empty figure of a size in inches with a title above it and a note below."""
+    """A figure of a size in inches with a title above and a note below."""
     figure = Figure(figsize=(width, height))
     figure.suptitle(title, x=0.01, ha="left")
     figure.supxlabel(note, x=0.01, ha="left")
@@ -39,15 +40,15 @@ def new_figure(width: float, height: float, title: str, note: str) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write <path>.png and <path>.svg, the same bytes for the same runs."""
-    for form, date in (("png", {}), ("svg", {"Date": None})):
+    for form, metadata in (("png", {}), ("svg", {"Date": None})):
         with replacing(path.with_name(f"{path.name}.{form}")) as temporary:
-            figure.savefig(temporary, format=form, metadata=date)
+            figure.savefig(temporary, format=form, metadata=metadata)
 
 
 def draw_plot(rows: list[Row], title: str, base_arch: str) -> Figure:
-    """Last epoch's accuracy: at one rate a dot for each method, at several rates a line for each.
+    """Last epoch's accuracy: at one rate a dot per method, at several rates a line per method.
 
-    It shows the runs with equal epochs, where there are some, else those with equal steps.
+    It shows the runs with equal epochs or, if there are none, those with equal steps.
 
     Args:
         rows: those of runs.csv, with at least one coreset run.
@@ -66,15 +67,15 @@ def draw_plot(rows: list[Row], title: str, base_arch: str) -> Figure:
 
 
 def draw_dots(methods: dict[str, Runs], title: str) -> Figure:
-    """A row for each method, sorted by its mean; random's mean and interval as a line and a band."""
-    found = {name: interval([*runs.values()]) for name, runs in methods.items()}
-    order = sorted(found, key=lambda name: found[name][0])
-    note = f"{BARS}\nHollow: fewer runs. Line and band: random."
-    figure = new_figure(7, 1.3 + 0.21 * len(order), title, note)
+    """A row per method, sorted by the mean; random's mean and interval as a line and a band."""
+    intervals = {name: interval([*runs.values()]) for name, runs in methods.items()}
+    order = sorted(intervals, key=lambda name: intervals[name][0])
+    figure = new_figure(7, 1.3 + 0.21 * len(order), title,
+                        f"{BARS}\nHollow: fewer runs. Line and band: random.")
     axes = figure.subplots()
     for row, name in enumerate(order):
         color = "black" if name == "random" else "0.5" if name.startswith(WHOLE) else COLORS[0]
-        mean, half = found[name]
+        mean, half = intervals[name]
         axes.errorbar(mean, row, xerr=half, fmt="o", color=color, mfc="white" if np.isnan(half) else color)
         if name == "random":
             axes.axvspan(mean - half, mean + half, color="0.9", zorder=0)
@@ -86,28 +87,28 @@ def draw_dots(methods: dict[str, Runs], title: str) -> Figure:
 
 
 def draw_rates(lines: dict[str, dict[float, Runs]], whole: dict[str, Runs], title: str) -> Figure:
-    """Accuracy by the percentage of images kept, of the methods with several rates and the most runs."""
+    """Accuracy against the percentage of images kept, of the methods with several rates and the most runs."""
     several = [name for name, points in lines.items() if len(points) > 1] or [*lines]
     most = sorted(several, key=lambda name: sum(map(len, lines[name].values())), reverse=True)
-    # The legend is in the order of the lines' right ends.
+    # The legend has the order of the right ends of the lines.
     ends = {name: interval([*lines[name][max(lines[name])].values()])[0] for name in most[:len(MARKERS)]}
     shown = sorted(ends, key=lambda name: ends[name], reverse=True)
-    left_out = f"\n{len(shown)} of {len(lines)} methods: those with several rates and the most runs."
-    figure = new_figure(8, 4.5, title, BARS + left_out * (len(shown) < len(lines)))
+    skipped = f"\n{len(shown)} of {len(lines)} methods: those with several rates and the most runs."
+    figure = new_figure(8, 4.5, title, BARS + skipped * (len(shown) < len(lines)))
     axes = figure.subplots()
     for name, runs in whole.items():
         axes.axhline(interval([*runs.values()])[0], color="0.5", linestyle=":", label=name)
     ticks = sorted({rate for points in lines.values() for rate in points})
-    for i, name in enumerate(shown):  # bars of one rate beside one another
-        shift = 0.004 * (ticks[-1] - ticks[0]) * (i - (len(shown) - 1) / 2)
-        draw_line(axes, {rate + shift: runs for rate, runs in lines[name].items()}, name, i, i)
+    for number, name in enumerate(shown):  # the bars of one rate are side by side
+        shift = 0.004 * (ticks[-1] - ticks[0]) * (number - (len(shown) - 1) / 2)
+        draw_line(axes, {rate + shift: runs for rate, runs in lines[name].items()}, name, number, number)
     axes.set(ylabel=ACCURACY, xlabel="images kept, %", xticks=ticks)
     figure.legend(loc="outside right upper")
     return figure
 
 
 def draw_line(axes: Axes, points: dict[float, Runs], label: str, color: int, marker: int) -> None:
-    """Means of runs by x, with bars of their intervals."""
+    """Means of runs by x, with bars for their intervals; colors and markers are numbered."""
     xs = sorted(points)
     means, halves = zip(*(interval([*points[x].values()]) for x in xs), strict=True)
     axes.errorbar(xs, means, yerr=halves, label=label, marker=MARKERS[marker % len(MARKERS)], elinewidth=1,
@@ -118,7 +119,7 @@ def draw_line(axes: Axes, points: dict[float, Runs], label: str, color: int, mar
 def window_of(name: str) -> tuple[str, float] | None:
     """A method's name without its window, and the window's difficulty: 0 the easiest image, 1 the hardest.
 
-    None: the method keeps no window of a score, or one of the ranks that a cut-off leaves.
+    None: the method keeps no window of a score, or a cut-off moves the window.
     """
     method = METHODS.get(name.partition(":")[0])
     if not method or ":hard_cutoff=" in name:  # no method: the whole set
@@ -134,17 +135,17 @@ def window_of(name: str) -> tuple[str, float] | None:
 def find_windows(compared: dict[str, list[Row]]) -> tuple[str, Windows, dict[tuple[str, float], Runs]]:
     """The protocol that `draw_plot` shows, the runs of methods that keep a window of a score, and random's.
 
-    A window at an end of the ranks stands where its center lies: the easiest fifth is the window at 0.1.
+    The center of a window at an end is inside: that of the easiest fifth is at 0.1.
 
     Raises:
-        BadInput: some comparisons have runs with equal epochs, others with equal steps only.
+        BadInput: some comparisons have runs with equal epochs, others only runs with equal steps.
     """
     shown = {title: next(iter(by_protocol(rows).items())) for title, rows in compared.items()}
     equal, *others = {equal for equal, _ in shown.values()}
     if others:
-        raise BadInput(", ".join(f"{title}: equal {name}" for title, (name, _) in shown.items()) + "; one "
-                       "figure takes comparisons of one protocol")
-    found: Windows = {}
+        raise BadInput(", ".join(f"{title}: equal {equal}" for title, (equal, _) in shown.items()) +
+                       "; one figure takes comparisons of one protocol")
+    windows: Windows = {}
     random = {}
     for title, (_, rows) in shown.items():
         for (name, rate), runs in by_cell(rows, "last_accuracy").items():
@@ -152,92 +153,87 @@ def find_windows(compared: dict[str, list[Row]]) -> tuple[str, Windows, dict[tup
                 random[title, rate] = runs
             elif window := window_of(name):
                 center = round(min(max(window[1], rate / 2), 1 - rate / 2), 6)
-                points = found.setdefault((title, window[0], rate), {})
+                points = windows.setdefault((title, window[0], rate), {})
                 points[center] = runs | points.get(center, {})
-    return equal, found, random
+    return equal, windows, random
 
 
-def draw_intervals(compared: dict[str, list[Row]]) -> tuple[Figure, list[str]] | None:
-    """Last epoch's accuracy by the difficulty of the images kept, and random's mean with its interval.
+def draw_intervals(compared: dict[str, list[Row]]) -> Drawn | None:
+    """Last epoch's accuracy against the difficulty of the images kept, and random's mean with its interval.
 
-    It has a line for each comparison and method with three or more windows at the rate that has most of them.
+    It has a line per comparison and method with three windows or more, at the most frequent of their rates.
 
     Args:
         compared: rows of runs.csv by the comparison's name.
 
     Returns:
-        The figure and the names of its lines, such as "aum", of several comparisons "aum, CIFAR100N"; None:
-        no method has three windows.
+        None: no method has three windows.
     """
-    equal, found, random = find_windows(compared)
-    lines = {key: points for key, points in found.items() if len(points) >= 3}
-    if not lines:
+    equal, windows, random = find_windows(compared)
+    rates = [rate for (_, _, rate), points in windows.items() if len(points) >= 3 for _ in points]
+    if not rates:
         return None
-    rates = [rate for (_, _, rate), points in lines.items() for _ in points]
-    rate = max(dict.fromkeys(rates), key=rates.count)
-    lines = {key: points for key, points in lines.items() if key[2] == rate}
+    rate = max(rates, key=rates.count)
+    lines = {key: points for key, points in windows.items() if key[2] == rate and len(points) >= 3}
     figure = new_figure(7.5, 4.2, f"{', '.join(compared)}: keep {100 * rate:g} %, equal {equal}", BARS)
     axes = figure.subplots()
     names, titles = [*dict.fromkeys(name for _, name, _ in lines)], [*compared]
-    for (title, name, _), points in lines.items():
+    labels = [label_of(name, title, titles) for title, name, _ in lines]
+    for label, (title, name, _), points in zip(labels, lines, lines.values(), strict=True):
         number = names.index(name)
-        draw_line(axes, points, label_of(name, title, compared),
-                  titles.index(title) if len(titles) > 1 else number, number)
+        draw_line(axes, points, label, titles.index(title) if len(titles) > 1 else number, number)
     for number, title in enumerate(titles):
         if (title, rate) in random:
             mean, half = interval([*random[title, rate].values()])
             color = COLORS[number % len(COLORS)] if len(titles) > 1 else "black"
-            axes.axhline(mean, color=color, linestyle=":", label=label_of("random", title, compared))
+            axes.axhline(mean, color=color, linestyle=":", label=label_of("random", title, titles))
             axes.axhspan(mean - half, mean + half, color=color, alpha=0.1, linewidth=0)
     axes.set(ylabel=ACCURACY, xlim=(0, 1), xlabel="difficulty of the images kept, 0 easiest, 1 hardest")
     figure.legend(loc="outside right upper")
-    return figure, [label_of(name, title, compared) for title, name, _ in lines]
+    return figure, labels
 
 
-def draw_map(compared: dict[str, list[Row]]) -> tuple[Figure, list[str]] | None:
-    """Points ahead of random by rate and by the difficulty of the images kept, a panel for each line.
+def draw_map(compared: dict[str, list[Row]]) -> Drawn | None:
+    """Points ahead of random by rate and difficulty of the images kept, a panel per comparison and method.
 
-    Args and Returns: those of `draw_intervals`; None: no method has two windows, with random's runs beside.
+    Returns:
+        None: no method has two windows at rates with runs of random.
     """
-    equal, found, random = find_windows(compared)
+    equal, windows, random = find_windows(compared)
     panels: dict[str, dict[tuple[float, float], list[float]]] = {}
-    for (title, name, rate), points in found.items():
+    for (title, name, rate), points in windows.items():
+        baseline = random.get((title, rate), {})
         for center, runs in points.items():
-            paired = random.get((title, rate), {})
-            if ahead := [runs[seed] - paired[seed] for seed in sorted(runs.keys() & paired.keys())]:
-                panels.setdefault(label_of(name, title, compared), {})[rate, center] = ahead
+            if ahead := [runs[seed] - baseline[seed] for seed in sorted(runs.keys() & baseline.keys())]:
+                panels.setdefault(label_of(name, title, [*compared]), {})[rate, center] = ahead
     panels = {label: cells for label, cells in panels.items() if len(cells) > 1}
     if not panels:
         return None
     rates, centers = (sorted({cell[i] for cells in panels.values() for cell in cells}) for i in (0, 1))
-    most = max(abs(float(np.mean(ahead))) for cells in panels.values() for ahead in cells.values())
+    largest = max(abs(float(np.mean(ahead))) for cells in panels.values() for ahead in cells.values())
     figure = new_figure((1 + 0.5 * len(centers)) * len(panels), 1.7 + 0.45 * len(rates),
                         f"{', '.join(compared)}: points ahead of random, equal {equal}",
                         "Means over seeds (how many). Difficulty: 0 the easiest image, 1 the hardest.")
-    every = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (label, cells) in zip(every, panels.items(), strict=True):
+    subplots = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, cells) in zip(subplots, panels.items(), strict=True):
         values = np.full((len(rates), len(centers)), np.nan)
         texts = np.full(values.shape, "", object)
         for (rate, center), ahead in cells.items():
-            at = rates.index(rate), centers.index(center)
-            values[at], texts[at] = np.mean(ahead), f"{np.mean(ahead):+.1f}\n({len(ahead)})"
+            cell = rates.index(rate), centers.index(center)
+            values[cell], texts[cell] = np.mean(ahead), f"{np.mean(ahead):+.1f}\n({len(ahead)})"
         draw_cells(axes, values, texts, [f"{100 * rate:g} %" for rate in rates], [f"{x:g}" for x in centers],
-                   most)
+                   largest)
         axes.set(title=label, ylabel="images kept", xlabel="difficulty at the middle of the window")
     return figure, [*panels]
 
 
-def label_of(name: str, title: str, compared: Collection[str]) -> str:
-    """A line's name: the method, and the comparison where there are several."""
-    return f"{name}, {title}" if len(compared) > 1 else name
+def label_of(name: str, title: str, titles: Sequence[str]) -> str:
+    """The label of a line or panel: the method and, if there are several comparisons, which one."""
+    return f"{name}, {title}" if len(titles) > 1 else name
 
 
 def draw_matrix(names: list[str], values: np.ndarray, title: str, note: str) -> Figure:
-    """A square matrix of correlations, each a number on its color: blue above 0, red below, NaN white.
-
-    Args:
-        values: (k, k), from -1 to 1, one row and one column per name.
-    """
+    """A matrix of correlations (k, k) with a name per row and column, from -1 to 1, NaN where unknown."""
     figure = new_figure(2.5 + 0.45 * len(names), 2 + 0.4 * len(names), title, note)
     axes = figure.subplots()
     draw_cells(axes, values, np.vectorize("{:.2f}".format)(values), names, names, 1)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from utils import ranks
+from utils import distributed
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -58,7 +58,7 @@ class Jobs(ThreadPoolExecutor):
 
 def split_cores(parts: int) -> list[list[int]]:
     """The cores that this process may use, in parts of one core or more."""
-    cores = ranks.cores()
+    cores = distributed.cores()
     return [cores[i * len(cores) // parts:(i + 1) * len(cores) // parts] or [cores[i % len(cores)]]
             for i in range(parts)]
 

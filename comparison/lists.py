@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from utils import options, ranks  # first: utils sets what MindSpore reads when it is loaded
+from utils import distributed, options  # first: utils sets what MindSpore reads when it is loaded
 
 # isort: split
 import numpy as np
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         runs = [read_run(args, args.ckpt[0], needs, data, origin)]
         runs += [read_run(args, checkpoint, needs, *open_run(args, checkpoint, data))
                  for checkpoint in args.ckpt[1:]]
-        ranks.end_others()
+        distributed.end_others()
         labels = data.train.labels
         scores = {score_name(selection): score_by(selection, labels, runs)
                   for selection in {score_name(one): one for one in selections if one.method.score}.values()}

@@ -9,9 +9,9 @@ import numpy as np
 from datasets import AnySplit, DataSet, Source, Transform
 from datasets.transforms import as_array
 from utils.device import random_stream
+from utils.distributed import cores
 from utils.errors import BadInput
 from utils.progress import ProgressBar
-from utils.ranks import cores
 
 PADDING = -1  # index and label of the rows that pad the last batch
 AHEAD = 2  # batches prepared in advance

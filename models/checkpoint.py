@@ -14,7 +14,7 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from models import NETWORKS, create_model
 from models.layers import fold_batchnorm
-from utils import ranks
+from utils import distributed
 from utils.errors import BadInput, one_line
 from utils.files import replacing
 from utils.runs import read_args
@@ -25,7 +25,7 @@ CRC_MARK, CRC_BYTES = b"crc_num", 10  # a MindSpore checkpoint ends with the mar
 TORCH_STARTS = (b"PK", b"\x80\x02\x8a\x0a" + 0x1950a86a20f9469cfc6c.to_bytes(10, "little"))
 
 
-@ranks.on_first
+@distributed.on_first
 def save_checkpoint(network: nn.Cell, path: Path, state: dict[str, ms.Tensor] | None = None) -> None:
     """Write a network's parameters and `state`, by name, as a MindSpore checkpoint with any file name."""
     extra = {STATE + name: value for name, value in (state or {}).items()}

@@ -9,7 +9,7 @@ import numpy as np
 from datasets import DataSet
 from datasets.pipeline import evaluation_batches
 from models.checkpoint import load_checkpoint, load_network
-from utils import ranks
+from utils import distributed
 from utils.arrays import ResumableArrays, read_array
 from utils.errors import BadInput, FolderUnavailable
 from utils.files import locked, read_json_or_nothing, sha256, write_json
@@ -79,10 +79,11 @@ def extract(network: ms.nn.Cell, checkpoint: Path, data: DataSet, stem: Path, ke
         return features, network.classifier(features)
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
+        shard = distributed.rank(), distributed.size()
         for _, images, _ in evaluation_batches(data, data.train, BATCH_SIZE, data.source.feature_transform,
-                                               workers, (ranks.rank(), ranks.size()), arrays.rows):
+                                               workers, shard, arrays.rows):
             # Up to n, since the last batch is padded.
-            features, logits = (ranks.all_gather(values.asnumpy())[:n - arrays.rows]
+            features, logits = (distributed.all_gather(values.asnumpy())[:n - arrays.rows]
                                 for values in step(ms.Tensor(images)))
             if not np.isfinite(features).all():
                 arrays.remove()
@@ -92,7 +93,7 @@ def extract(network: ms.nn.Cell, checkpoint: Path, data: DataSet, stem: Path, ke
     n = len(data.train.labels)
     with ResumableArrays({name: kept_path(stem, name) for name in names}, n, key) as arrays:
         arrays.fill("features", batches())
-        ranks.end_others()
+        distributed.end_others()
         kept_path(stem, "key").unlink(missing_ok=True)
         arrays.finish()
         write_json(kept_path(stem, "key"), key)

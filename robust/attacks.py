@@ -21,7 +21,7 @@ from models import NETWORKS
 from models.checkpoint import find_arch, load_network
 from robust.options import begin_files, check_own, write_record
 from robust.project import ROOT
-from utils import arrays, ranks
+from utils import arrays, distributed
 from utils.device import random_stream
 from utils.errors import BadInput
 from utils.files import locked, read_json, sha256, write_array
@@ -145,15 +145,15 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: A
     """
     gradient_sign, predict = make_gradient_sign(network, data), make_predict(network, data)
     n, size = len(split.labels), attack.batch_size
-    for done in range(first * size, n, size * ranks.size()):
-        number = done // size + ranks.rank()
+    for done in range(first * size, n, size * distributed.size()):
+        number = done // size + distributed.rank()
         # The last batch is padded, so that all batches use one compiled graph.
         rows = np.arange(number * size, (number + 1) * size) % n
         clean, labels = as_array(split.pixels(rows)), split.labels[rows]
         attacked = ATTACKS[attack.name](gradient_sign, clean, labels, attack,
                                         random_stream(attack.seed, attack.name, number))
         correct = np.stack([predict(pixels) == labels for pixels in (clean, attacked)], axis=1)
-        yield {name: ranks.all_gather(values)[:n - done]
+        yield {name: distributed.all_gather(values)[:n - done]
                for name, values in (("images", attacked), ("correct", correct))}
 
 
@@ -244,7 +244,7 @@ def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: 
     with arrays.ResumableArrays(paths, len(data.train.labels), key) as attacked:
         attacked.fill(attack.name, attacked_batches(network, data, data.train, attack,
                                                     -(-attacked.rows // attack.batch_size)))
-        ranks.end_others()
+        distributed.end_others()
         before, after = (100 * attacked.arrays["correct"].mean(axis=0)).tolist()
         images: np.ndarray = attacked.arrays["images"]
         begin_files(record_path, path)

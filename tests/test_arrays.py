@@ -131,7 +131,7 @@ def test_a_full_disk_leaves_nothing_of_a_pass(tmp_path: Path) -> None:
 def test_an_array_of_objects_is_refused_and_not_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
     objects(path)
-    with pytest.raises(BadInput, match="x.npy: not a whole .npy file of numbers; do this"):
+    with pytest.raises(BadInput, match="x.npy: not an intact .npy file of numbers; do this"):
         read_array(path, "do this")
     assert list(path.parent.iterdir()) == [path]
 

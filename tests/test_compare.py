@@ -421,7 +421,7 @@ def test_a_methods_own_cut_off_gives_way_and_one_by_hand_leaves_its_cell_empty(
     assert {run.index.name for run in runs[1:] if run.method == "d2"} == {"toy-d2.bin"}
     assert capsys.readouterr().out.splitlines() == [
         "d2: its hard_cutoff 0.4 leaves fewer images than the rate 0.8 keeps and becomes 0.2",
-        "moderate:hard_cutoff=0.4 at a rate of 0.8 is left out: hard_cutoff: 0.4 leaves 1800 of 3000 images, "
+        "moderate:hard_cutoff=0.4 at a rate of 0.8 is skipped: hard_cutoff: 0.4 leaves 1800 of 3000 images, "
         "2400 are to be kept; choose a smaller one or a smaller rate"]
 
 

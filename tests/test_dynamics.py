@@ -53,8 +53,8 @@ def test_of_a_run_whose_network_stays(tmp_path: Path) -> None:
     n, seed = 30, 3
     data = random_data(n, 7)
     network = TwoLayers(7, True)
-    train.train(network, data, np.arange(n), tmp_path,
-                train.Settings(epochs=2, batch_size=20, lr=1e-30, seed=seed, save=False, dynamics=True))
+    args = f"--epoch 2 --batch_size 20 --lr 1e-30 --seed {seed} --save False"
+    train.train(network, data, np.arange(n), tmp_path, train.parse_options(args.split()))
     expected = np.empty((2, 3, n))
     for epoch in range(2):
         for ids, images, labels in training_batches(data, np.arange(n), 20, seed, epoch=epoch):

@@ -438,7 +438,7 @@ def test_check_names_every_damaged_image(damaged: Path, tmp_path: Path, script: 
     *lines, last = result.stderr.splitlines()
     assert result.returncode == 2 and not (tmp_path / "ckpt").exists()
     assert [line.split(": ")[2] for line in lines] == [f"images/{name}" for name in DAMAGED]
-    assert last.startswith("train.py: error: 3 images are damaged; put whole files in their place, or train")
+    assert last.startswith("train.py: error: 3 images are damaged; replace them with intact copies, or")
 
 
 def test_damaged_images_are_skipped_and_ids_stay(damaged: Path, tmp_path: Path, script: Callable,
@@ -482,7 +482,7 @@ def test_nothing_but_damage_is_refused(folder: Path, tmp_path: Path, script: Cal
     for path in (folder / "val").glob("*/*"):
         path.write_bytes(b"")
     result = script("train.py", tmp_path, *TRAINING, "--skip_damaged", True)
-    assert result.returncode == 2 and "test images are damaged; put whole files" in result.stderr
+    assert result.returncode == 2 and "test images are damaged; replace them" in result.stderr
     assert not (tmp_path / "ckpt").exists()
 
 

@@ -97,7 +97,8 @@ def test_train_lowers_the_learning_rate_that_its_steps_use(tmp_path: Path) -> No
     data = DataSet("x", split, split, list("abcd"), replace(SOURCES["CIFAR100"], recipe=recipe), "")
     network = TwoLayers(4, True)
     start = network.hidden[0].weight.asnumpy().copy()
-    train.train(network, data, np.arange(16), tmp_path, train.Settings(3, 8, lr=0.1, seed=0))
+    args = train.parse_options("--epoch 3 --batch_size 8 --lr 0.1 --seed 0".split())
+    train.train(network, data, np.arange(16), tmp_path, args)
     assert len({row["test_acc"] for row in log(tmp_path)}) == 1  # so best.pth is that of the first epoch
     first, last = (load_checkpoint(tmp_path / name)["hidden.0.weight"] for name in ("best.pth", "last.pth"))
     assert (first == last).all() and (first != start).any()

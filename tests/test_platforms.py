@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = [*ROOT.glob("models/*.py"), ROOT / "train.py", ROOT / "robust/attacks.py", ROOT / "utils/ranks.py",
-         ROOT / "utils/device.py"]
+FILES = [*ROOT.glob("models/*.py"), ROOT / "train.py", ROOT / "robust/attacks.py",
+         ROOT / "utils/distributed.py", ROOT / "utils/device.py"]
 
 
 def names_in(path: Path) -> Iterator[str]:

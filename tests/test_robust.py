@@ -251,8 +251,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Cell, DataSet]
     data = open_dataset("toy", Path())
     ms.set_seed(0)
     network = Small(len(data.classes))
-    train.train(network, data, np.arange(3000), tmp_path_factory.mktemp("trained"),
-                train.Settings(epochs=8, batch_size=30, lr=0.1, seed=0, eval_freq=8, save=False))
+    args = train.parse_options("--epoch 8 --batch_size 30 --lr 0.1 --seed 0 --eval_freq 8 --save False "
+                               "--dynamics False".split())
+    train.train(network, data, np.arange(3000), tmp_path_factory.mktemp("trained"), args)
     return network.set_train(False), data
 
 

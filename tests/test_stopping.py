@@ -146,25 +146,6 @@ def test_a_finished_run_is_moved_with_its_data_and_resumed(cifar: Path, forks: F
     assert contents(tmp_path / "elsewhere/runs" / RUN) == before
 
 
-@pytest.mark.parametrize("known", ["test_lowest_class_acc,", ""])
-def test_a_run_whose_log_has_the_columns_of_an_older_version_is_resumed(cifar: Path, forks: Forks,
-                                                                        trained: Path, tmp_path: Path,
-                                                                        known: str) -> None:
-    """Its column of the worst class had another name; before that there was none."""
-    forks.kill(tmp_path, "open .log.csv.tmp", 2, "train.py", "--data", cifar, *TRAINED)
-    path, expected = tmp_path / "ckpt" / RUN / "log.csv", log(trained, times=False)
-    header, *rows = (line.split(",") for line in path.read_text().splitlines())
-    worst = COLUMNS.index("test_worst_class_acc")
-    older = [",".join(row[:worst] + [row[worst]] * bool(known) + row[worst + 2:]) for row in rows]
-    assert header == list(COLUMNS)
-    path.write_text("\n".join([",".join(header).replace("test_worst_class_acc,test_worst_tenth_acc,", known),
-                               *older]))
-    assert resume(forks, tmp_path, cifar).returncode == 0
-    for row in expected[:2]:
-        row |= {"test_worst_tenth_acc": ""} | ({} if known else {"test_worst_class_acc": ""})
-    assert log(path.parent, times=False) == expected and expected[2]["test_worst_tenth_acc"]
-
-
 def test_a_coreset_run_is_resumed_where_the_same_images_were_selected_anew(cifar: Path, forks: Forks,
                                                                           tmp_path: Path) -> None:
     """Another version or another spelling of a path in the manifest does not matter; other images do."""
@@ -346,7 +327,7 @@ def test_divergence_keeps_the_last_good_epoch(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="^epoch 2/2: .*, learning rate 1e[+]37; start again with a "
                                                  "smaller --lr"):
         train.train(TwoLayers(3, True), data, np.arange(30), tmp_path,
-                    train.Settings(epochs=2, batch_size=10, lr=0.1, seed=0, dynamics=True))
+                    train.parse_options("--epoch 2 --batch_size 10 --lr 0.1".split()))
     assert [row["epoch"] for row in log(tmp_path)] == ["1"]
     first, second = np.load(tmp_path / "dynamics.npy")
     assert np.isfinite(first).all() and np.isnan(second).all()
@@ -361,7 +342,7 @@ def test_a_test_loss_that_is_not_finite_stops(tmp_path: Path, monkeypatch: pytes
             ms.Tensor(loss, ms.float32), labels.sum(), labels))
     with pytest.raises(FloatingPointError, match="^epoch 1/2: the test loss is not a finite number"):
         train.train(TwoLayers(3, True), random_data(30, 3), np.arange(30), tmp_path,
-                    train.Settings(epochs=2, batch_size=10, lr=0.1, seed=0))
+                    train.parse_options("--epoch 2 --batch_size 10 --lr 0.1".split()))
     assert not any((tmp_path / name).exists() for name in ("best.pth", "last.pth", "log.csv"))
 
 
@@ -369,7 +350,7 @@ def test_a_test_loss_that_is_not_finite_stops(tmp_path: Path, monkeypatch: pytes
 def test_several_ranks_go_through_the_pass_in_which_they_diverge(monkeypatch: pytest.MonkeyPatch, size: int,
                                                                  steps: int) -> None:
     """One that left it alone would leave the others waiting for its gradients."""
-    monkeypatch.setattr(train.ranks, "size", lambda: size)
+    monkeypatch.setattr(train.distributed, "size", lambda: size)
     monkeypatch.setattr(train.Metrics, "over_ranks", lambda self: None)
     done = []
 

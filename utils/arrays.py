@@ -1,4 +1,4 @@
-"""Arrays in .npy files: read without trust, written through a memory map, row by row where a pass is long."""
+"""Arrays in .npy files: checked when they are read, memory-mapped, filled by passes that can be resumed."""
 import contextlib
 import math
 import os
@@ -9,64 +9,68 @@ from typing import Any
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 from utils.errors import BadInput, FolderUnavailable
-from utils.files import read_json_or_nothing, rename, write_json
+from utils.files import cannot_write, read_json_or_nothing, rename, write_json
 from utils.progress import ProgressBar
 
-ZEROS_BYTES = 8 * 2 ** 20  # written at one time
-RECORD_SECONDS = 5  # between two records of how many rows are finished
+RECORD_SECONDS = 5  # between two records of the number of finished rows
 
 
 def read_array(path: Path, remedy: str) -> np.ndarray:
-    """The array of a .npy file, memory-mapped, so that a header cannot ask for more memory than the file has.
+    """The array of a .npy file, memory-mapped: no header can claim more memory than the file has.
 
     Raises:
-        BadInput: it is missing or damaged, or not an array of numbers; `remedy` says what to do.
+        BadInput: the file is missing, damaged, or not an array of numbers; `remedy` says what to do.
     """
     if not os.path.isfile(path):
         raise BadInput(f"{path}: missing; {remedy}")
     try:
         return np.lib.format.open_memmap(path, "r")
     except Exception as error:  # a broken header can raise anything
-        raise BadInput(f"{path}: not a whole .npy file of numbers; {remedy}") from error
+        raise BadInput(f"{path}: not an intact .npy file of numbers; {remedy}") from error
 
 
 def open_array(path: Path, remedy: str) -> np.memmap:
-    """As read_array, for writing."""
+    """As read_array, for reading and writing."""
     read_array(path, remedy)  # NumPy would extend a file that was cut off
     return np.lib.format.open_memmap(path, "r+")
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """A new .npy file of zeros, memory-mapped for writing.
+    """A new .npy file of zeros, memory-mapped for reading and writing.
 
-    Its room on the disk is taken at once, or FolderUnavailable raised: without that a full disk would end the
-    process with SIGBUS when the system writes the pages.
+    Its disk space is allocated now. Otherwise a full disk would end the process with SIGBUS later, when the
+    system writes the pages.
+
+    Raises:
+        FolderUnavailable: the file cannot be written, or the disk is full.
     """
     try:
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
         with open(path, "r+b") as file:
-            size = os.path.getsize(path)
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
             else:  # macOS
                 file.seek(array.offset)
-                while left := size - file.tell():
-                    file.write(bytes(min(left, ZEROS_BYTES)))
+                file.write(bytes(array.nbytes))
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise FolderUnavailable(f"{path}: cannot be written: {error.strerror}; make room or choose another "
-                                "folder") from error
+        raise FolderUnavailable(cannot_write(path, error)) from error
     return array
 
 
 class ResumableArrays:
-    """Arrays of n rows that a long pass fills from front to back; a stopped pass is resumed behind them.
+    """Arrays of n rows that a long pass fills from the first to the last; a stopped pass can be resumed.
 
-    Until `finish` they are hidden files beside their final paths, with a JSON file that holds the key, i.e.
-    all that the rows depend on, and the number of finished rows. The first rank has the files; `rows` is the
-    number of finished rows in every rank.
+    Until `finish` they are hidden files beside their final paths. A JSON file beside them holds the number of
+    finished rows and the key, which is all that the rows depend on. Only the first rank has the files.
+
+    Args:
+        paths: the final paths by name.
+
+    Attributes:
+        rows: the number of finished rows, in every rank.
     """
 
     def __init__(self, paths: dict[str, Path], n: int, key: dict[str, Any]) -> None:
@@ -75,7 +79,7 @@ class ResumableArrays:
         self.record = record_path(next(iter(paths.values())))
         self.arrays: dict[str, np.memmap] = {}
         self.recorded = -math.inf  # time of the last record
-        self.rows = ranks.broadcast(self._open)
+        self.rows = distributed.broadcast(self._open)
 
     def _open(self) -> int:
         record = read_json_or_nothing(self.record)
@@ -98,7 +102,7 @@ class ResumableArrays:
             self.remove()
 
     def fill(self, title: str, batches: Iterable[dict[str, np.ndarray]]) -> None:
-        """Write the rows of each batch, with a progress bar; Ctrl-C says how to resume."""
+        """Write the rows of each batch and show a progress bar."""
         if self.rows:
             print(f"resuming after image {self.rows} of {self.n}", flush=True)
         with ProgressBar(title, self.n, "image", self.rows) as bar:
@@ -111,16 +115,16 @@ class ResumableArrays:
                                         "resume") from None
 
     def write(self, **rows: np.ndarray) -> None:
-        """Write the next rows, the same number for each array."""
+        """Write the next rows of all arrays, the same number of each."""
         count = len(next(iter(rows.values())))
-        if ranks.is_first():
+        if distributed.is_first():
             for name, values in rows.items():
                 if self.rows == 0:
                     shape = self.n, *values.shape[1:]
                     self.arrays[name] = create_array(self.hidden[name], shape, values.dtype)
                 self.arrays[name][self.rows:self.rows + count] = values
         self.rows += count
-        if ranks.is_first() and time.monotonic() > self.recorded + RECORD_SECONDS:
+        if distributed.is_first() and time.monotonic() > self.recorded + RECORD_SECONDS:
             self._record()
 
     def _record(self) -> None:
@@ -129,16 +133,16 @@ class ResumableArrays:
         write_json(self.record, {"key": self.key, "rows": self.rows})
         self.recorded = time.monotonic()
 
-    @ranks.on_first
+    @distributed.on_first
     def finish(self, *names: str) -> None:
-        """Move the named arrays to their final paths and delete the others; without names, move all."""
+        """Move arrays to their final paths, those of these names or all, and delete the rest."""
         self._record()
         self.arrays = {}
         for name in names or self.paths:
             rename(self.hidden[name], self.paths[name])
         self.remove()
 
-    @ranks.on_first
+    @distributed.on_first
     def remove(self) -> None:
         """Delete the hidden files."""
         self.arrays = {}

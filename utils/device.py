@@ -1,4 +1,4 @@
-"""Device and seed: which device, with the settings that make a CPU fast, and streams of random numbers."""
+"""The device, with the settings that make a CPU fast; random streams; versions."""
 import contextlib
 import functools
 import os
@@ -7,28 +7,29 @@ from importlib import metadata
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 from utils.errors import BadInput
 
 DEVICES = ("auto", "CPU", "GPU", "Ascend")
-# Without these a CPU trains many times slower. The bundled oneDNN, allowed AVX-512, computes
-# most convolutions in a scalar reference loop, and MindSpore's Python thread spins while a graph runs.
+# Without these a CPU trains many times slower: with AVX-512 the bundled oneDNN computes most convolutions in
+# a scalar reference loop, and MindSpore's Python thread spins while a graph runs.
 CPU_SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MS_DEV_HOST_BLOCKING_RUN": "1"}
 
 
 @functools.cache  # MindSpore takes some settings once
 def set_up(device: str, seed: int) -> str:
-    """Choose the device, one of DEVICES, auto: the best one present; return its name.
+    """Set the device, one of DEVICES, and the seed of MindSpore; under msrun, join the other ranks.
 
-    Makes the CPU's settings if it is the CPU, seeds MindSpore and, under msrun, joins the other ranks.
+    Returns:
+        The name of the device; for auto, the best one available.
 
     Raises:
-        BadInput: the device is not present, or MS_SIMULATION_LEVEL is set.
+        BadInput: the device is not available, or MS_SIMULATION_LEVEL is set.
     """
-    import mindspore as ms  # here: a selection from one's own arrays does without it
+    import mindspore as ms  # here, since a selection from the user's own arrays does without it
     if "MS_SIMULATION_LEVEL" in os.environ:
-        raise BadInput("MS_SIMULATION_LEVEL: set in the environment, with which MindSpore's CPU operators "
-                       "return zeros; unset it")
+        raise BadInput("MS_SIMULATION_LEVEL: set in the environment, which makes MindSpore's CPU "
+                       "operators return zeros; unset it")
     present = [name for name in ("Ascend", "GPU", "CPU") if ms.hal.is_available(name)]
     if device == "auto":
         device = present[0]
@@ -38,25 +39,24 @@ def set_up(device: str, seed: int) -> str:
     if device == "CPU":
         for name, value in CPU_SETTINGS.items():
             os.environ.setdefault(name, value)
-        ranks.bind_cores()
-    ranks.init()
+    distributed.init()
     ms.set_deterministic(True)
     ms.set_seed(seed)
     return device
 
 
 def random_stream(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
-    """A generator for one purpose, so that equal seeds of two purposes do not draw the same numbers.
+    """A generator for one purpose, so that two purposes with the same seed draw different numbers.
 
-    The other numbers are an epoch, a batch or an image, where the purpose has one stream for each.
+    `numbers` are an epoch, a batch or an image, where the purpose has one stream for each.
     """
     return np.random.default_rng([seed, *purpose.encode(), *numbers])
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on, of what is installed."""
-    found = {}
+    """The versions of Python and of the installed packages that results depend on."""
+    installed = {}
     for name in ("mindspore", "numpy", "pillow"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return {**found, "python": platform.python_version()}
+            installed[name] = metadata.version(name)
+    return {**installed, "python": platform.python_version()}

@@ -2,17 +2,17 @@
 
 
 class BadInput(Exception):
-    """What the user gave cannot be used: the message names it, what is wrong and what to do, in one line.
+    """Input that cannot be used; the message is one line: the option or file, what is wrong, what to do.
 
-    Functions that only pass it on from functions that they call do not mention it.
+    Docstrings mention it where it is raised, not where it only passes through.
     """
 
 
 class FolderUnavailable(BadInput):
-    """Another run is using a folder for results, or files cannot be written to it."""
+    """A folder for results is in use by another run or cannot be written to."""
 
 
 def one_line(error: Exception) -> str:
-    """An error's first line, or its kind where it says nothing; at most 200 characters, all printable."""
+    """The first line of an error's message, or the error's type; at most 200 characters, all printable."""
     text = str(error).splitlines()[0] if str(error).strip() else type(error).__name__
     return "".join(c if c.isprintable() else "?" for c in text[:200])

@@ -14,26 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 from utils.errors import BadInput, FolderUnavailable
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it into place on success, remove it on failure.
+    """Give a temporary path beside `path`; on success it replaces `path`, on failure it is removed.
 
     Raises:
         BadInput: the file cannot be written.
     """
-    # Always the same name, so that a killed run leaves one such file at most.
+    # Always the same name, so that a killed run leaves at most one such file.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         rename(temporary, path)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}; make room or name another "
-                       "folder") from error
+        raise BadInput(cannot_write(path, error)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -41,10 +40,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_all(paths: Sequence[Path]) -> Iterator[Path]:
-    """Give a temporary folder; on success the files in it take the places of `paths`, all in one folder.
+    """Give a temporary folder; on success its files replace `paths`, which are all in one folder.
 
-    Those of `paths` that were not written are deleted. A failure, such as a full disk, leaves the earlier
-    files, complete.
+    Those of `paths` that are not in it are deleted. After a failure, such as a full disk, the earlier files
+    are intact.
 
     Raises:
         BadInput: a file cannot be written.
@@ -64,29 +63,36 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[Path]:
                 path.unlink(missing_ok=True)
     except OSError as error:
         path = paths[0].with_name(os.path.basename(error.filename or paths[0]))
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}; make room or choose another "
-                       "folder") from error
+        raise BadInput(cannot_write(path, error)) from error
     finally:
         shutil.rmtree(written, ignore_errors=True)
 
 
+def cannot_write(path: Path, error: OSError) -> str:
+    """The message for a file or folder that cannot be written."""
+    return f"{path}: cannot be written: {error.strerror or error}; make room or choose another folder"
+
+
 def rename(source: Path, target: Path) -> None:
-    """Rename a file; content and folder are synced to disk: a power cut leaves the old or the new file."""
-    for path, change in ((source, lambda: os.replace(source, target)), (target.parent, lambda: None)):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:  # EINVAL: some file systems sync no folders
-            if path == source or error.errno != errno.EINVAL:
-                raise
-        finally:
-            os.close(descriptor)
-        change()
+    """Rename a file so that a power cut leaves the old or the new one: content and folder are synced."""
+    sync(source)
+    os.replace(source, target)
+    with contextlib.suppress(OSError):  # some file systems cannot sync folders
+        sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Write a file or a folder from the system's cache to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make a folder for results and keep other runs out of it until the end of the block, or of the process.
+    """Make a folder for results and keep other runs out of it until the end of the block or the process.
 
     The first rank's lock holds for all.
 
@@ -96,32 +102,32 @@ def locked(folder: Path) -> Iterator[None]:
     refusal = None
     with contextlib.ExitStack() as stack:
         try:
-            if ranks.is_first():
+            if distributed.is_first():
                 stack.enter_context(writable(folder))
                 descriptor = os.open(folder, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FolderUnavailable as error:
             refusal = error
-        except OSError as error:  # other errors: the file system has no locks
-            if isinstance(error, (BlockingIOError, PermissionError)):
-                refusal = FolderUnavailable(f"{folder}: another run is writing to this folder; wait until it "
-                                            "ends or name another folder")
-        if ranks.broadcast(lambda: refusal is not None):
-            raise refusal or FolderUnavailable(f"{folder}: refused to the first rank")
+        except (BlockingIOError, PermissionError):
+            refusal = FolderUnavailable(f"{folder}: another run is writing to this folder; wait until it "
+                                        "ends or choose another folder")
+        except OSError:
+            pass  # the file system has no locks
+        if distributed.broadcast(lambda: refusal is not None):
+            raise refusal or FolderUnavailable(f"{folder}: not available to the first rank")
         yield
 
 
 @contextlib.contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Make a folder, or raise FolderUnavailable; at the block's end remove what is new and still empty."""
+    """Make a folder or raise FolderUnavailable; at the end of the block remove new folders without files."""
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise FolderUnavailable(f"{folder}: cannot be written to ({error.strerror}); name another "
-                                "folder") from error
+        raise FolderUnavailable(cannot_write(folder, error)) from error
     try:
         yield
     finally:
@@ -140,7 +146,7 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file; {} where there is no file.
+    """The object in a JSON file; {} if there is no file.
 
     Raises:
         BadInput: it is not a JSON object; `remedy` says what to do.
@@ -157,7 +163,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_json_or_nothing(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} where there is none or it is damaged."""
+    """The object in a JSON file; {} if there is no file or it is damaged."""
     try:
         return read_json(path, "")
     except (BadInput, OSError):
@@ -165,30 +171,30 @@ def read_json_or_nothing(path: Path) -> dict[str, Any]:
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """JSON text; what JSON does not know, such as a path, becomes its string."""
+    """JSON text; other types, such as paths, become strings."""
     return json.dumps(content, indent=2, default=str) + "\n"
 
 
-@ranks.on_first
+@distributed.on_first
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file in one step."""
+    """Write or replace a JSON file in one step."""
     with replacing(path) as temporary:
         temporary.write_text(to_json(content))
 
 
-@ranks.on_first
+@distributed.on_first
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as a CSV file in one step, numbers that are not whole with six digits."""
+    """Write or replace a CSV file in one step, with six digits of each float."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf8",
-                                            errors="surrogateescape") as file:  # paths of other bytes
+                                            errors="surrogateescape") as file:  # for paths that are not UTF-8
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value
                           for name, value in row.items()} for row in rows)
 
 
-@ranks.on_first
+@distributed.on_first
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file in one step."""
+    """Write or replace a .npy file in one step."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Files that say which images to drop or to keep: an index with its manifest, the files beside it, lists."""
+"""Files that list the images to drop or to keep: an index with its manifest, the files beside it, lists."""
 import contextlib
 import hashlib
 import os
@@ -14,16 +14,18 @@ from utils.errors import BadInput
 from utils.files import read_json, read_json_or_nothing, replacing, sha256, write_json
 from utils.pickles import unpickle
 
-NAME = re.compile(r"\w[\w.-]*")  # of a data set or a coreset: a folder's
-LISTS = "manifest.json"  # of a folder of lists that comparison/lists.py wrote
+NAME = re.compile(r"\w[\w.-]*")  # of a folder: a data set or a coreset
+LISTS = "manifest.json"  # of a folder of lists written by comparison/lists.py
+KINDS = {"method": str, "rate": int | float, "not_default": list | None, "dataset": str | None,
+         "checkpoint": str | None, "arch": str | None, "image_size": int | None, "classes": int | None}
 
 
 def write_index(path: Path, drop: np.ndarray, manifest: dict) -> None:
-    """Write the ids to drop as a pickled int64 array and, with the sha256 of both, the manifest beside it."""
+    """Write the ids to drop as a pickled int64 array, and the manifest with the sha256 of ids and file."""
     content = pickle.dumps(drop.astype(np.int64), protocol=4)
     manifest = {**manifest, "index_sha256": hashlib.sha256(content).hexdigest(),
                 "dropped_sha256": ids_sha256(drop)}
-    # The manifest first: a stop between the two leaves a pair that read_index refuses, or no index.
+    # The manifest first: after a stop between the two, read_index refuses the pair, or there is no index.
     write_json(path.with_suffix(".json"), manifest)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -39,12 +41,14 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str, ke
     """The ids to drop, int64, ascending, and the manifest; {} for a file without one.
 
     Args:
+        dataset: the name of the data set that the file must fit.
+        ids: of all its images, ascending.
+        images_sha256: of its images and labels.
         kept: the file holds the ids to keep (`--kept`), not those to drop (`--prune`).
         files: paths of the images, which a .txt holds instead of ids.
 
     Raises:
-        BadInput: it is known to hold the opposite, or does not fit a data set of that name with images of
-            these ids, ascending, and, by their sha256, the very images and labels.
+        BadInput: it is known to hold the opposite, or does not fit the data set.
     """
     if path.name.endswith((".json", ".scores.npy")):
         raise BadInput(f"{path}: not a list of images; specify the .bin or .kept.npy beside it")
@@ -60,7 +64,7 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str, ke
                        "this data set")
     if manifest and manifest.get("images") != images:
         raise BadInput(f"{path}: made for {manifest.get('images')} images of {dataset}, not for {images}; "
-                       "give the --classes and --skip_damaged that it was made with, or make it again "
+                       "pass the --classes and --skip_damaged that it was made with, or make it again "
                        "with --ckpt")
     if not np.isin(listed, ids).all():
         raise BadInput(f"{path}: ids reach from {listed.min()} to {listed.max()}, {dataset} has {images} "
@@ -78,7 +82,7 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str, ke
             raise BadInput(f"{path}: made for other images or labels of {dataset} than those in --data; make "
                            "it again")
         name, own = "index_sha256", sha256(path)
-        if kept and not of_list:  # beside an index, whose manifest knows the ids but not this file
+        if kept and not of_list:  # the manifest of an index has the ids, but not this file beside it
             name, own = "dropped_sha256", ids_sha256(unique)
         if manifest.get(name) != own:
             raise BadInput(f"{path}: its manifest {manifest_path(path).name} belongs to another index; make "
@@ -87,15 +91,11 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str, ke
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """The ids that a file holds: whole numbers in a pickled or saved array, or in a pickled list.
-
-    Raises:
-        BadInput: it holds something else.
-    """
+    """The ids in a file, a .npy array or a pickled array or list of whole numbers; else BadInput."""
     remedy = "make it with selection.py"
     ids = read_array(path, remedy) if path.suffix == ".npy" else unpickle(path.read_bytes(), path)
     if isinstance(ids, list):
-        with contextlib.suppress(ValueError):  # lists of unequal length in it
+        with contextlib.suppress(ValueError):  # it has lists of unequal length
             ids = np.array(ids)
     if not isinstance(ids, np.ndarray) or ids.ndim != 1 or not (
             ids.dtype.kind in "iu" or ids.dtype.kind == "f" and (ids % 1 == 0).all()):
@@ -105,7 +105,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def read_files(path: Path, files: Sequence[bytes], ids: np.ndarray) -> np.ndarray:
-    """The ids of the images whose paths a text file holds, one per line; BadInput where one is unknown."""
+    """The ids of the images whose paths a text file lists, one per line; BadInput if one is unknown."""
     id_of = dict(zip(files, ids, strict=False))
     listed = [line for line in path.read_bytes().splitlines() if line]
     if unknown := [line for line in listed if line not in id_of]:
@@ -115,16 +115,16 @@ def read_files(path: Path, files: Sequence[bytes], ids: np.ndarray) -> np.ndarra
 
 
 def manifest_path(index: Path) -> Path:
-    """<index>.json, also for <index>.kept.npy; where there is none, the manifest of a folder of lists."""
+    """<index>.json, also for <index>.kept.npy; if there is none, the manifest of a folder of lists."""
     own = Path(os.path.splitext(re.sub(r"\.kept\.npy$", ".npy", str(index)))[0] + ".json")
     return own if own.exists() else index.parent / LISTS
 
 
 def read_manifest(index: Path) -> dict:
-    """The manifest of an index, or a list's part of its folder's; {} where there is none.
+    """The manifest of an index, or the part of a folder's manifest for this list; {} if there is none.
 
     Raises:
-        BadInput: the file is no manifest.
+        BadInput: the file is not a manifest.
     """
     path = manifest_path(index)
     if path.name != LISTS:
@@ -135,25 +135,18 @@ def read_manifest(index: Path) -> dict:
         if not isinstance(lists, dict) or index.name not in lists:
             return {}
         manifest = manifest | lists[index.name] if isinstance(lists[index.name], dict) else {}
-    if path.exists() and not (isinstance(manifest.get("method"), str)
-                              and isinstance(manifest.get("rate"), (int, float))
-                              and isinstance(manifest.get("not_default", []), list)
-                              and isinstance(manifest.get("dataset", ""), str)
-                              and isinstance(manifest.get("checkpoint") or "", str)
-                              and isinstance(manifest.get("arch") or "", str)
-                              and isinstance(manifest.get("image_size") or 0, int)
-                              and isinstance(manifest.get("classes") or 0, int)
-                              and NAME.fullmatch(coreset_name(index, manifest, 0))):
+    if not (all(isinstance(manifest.get(name), kind) for name, kind in KINDS.items())
+            and NAME.fullmatch(coreset_name(index, manifest, 0))):
         raise BadInput(f"{path}: not a manifest; make it again with selection.py")
     return manifest
 
 
 def coreset_name(index: Path, manifest: dict, kept: int) -> str:
-    """A coreset run's folder: coreset-<method>-<rate> and what is not the default, such as -center-mean.
+    """The folder of a coreset run: coreset-<method>-<rate> and settings that differ from the defaults.
 
-    It is coreset-<file>-<images> for a plain index, which has no manifest.
+    Without a manifest it is coreset-<file>-<images>.
     """
     if not manifest:
         return f"coreset-{index.stem}-{kept}"
     return "-".join(["coreset", manifest["method"], f"{manifest['rate']:g}",
-                     *map(str, manifest.get("not_default", []))])
+                     *map(str, manifest.get("not_default") or [])])

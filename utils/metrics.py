@@ -1,4 +1,4 @@
-"""Metrics of a pass over batches: loss, accuracy, speed, and accuracy by class."""
+"""Loss, accuracy and speed of one pass over batches, and accuracy by class."""
 import math
 import time
 from dataclasses import dataclass, field
@@ -6,23 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 
-OfImages = list[tuple[np.ndarray, Any]]  # of each batch: positions (b,), and a tensor of each image's numbers
+# For each batch: positions (b,), and a tensor of values by image.
+ByImage = list[tuple[np.ndarray, Any]]
 
 
-def confusion_matrix(predicted: OfImages, labels: np.ndarray, classes: int) -> np.ndarray:
-    """How many images of each class (row) are predicted as each class (column), int64, over all ranks.
+def confusion_matrix(predicted: ByImage, labels: np.ndarray, classes: int) -> np.ndarray:
+    """The number of images of each class (row) predicted as each class (column), int64, over all ranks.
 
     Args:
-        predicted: the class of each image, (b,).
+        predicted: the predicted class of each image.
         labels: of all images, (n,).
     """
     counts = np.zeros((1, classes, classes), np.int64)
     for positions, values in predicted:
-        seen = positions >= 0  # not rows that fill up a batch
+        seen = positions >= 0  # without the padding of a batch
         np.add.at(counts[0], (labels[positions[seen]], values.asnumpy()[seen]), 1)
-    return ranks.all_gather(counts).sum(axis=0)
+    return distributed.all_gather(counts).sum(axis=0)
 
 
 def class_accuracies(confusion: np.ndarray) -> np.ndarray:
@@ -38,9 +39,9 @@ def mean_of_worst_tenth(accuracies: np.ndarray) -> float:
 
 @dataclass
 class Metrics:
-    """Loss, accuracy and speed of a pass over batches.
+    """The metrics of one pass.
 
-    Losses and counts stay on the device until they are asked for: fetching one waits for its step.
+    Losses and counts stay on the device until `fetch`, since reading one waits for its step.
     """
     started: float = field(default_factory=time.perf_counter)
     images: int = 0
@@ -54,11 +55,11 @@ class Metrics:
     pending: list = field(default_factory=list)
 
     def fetch(self) -> None:
-        """Add up what the steps so far have left on the device."""
+        """Add up the losses and counts of the steps so far."""
         for loss, correct, count in self.pending:
             value = float(loss.asnumpy())
             self.steps += 1
-            if not count:  # of several ranks, some may have no image of the last batch
+            if not count:  # some ranks may have no image of the last batch
                 continue
             if not math.isfinite(value) and not self.diverged_at:
                 self.diverged_at = self.steps
@@ -69,15 +70,15 @@ class Metrics:
         self.seconds = time.perf_counter() - self.started
 
     def over_ranks(self) -> None:
-        """Add up what the ranks have; all learn where one has diverged. The first one's seconds count."""
+        """Add up the numbers of all ranks, except seconds; if one has diverged, all know it."""
         own = np.array([[self.loss_sum, self.correct, self.images, self.untimed_images, self.diverged_at]])
-        found = ranks.all_gather(own)
-        self.loss_sum = float(found[:, 0].sum())
-        self.correct, self.images, self.untimed_images = (int(number) for number in found[:, 1:4].sum(0))
-        self.diverged_at = int(found[:, 4].max())
+        by_rank = distributed.all_gather(own)
+        self.loss_sum = float(by_rank[:, 0].sum())
+        self.correct, self.images, self.untimed_images = (int(number) for number in by_rank[:, 1:4].sum(0))
+        self.diverged_at = int(by_rank[:, 4].max())
 
     def describe(self) -> str:
-        """The pass so far in a few words."""
+        """The metrics so far, for a progress bar."""
         self.fetch()
         return f"loss {self.loss:.3f}, accuracy {self.accuracy:.2f} %, {self.images_per_second:.1f} img/s"
 
@@ -93,7 +94,7 @@ class Metrics:
 
     @property
     def images_per_second(self) -> float:
-        """Without the first step of each batch size, which may compile, unless there were no others."""
+        """Without the first step of each batch size, which may compile, unless there are no others."""
         if self.images > self.untimed_images:
             return (self.images - self.untimed_images) / (self.seconds - self.untimed_seconds)
         return self.images / max(self.seconds, 1e-9)

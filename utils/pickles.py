@@ -1,7 +1,7 @@
-"""A pickle reader that admits numbers, strings, lists, tuples, dicts and arrays, and runs nothing.
+"""A pickle reader that allows numbers, strings, lists, tuples, dicts and arrays, and runs no code.
 
-pickle itself runs what a file asks for, and indices and data sets come from strangers. NumPy's own functions
-for pickles are not called: they take flags, sizes and shapes from the file, and can crash by them.
+Python's pickle runs code from the file, and indices and data sets come from strangers. NumPy's functions for
+pickles are not called either: they take flags, sizes and shapes from the file, which can crash them.
 """
 import io
 import pickle
@@ -16,7 +16,7 @@ from utils.errors import BadInput, one_line
 
 
 class _Dtype:
-    """What numpy.dtype becomes: numbers and bools only, of which a file sets the byte order alone."""
+    """Stands for numpy.dtype: numbers and bools only; a file can set nothing but the byte order."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch("b1|[iu][1248]|f[248]", code):
@@ -29,7 +29,7 @@ class _Dtype:
 
 
 class _Array:
-    """What numpy.ndarray becomes; `value` is the array once its state is known."""
+    """Stands for numpy.ndarray; `value` is the array once its state is known."""
     value: np.ndarray | None = None
 
     def __setstate__(self, state: tuple) -> None:
@@ -43,7 +43,7 @@ def _from_buffer(content: bytes | str, dtype: _Dtype, shape: tuple[int, ...], or
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds what pickled NumPy arrays name, and nothing else; functions, so that no class can be made."""
+    """Finds the names in pickled NumPy arrays and nothing else; they are functions, so no object is made."""
     allowed: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): "", ("numpy", "dtype"): lambda code, *_: _Dtype(code),
         ("_codecs", "encode"): lambda text, *_: text.encode("latin1")}
@@ -63,18 +63,21 @@ def _plain(value: Any) -> Any:
 
 
 def unpickle(content: bytes, path: Path) -> Any:
-    """What a pickle at `path` holds: numbers, strings, lists, tuples, dicts and NumPy arrays of numbers.
+    """The content of a pickle: numbers, strings, lists, tuples, dicts and NumPy arrays of numbers.
+
+    Args:
+        path: for messages.
 
     Raises:
         BadInput: it is cut off, not a pickle, or asks for anything else. Nothing in it is run.
     """
     try:
-        # The C reader makes room for every memo entry up to the highest: a few bytes could ask for 64 GB.
+        # The C reader allocates all memo entries up to the highest: a few bytes could ask for 64 GB.
         if any(opcode.name in ("PUT", "LONG_BINPUT") and number > len(content)  # type: ignore[operator]
                for opcode, number, _ in pickletools.genops(content)):
             raise pickle.UnpicklingError("it asks for more memory than it has bytes")
         value = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a broken pickle can raise anything
-        raise BadInput(f"{path}: not a pickle of plain arrays ({one_line(error)}); put a whole file in its "
-                       "place") from error
+        raise BadInput(f"{path}: not a pickle of plain arrays ({one_line(error)}); replace it with an "
+                       "intact copy") from error
     return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else _plain(value)

@@ -21,10 +21,10 @@ def draw_selection(title: str, score: np.ndarray | None, hard: str, score_name: 
 
     Args:
         score: (n,), or None.
-        hard: the end of the score at which the hard images are, "low" or "high".
+        hard: the end of the score with the hard images, "low" or "high".
         score_name: what it measures.
         kept: positions of the coreset.
-        images: None where there are none to show.
+        images: None: no images are shown.
         captions: the text below each image, by position; where the font lacks its glyphs, the position.
     """
     parts = image_rows(score, hard, kept, n)
@@ -63,7 +63,7 @@ def draw_selection(title: str, score: np.ndarray | None, hard: str, score_name: 
 
 
 def fitting(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The words of a caption that fit under an image, or the beginning of a long one; "…" for the rest."""
+    """The first words of a caption, or letters of a long word, that fit below an image; "…" for the rest."""
     words = caption.replace("_", " ").split() or [""]
     shown, length = " ".join(words), len(words)
     while font.getlength(shown) > CELL:
@@ -79,7 +79,7 @@ def has_glyphs(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) ->
 
 
 def image_rows(score: np.ndarray | None, hard: str, kept: np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
-    """Headings and the positions of the images to show below each."""
+    """The headings of the rows, with the positions of their images."""
     def spread(positions: np.ndarray) -> np.ndarray:
         return positions[np.linspace(0, len(positions) - 1, min(COLUMNS, len(positions)), dtype=int)]
 

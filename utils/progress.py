@@ -4,29 +4,29 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from utils import ranks
+from utils import distributed
 
 MINUTE = 60
 
 
 class ProgressBar(tqdm):
-    """tqdm on a terminal, else (a log file, a batch job) one line per minute.
+    """tqdm's bar on a terminal; otherwise, as in a log file, one line per minute.
 
     Args:
-        done: units that an earlier run has finished.
-        state: gives a few words for the bar's end, when it is shown.
+        done: number of units that an earlier run has finished.
+        state: returns a few words to show at the end of the bar.
     """
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0,
                  state: Callable[[], str] | None = None) -> None:
         self.state, self.plain = state, not sys.stderr.isatty()
-        # miniters 1: else a thread of tqdm's shows the bar where steps become slower, and asks for its state.
+        # Without miniters=1, a thread of tqdm would call `state` when steps become slower.
         super().__init__(total=total, initial=done, desc=title, unit=unit, leave=False, miniters=1,
                          delay=MINUTE if self.plain else 0, mininterval=MINUTE if self.plain else 1,
-                         disable=not ranks.is_first())
+                         disable=not distributed.is_first())
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show the bar; `msg` is empty where tqdm would erase it."""
+        """Show the bar; tqdm passes an empty `msg` to erase it."""
         self.postfix = self.state() if self.state else None
         if not self.plain:
             super().display(msg, pos)

@@ -1,4 +1,4 @@
-"""A training run's folder: args.json, log.csv, the record of training dynamics."""
+"""The folder of a training run: args.json, log.csv, the record of training dynamics."""
 import csv
 import json
 import time
@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from utils import ranks
+from utils import distributed
 from utils.arrays import create_array, open_array, read_array
 from utils.errors import BadInput
 from utils.files import read_json, replacing, to_json, write_json
-from utils.metrics import OfImages
+from utils.metrics import ByImage
 
-# args.json first: without it there is no run to resume.
+# args.json is the first to be moved: without it there is no run to resume.
 RUN_FILES = ("args.json", "last.pth", "best.pth", "log.csv", "dynamics.npy", "damaged.txt")
-# In args.json, but not compared when a run is resumed. Of an index and of pretrained weights kept_sha256 and
-# pretrained_sha256 are compared: a manifest has paths and versions of the selection.
+# In args.json, but not compared when a run is resumed; for an index and pretrained weights, kept_sha256 and
+# pretrained_sha256 are compared instead.
 MAY_DIFFER = ("data", "prune", "kept", "pretrained", "model_dir", "resume", "workers", "check",
               "skip_damaged", "versions", "device", "index")
 COLUMNS = ("epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "test_worst_class_acc",
@@ -25,30 +25,30 @@ AGAIN = "start again without --resume"
 
 
 def open_run(folder: Path, options: dict[str, Any], resume: bool) -> bool:
-    """Begin a run in a folder or, if asked, find the one to resume; return whether it has finished epochs."""
-    resumed = bool(ranks.broadcast(lambda: resume and can_resume(folder, options)))
+    """Start a run in a folder or find the one to resume; return whether it has finished epochs."""
+    resumed = bool(distributed.broadcast(lambda: resume and can_resume(folder, options)))
     if not resumed:
         start_folder(folder, options)
     return resumed
 
 
 def can_resume(folder: Path, options: dict[str, Any]) -> bool:
-    """Whether a folder has finished epochs of the same run.
+    """Whether a folder has finished epochs of the run with these options.
 
     Raises:
-        BadInput: the run in it has other options or images, or args.json is damaged.
+        BadInput: its run has other options or images, or args.json is damaged.
     """
     path = folder / "args.json"
     if not path.exists():
         print(f"no run to resume in {folder}: starting one")
         return False
-    # Base runs in results/ are older than these options.
+    # The base runs in results/ are older than these options.
     earlier = {"amp_level": "O0", "damaged": [], **read_json(path, AGAIN)}
     for name, value in json.loads(to_json(options)).items():
         if name not in MAY_DIFFER and earlier.get(name) != value:
             reason = ", and learning rates change at fractions of the run" if name == "epoch" else ""
             raise BadInput(f"--resume: {name} is {value}, but {earlier.get(name)} in {path}{reason}; "
-                           f"give the run's own options, or {AGAIN}")
+                           f"pass the options of that run, or {AGAIN}")
     for name in ("device", "versions"):
         if earlier.get(name) != options[name]:
             print(f"the run was started with another {name}: {earlier.get(name)}; numbers may differ in the "
@@ -58,12 +58,12 @@ def can_resume(folder: Path, options: dict[str, Any]) -> bool:
     return (folder / "last.pth").exists()
 
 
-@ranks.on_first
+@distributed.on_first
 def start_folder(folder: Path, options: dict[str, Any]) -> None:
-    """Move an earlier run's files to a dated folder in the run's folder and write args.json."""
+    """Move the files of an earlier run to a dated subfolder and write args.json."""
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if {path.name for path in earlier} <= {"args.json", "dynamics.npy", "damaged.txt"}:
-        # That run was stopped before the end of its first epoch, where log.csv is written.
+        # That run was stopped before the end of its first epoch, when log.csv is written.
         for path in earlier:
             path.unlink()
     else:
@@ -77,41 +77,39 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
     write_json(folder / "args.json", options)
 
 
-@ranks.on_first
+@distributed.on_first
 def write_damaged(folder: Path, lines: list[str]) -> None:
-    """Write damaged.txt, which says what is wrong with each image that is skipped."""
+    """Write damaged.txt, a line per skipped image."""
     with replacing(folder / "damaged.txt") as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
 
 
 def read_args(folder: Path) -> dict[str, Any]:
-    """The options in a folder's args.json; {} where there is none, BadInput where it is damaged."""
-    return read_json(folder / "args.json", "train again, or name another checkpoint")
+    """The options in a folder's args.json; {} if there is none, BadInput if it is damaged."""
+    return read_json(folder / "args.json", "train again, or choose another checkpoint")
 
 
 def logged_epochs(folder: Path) -> int | None:
-    """The number of epochs in a run's log.csv; None: it is missing."""
+    """The number of epochs in a run's log.csv; None: there is no such file."""
     path = folder / "log.csv"
     return len(path.read_text(errors="replace").splitlines()) - 1 if path.exists() else None
 
 
 def trained_on(args: dict[str, Any]) -> str:
-    """In words what the run with these options was trained on: the data set, and how many images of it."""
-    part = f", a coreset of {args.get('images')} images" if args.get("prune") else ""
-    return f"{args.get('name') or args.get('dataset')}{part}"
+    """What the run with these options was trained on, in words: the data set and the size of a coreset."""
+    coreset = f", a coreset of {args.get('images')} images" if args.get("prune") else ""
+    return f"{args.get('name') or args.get('dataset')}{coreset}"
 
 
 def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
-    """The rows of a resumed run's log.csv for the finished epochs; if `tested`, best.pth has to be there too.
+    """The rows of log.csv for the finished epochs of a run to resume.
 
     Raises:
-        BadInput: it is not a log, or lacks one of these rows; best.pth is missing.
+        BadInput: it is not a log, or lacks one of these rows; or best.pth of a `tested` network is missing.
     """
     path = folder / "log.csv"
     text = path.read_bytes().decode("ascii", "replace")
-    rows: list[dict[str, Any]] = [  # an older log has another name for the worst class, or lacks columns
-        {"test_worst_class_acc": row.pop("test_lowest_class_acc", ""), "test_worst_tenth_acc": "", **row}
-        for row in csv.DictReader(text.splitlines())]
+    rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
     if any(row.keys() != set(COLUMNS) for row in rows):
         raise BadInput(f"{path}: not a log of this train.py; {AGAIN}")
     if [row["epoch"] for row in rows[:finished]] != [str(i + 1) for i in range(finished)]:
@@ -122,9 +120,13 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     return rows[:finished]
 
 
-@ranks.on_first
+@distributed.on_first
 def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
-    """Print and add to args.json which percentage of wrong labels, bool (n,), the last epoch predicted."""
+    """Print and add to args.json the percentage of wrong labels that the network predicts in the last epoch.
+
+    Args:
+        mislabelled: which images have a wrong label, bool (n,).
+    """
     margin = read_array(folder / "dynamics.npy", AGAIN)[-1, 1]
     fitted = float(100 * (margin[mislabelled] > 0).mean())
     write_json(folder / "args.json", {**read_args(folder), "fitted_wrong_labels_percent": fitted})
@@ -134,9 +136,9 @@ def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
 class Dynamics:
     """The record of training dynamics, dynamics.npy, float16 (epochs, 3, images); NaN for unfinished epochs.
 
-    For each epoch and image, as it was presented (transformed, in training mode): the probability p_y of its
-    label, p_y less the highest other probability, and the norm of p - y. The first rank writes an epoch at
-    its end, with each image's numbers from the rank that had it.
+    For each epoch and image, as it was trained on (transformed, in training mode): the probability p_y of its
+    label, p_y minus the highest other probability, and the norm of p - y. The first rank writes an epoch at
+    its end, with the numbers of all ranks.
 
     Raises:
         BadInput: the file of the run to resume has another shape.
@@ -144,11 +146,11 @@ class Dynamics:
 
     def __init__(self, path: Path, epochs: int, images: int, resume: bool) -> None:
         self.images = images
-        self.pending: OfImages = []  # of the epoch, values (3, b)
+        self.pending: ByImage = []  # of the epoch; values (3, b)
         self.array = self._open(path, (epochs, 3, images), resume)
 
     @staticmethod
-    @ranks.on_first
+    @distributed.on_first
     def _open(path: Path, shape: tuple[int, ...], resume: bool) -> np.memmap:
         if not resume:
             array = create_array(path, shape, np.float16)
@@ -160,13 +162,13 @@ class Dynamics:
         return array
 
     def write_epoch(self, number: int) -> None:
-        """Write what is pending as epoch `number`, from 0."""
+        """Write the pending values as epoch `number`, from 0."""
         epoch = np.full((1, 3, self.images), np.nan, np.float16)
         for positions, values in self.pending:
-            seen = positions >= 0  # not rows that fill up a batch
+            seen = positions >= 0  # without the padding of a batch
             epoch[0, :, positions[seen]] = values.asnumpy().T[seen]
         self.pending.clear()
-        epoch = np.fmax.reduce(ranks.all_gather(epoch))  # a rank has NaN for the others' images
-        if ranks.is_first():
+        epoch = np.fmax.reduce(distributed.all_gather(epoch))  # a rank has NaN for images of the others
+        if distributed.is_first():
             self.array[number] = epoch
             self.array.flush()

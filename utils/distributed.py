@@ -1,12 +1,10 @@
-"""Ranks: the processes of one run that msrun starts, each with its shard of every batch.
+"""The processes (ranks) of one run that msrun starts, each with its shard of every batch.
 
-msrun's environment variables tell of them; without these there is one rank, the first. All ranks run the same
-script and meet in MindSpore's collectives. The first one prints and writes. msrun ends all of them when one
-fails.
+All ranks run the same script and exchange arrays by MindSpore's collectives. The first one prints and writes.
+msrun ends all of them when one fails. Without msrun's environment variables there is one rank, the first.
 
-MindSpore is imported where it is needed: what reads and writes files does without it.
+MindSpore is imported inside functions, since files are read and written without it.
 """
-import contextlib
 import functools
 import os
 import sys
@@ -19,8 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     import mindspore as ms
 
-# On a CPU a collective fails after that many seconds, by default 30, in which the first rank may still be
-# hashing or writing large files.
+# Time limit of a collective on a CPU. By default it is 30 s, in which the first rank may still be hashing or
+# writing large files.
 CPU_SECONDS = 1800
 SENDING = 3  # seconds in which what a rank has sent arrives
 
@@ -33,42 +31,28 @@ def rank() -> int:
 
 
 def size() -> int:
-    """How many ranks there are; 1 without msrun."""
+    """The number of ranks; 1 without msrun."""
     return _state["size"]
 
 
 def is_first() -> bool:
-    """Whether this rank prints and writes; before `init`, as msrun's variables have it."""
+    """Whether this rank prints and writes; before `init`, according to msrun's variables."""
     if size() > 1 or "MS_ROLE" not in os.environ:
         return rank() == 0
     return os.environ["MS_ROLE"] == "MS_WORKER" and os.environ.get("MS_NODE_ID", "0") == "0"
 
 
 def silence_others() -> None:
-    """Let this process print nothing to standard output unless it is the first rank."""
+    """Drop the standard output of all ranks but the first."""
     if not is_first():
         sys.stdout = open(os.devnull, "w")
 
 
 def cores() -> list[int]:
-    """The CPU's cores that this process may use; all of them where the system does not tell, as on macOS."""
+    """The CPU cores that this process may use; all of them on systems without that call, such as macOS."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def bind_cores() -> None:
-    """Before `init`, where ranks are on one CPU: take an equal part of its cores, unless msrun bound some.
-
-    Otherwise each rank's threads would be as many as there are cores.
-    """
-    if os.environ.get("MS_ROLE") != "MS_WORKER" or not hasattr(os, "sched_setaffinity"):
-        return
-    number, count = int(os.environ.get("DEVICE_ID", 0)), int(os.environ["MS_WORKER_NUM"])
-    own = cores()
-    with contextlib.suppress(OSError):  # the parent has gone
-        if os.sched_getaffinity(os.getppid()) == set(own) and count <= len(own):
-            os.sched_setaffinity(0, own[number * len(own) // count:(number + 1) * len(own) // count])
 
 
 def init() -> None:
@@ -79,14 +63,14 @@ def init() -> None:
     os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", str(CPU_SECONDS))
     communication.init()
     _state.update(rank=communication.get_rank(), size=communication.get_group_size())
-    silence_others()  # where msrun's variables gave no number
+    silence_others()  # now that the number is known
     print(f"{size()} ranks, each with its shard of every batch", flush=True)
 
 
 def all_gather(rows: np.ndarray) -> np.ndarray:
-    """Every rank's rows, (k, ...) each, one rank's after another's: (size k, ...), the same bytes.
+    """Concatenate the rows of all ranks, (k, ...) each, to (size k, ...), unchanged to the bit.
 
-    Gathered as int32, which each device's backend supports.
+    They are gathered as int32, which the backend of every device supports.
     """
     if size() == 1:
         return rows
@@ -99,13 +83,14 @@ def all_gather(rows: np.ndarray) -> np.ndarray:
     return np.frombuffer(parts.tobytes(), rows.dtype).reshape(-1, *rows.shape[1:])
 
 
-def broadcast(ask: Callable[[], int]) -> int:
-    """A whole number that the first rank computes, in every rank; the others do not compute it."""
-    return int(all_gather(np.array([ask() if is_first() else 0], np.int64))[0])
+def broadcast(compute: Callable[[], int]) -> int:
+    """The integer that the first rank computes, in every rank; the others do not compute it."""
+    return int(all_gather(np.array([compute() if is_first() else 0], np.int64))[0])
 
 
 def broadcast_running_statistics(network: "ms.nn.Cell") -> None:
-    """Give all ranks the first one's running statistics of batch normalization, so all test what it saves."""
+    """Copy the first rank's running statistics of batch normalization to all, so that all test what it saves.
+    """
     if size() == 1:
         return
     import mindspore as ms
@@ -116,7 +101,7 @@ def broadcast_running_statistics(network: "ms.nn.Cell") -> None:
 
 
 def on_first(write: Callable) -> Callable:
-    """A function that writes, for the first rank alone; in the others it does nothing."""
+    """Decorate a function that writes: the first rank calls it, the others do nothing."""
     @functools.wraps(write)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         return write(*args, **kwargs) if is_first() else None
@@ -124,17 +109,17 @@ def on_first(write: Callable) -> Callable:
 
 
 def let_arrive() -> None:
-    """Before another rank than the first one ends well: wait for what it has sent.
+    """Wait, at the end of a rank other than the first, until what it has sent has arrived.
 
-    A collective returns once it has received; the end of the process drops what is still to be sent, and the
-    first rank would wait for it until the time limit.
+    A collective returns once it has received. The end of the process would drop what is still to be sent, and
+    the first rank would wait for it until the time limit.
     """
     if size() > 1 and not is_first():
         time.sleep(SENDING)
 
 
 def end_others() -> None:
-    """The first rank continues alone: the others end here."""
+    """End all ranks but the first, which continues alone."""
     if not is_first():
         let_arrive()
         sys.exit(0)
