@@ -146,6 +146,25 @@ def test_a_finished_run_is_moved_with_its_data_and_resumed(cifar: Path, forks: F
     assert contents(tmp_path / "elsewhere/runs" / RUN) == before
 
 
+@pytest.mark.parametrize("known", ["test_lowest_class_acc,", ""])
+def test_a_run_whose_log_has_the_columns_of_an_older_version_is_resumed(cifar: Path, forks: Forks,
+                                                                        trained: Path, tmp_path: Path,
+                                                                        known: str) -> None:
+    """Its column of the worst class had another name; before that there was none."""
+    forks.kill(tmp_path, "open .log.csv.tmp", 2, "train.py", "--data", cifar, *TRAINED)
+    path, expected = tmp_path / "ckpt" / RUN / "log.csv", log(trained, times=False)
+    header, *rows = (line.split(",") for line in path.read_text().splitlines())
+    worst = COLUMNS.index("test_worst_class_acc")
+    older = [",".join(row[:worst] + [row[worst]] * bool(known) + row[worst + 2:]) for row in rows]
+    assert header == list(COLUMNS)
+    path.write_text("\n".join([",".join(header).replace("test_worst_class_acc,test_worst_tenth_acc,", known),
+                               *older]))
+    assert resume(forks, tmp_path, cifar).returncode == 0
+    for row in expected[:2]:
+        row |= {"test_worst_tenth_acc": ""} | ({} if known else {"test_worst_class_acc": ""})
+    assert log(path.parent, times=False) == expected and expected[2]["test_worst_tenth_acc"]
+
+
 def test_a_coreset_run_is_resumed_where_the_same_images_were_selected_anew(cifar: Path, forks: Forks,
                                                                           tmp_path: Path) -> None:
     """Another version or another spelling of a path in the manifest does not matter; other images do."""

@@ -109,7 +109,9 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     """
     path = folder / "log.csv"
     text = path.read_bytes().decode("ascii", "replace")
-    rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+    rows: list[dict[str, Any]] = [  # an older log has another name for the worst class, or lacks columns
+        {"test_worst_class_acc": row.pop("test_lowest_class_acc", ""), "test_worst_tenth_acc": "", **row}
+        for row in csv.DictReader(text.splitlines())]
     if any(row.keys() != set(COLUMNS) for row in rows):
         raise BadInput(f"{path}: not a log of this train.py; {AGAIN}")
     if [row["epoch"] for row in rows[:finished]] != [str(i + 1) for i in range(finished)]:
