@@ -96,22 +96,16 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Run:
-    """A base run (method WHOLE, rate 1), or a selection and its coreset run.
-
-    Args:
-        commands: scripts of this project with their options, in order.
-        folder: that of the base run, or the parent of the coreset run's.
-        index: the index file of the coreset; None for a base run.
-        needs: the files of the base run that the selection reads.
-    """
+    """A base run (method WHOLE, rate 1), or a selection and its coreset run."""
     method: str
     rate: float
     seed: int
     equal: str
-    commands: tuple[tuple[str, ...], ...]
-    folder: Path
-    index: Path | None = None
-    needs: tuple[str, ...] = ()
+    commands: tuple[tuple[str, ...], ...]  # scripts with their options, in order
+    folder: Path  # that of the base run, or the parent of the coreset run's
+    index: Path | None = None  # of the coreset; None for a base run
+    base: "Run | None" = None
+    needs: tuple[str, ...] = ()  # files of the base run
 
     @property
     def key(self) -> tuple[str, float, int, str]:
@@ -195,11 +189,7 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
 
 
 def choose_selections(args: argparse.Namespace, n: int) -> list[tuple[str, Selection]]:
-    """The methods, as in --methods, at each rate; those whose cut-off leaves too few images are skipped.
-
-    Raises:
-        BadInput: a rate keeps none of n images.
-    """
+    """All methods at all rates where cut-offs leave enough of n images; BadInput if a rate keeps none."""
     selections = []
     with options.warnings_shown():
         for rate, method in product(args.rates, args.methods):
@@ -236,15 +226,11 @@ def coreset_run(args: argparse.Namespace, base: Run, folder: Path, method: str, 
     train = train_command(args, seed, args.arch, epochs, folder, "--prune", str(index))
     needs = ("best.pth", "dynamics.npy") if "dynamics" in selection.needs else ("best.pth",)
     return Run(method, selection.rate, seed, args.equal, (select, train), folder / name / args.arch, index,
-               needs)
+               base, needs)
 
 
 def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, object]:
-    """The settings that all runs of the folder share, after a comparison with those of earlier runs.
-
-    Raises:
-        BadInput: options, images or labels differ.
-    """
+    """The settings that all runs of the folder share; BadInput if earlier runs had other ones."""
     path = args.out / "settings.json"
     settings = {**{name: getattr(args, name) for name in FIXED}, "keep_scale": "difficulty"}
     earlier = read_json(path, "choose another --out")
@@ -253,7 +239,7 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
                        "or choose another --out")
     for name, value in settings.items():
         if earlier and earlier.get(name, False) != value:  # earlier versions had no skip_damaged
-            raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; pass that, or choose "
+            raise BadInput(f"--{name}: {value}, but {earlier.get(name)} in {path}; pass that or choose "
                            "another --out")
     if earlier and earlier.get("images_sha256") != images_sha256:
         raise BadInput(f"--data {args.data}: other images or labels of {args.dataset} than those of {path}; "
@@ -262,19 +248,14 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
 
 
 def execute(runs: list[Run], args: argparse.Namespace, settings: dict[str, object]) -> dict[Run, str]:
-    """Do the runs that are not in runs.csv yet; return the error of each that failed.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; the processes of the runs have been ended.
-    """
+    """Do the runs that are not in runs.csv yet; return the errors of those that failed."""
     path = args.out / "runs.csv"
     rows = read_runs(path)
     left = runs_left(runs, rows, path)
     jobs, lock = Jobs(args.jobs, list(map(str, args.devices))), threading.Lock()
     # Base runs begin as many seeds early as there are threads, so that few coreset runs wait for one.
     left.sort(key=lambda run: args.seeds.index(run.seed) - jobs.threads * (run.index is None))
-    futures: dict[Run, Future[None]] = {}
-    bases: dict[int, Future[None]] = {}
+    futures: dict[Run | None, Future[None]] = {}
     # One selection by a base run at a time: the first writes the features that the others read.
     selecting = {seed: threading.Lock() for seed in args.seeds}
 
@@ -292,13 +273,11 @@ def execute(runs: list[Run], args: argparse.Namespace, settings: dict[str, objec
     with jobs, ProgressBar("runs", len(runs), "run", len(runs) - len(left)) as bar:
         try:
             for run in left:  # in this order no thread waits for a base run that has not begun
-                futures[run] = jobs.submit(do, run, bases.get(run.seed))
+                futures[run] = jobs.submit(do, run, futures.get(run.base))
                 futures[run].add_done_callback(lambda _: bar.update())
-                if not run.index:
-                    bases[run.seed] = futures[run]
-            for run, future in futures.items():
+            for run in left:
                 try:
-                    future.result()
+                    futures[run].result()
                 except (BadInput, OSError) as error:  # the other runs can still succeed
                     failures[run] = str(error)
         except KeyboardInterrupt:
@@ -308,15 +287,11 @@ def execute(runs: list[Run], args: argparse.Namespace, settings: dict[str, objec
 
 
 def runs_left(runs: list[Run], rows: list[Row], path: Path) -> list[Run]:
-    """The runs to do: those without a row, and base runs with a file missing that one of these needs.
-
-    Args:
-        rows: of runs.csv at `path`; such base runs are removed from both.
-    """
+    """The runs without a row, and base runs whose files they need and do not find; these lose their row."""
     done = {(row["method"], float(row["rate"]), int(row["seed"]), row["equal"]) for row in rows}
     left = [run for run in runs if run.key not in done]
     for base in [run for run in runs if not run.index and run.key in done]:
-        needed = {name for run in left if run.seed == base.seed for name in run.needs}
+        needed = {name for run in left if run.base == base for name in run.needs}
         if missing := sorted(name for name in needed if not (base.folder / name).exists()):
             print(f"{base.folder / missing[0]}: missing, so the base run of seed {base.seed} is run again")
             rows[:] = [row for row in rows if (row["method"], int(row["seed"])) != (WHOLE, base.seed)]

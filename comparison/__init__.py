@@ -1,1 +1,1 @@
-"""What compare.py needs: runs, tables and plots of their results; and lists over several runs."""
+"""For compare.py: parallel runs, tables and figures; lists of images from several runs."""

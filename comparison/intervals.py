@@ -1,4 +1,4 @@
-"""Draw the intervals of scores in several comparisons, such as clean and wrong labels, as one figure.
+"""Draw accuracy against the difficulty of the images kept, for one or several comparisons in one figure.
 
     python -m comparison.intervals results/CIFAR100N results/CIFAR100 --methods aum --out intervals.png
     python -m comparison.intervals results/CIFAR100N --map --out map.png
@@ -17,15 +17,15 @@ from utils.errors import BadInput
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = options.Parser(__doc__.splitlines()[0], prog="intervals.py")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="--out of a compare.py")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="an --out of compare.py")
     parser.add_argument("--methods", nargs="+", default=["aum"], choices=METHODS, metavar="METHOD",
-                        help="methods whose intervals are drawn")
-    parser.add_argument("--map", action="store_true", help="draw points ahead of random by the rate and the "
-                        "difficulty of the images kept, instead of accuracy by the difficulty at one rate")
+                        help="methods to draw")
+    parser.add_argument("--map", action="store_true", help="draw points ahead of random by rate and "
+                        "difficulty, instead of accuracy by difficulty at one rate")
     parser.add_argument("--out", required=True, type=Path, help="the .png or .svg file; both are written")
     args = parser.parse_args(argv)
     if len({folder.name for folder in args.folders}) < len(args.folders):
-        parser.error("two folders of one name, by which the lines are told apart; rename one")
+        parser.error("two folders have the same name, which would be that of their lines; rename one")
     if args.out.suffix not in (".png", ".svg"):
         parser.error(f"--out {args.out}: ends with neither .png nor .svg")
     return args
@@ -52,14 +52,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def rows_of(folder: Path, methods: list[str]) -> list[Row]:
-    """The rows of a comparison's runs.csv of these methods, with any options, and random's beside them."""
+    """The rows of a runs.csv for these methods, with any options, and for random with the same protocols."""
     path = folder / "runs.csv"
     if not path.exists():
-        raise BadInput(f"{path}: missing; name folders that compare.py has written")
+        raise BadInput(f"{path}: missing; choose folders that compare.py has written")
     rows = read_runs(path)
-    own = [row for row in rows if row["method"].split(":")[0] in methods]
-    protocols = {row["equal"] for row in own}
-    return own + [row for row in rows if row["method"] == "random" and row["equal"] in protocols]
+    chosen = [row for row in rows if row["method"].split(":")[0] in methods]
+    protocols = {row["equal"] for row in chosen}
+    return chosen + [row for row in rows if row["method"] == "random" and row["equal"] in protocols]
 
 
 if __name__ == "__main__":

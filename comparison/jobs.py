@@ -1,4 +1,4 @@
-"""Commands run by a pool of threads, several at a time; each ends with the thread that started it."""
+"""Parallel commands: a pool of threads runs them, and each ends with the thread that started it."""
 import contextlib
 import ctypes
 import os
@@ -15,30 +15,30 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Jobs(ThreadPoolExecutor):
-    """Threads that run commands, each thread on its card or on its part of the CPU's cores.
+    """Threads that run commands, each on a device of its own or on its part of the CPU's cores.
 
     Args:
-        threads: their number, where there are no `cards`.
-        cards: numbers of GPUs or NPUs, one for each thread.
+        threads: their number, without `devices`.
+        devices: numbers of GPUs or NPUs, one for each thread.
     """
 
-    def __init__(self, threads: int, cards: Sequence[str] = ()) -> None:
-        self.threads = len(cards) or threads
-        self.cards, self.parts = list(cards), [] if cards else split_cores(threads)
+    def __init__(self, threads: int, devices: Sequence[str] = ()) -> None:
+        self.threads = len(devices) or threads
+        self.devices, self.parts = list(devices), [] if devices else split_cores(threads)
         self.own = threading.local()
         self.started: list[subprocess.Popen] = []
         self.stopped = False
         super().__init__(self.threads, initializer=self._begin)
 
     def _begin(self) -> None:
-        """In a new thread: take what its commands inherit."""
-        card = self.cards.pop() if self.cards else None
-        self.own.variables = {"CUDA_VISIBLE_DEVICES": card, "ASCEND_RT_VISIBLE_DEVICES": card} if card else {}
+        """In a new thread: choose the device or cores of its commands."""
+        names = ("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES") if self.devices else ()
+        self.own.variables = dict.fromkeys(names, self.devices.pop() if self.devices else "")
         if self.parts and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.parts.pop())
 
     def run(self, command: Sequence[str], output: Path) -> int:
-        """In a thread of the pool: run a command, its output appended to a file; return its exit status."""
+        """In a thread of the pool: run a command and append its output to a file; return its exit status."""
         with open(output, "ab") as file:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                                        env={**os.environ, **self.own.variables}, preexec_fn=end_with_parent)
@@ -48,8 +48,8 @@ class Jobs(ThreadPoolExecutor):
         return process.wait()
 
     def stop(self) -> None:
-        """End what runs, and start nothing more."""
-        signal.alarm(0)  # run_script's: the ends of the commands are worth waiting for
+        """End all commands and start no more."""
+        signal.alarm(0)  # that of run_script would not wait for the ends of the commands
         self.stopped = True
         self.shutdown(wait=False, cancel_futures=True)
         for process in self.started:
@@ -64,7 +64,7 @@ def split_cores(parts: int) -> list[list[int]]:
 
 
 def end_with_parent() -> None:
-    """In a new process: get SIGKILL when the parent thread ends, and leave Ctrl-C to the parent."""
+    """In a new process: receive SIGKILL when the parent thread ends, and leave Ctrl-C to the parent."""
     with contextlib.suppress(AttributeError):  # macOS has no such call
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,10 +1,10 @@
-"""Scores and coresets for others to use: methods applied to the mean of their scores over several runs.
+"""Scores and coresets for others to use, from the mean of each score over several training runs.
 
     python -m comparison.lists --ckpt compared/seed-*/CIFAR100/resnet20/best.pth --out lists
 
-Writes to --out <method>.scores.npy, the mean over the runs; <method>[-<what is not its default>]-<rate>.npy,
-the ids kept; manifest.json; correlations.md and, with matplotlib, .png and .svg, how scores agree with one
-another and from run to run. `train.py --kept <list>.npy` trains on such a list.
+Writes to --out <method>.scores.npy, the mean over the runs; <method>[-<changed settings>]-<rate>.npy, the ids
+kept; manifest.json; correlations.md and, if matplotlib is installed, .png and .svg, the rank correlations
+between scores and between runs. `train.py --kept <list>.npy` trains on such a list.
 """
 import argparse
 from dataclasses import replace
@@ -38,7 +38,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ckpt", nargs="+", required=True, type=Path, help="checkpoints of runs on the "
                         "whole data set, with args.json and dynamics.npy beside each")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), type=variant, metavar="METHOD",
-                        help="selection methods, as compare.py takes them")
+                        help="selection methods, as for compare.py")
     parser.add_argument("--rates", nargs="+", default=[0.1, 0.2, 0.3, 0.5], type=options.rate, metavar="RATE",
                         help="fractions of the images to keep")
     parser.add_argument("--out", required=True, type=Path, help="folder of the lists")
@@ -46,21 +46,21 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("ckpt", "methods", "rates"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     if len({path.resolve().parent for path in args.ckpt}) < len(args.ckpt):
-        parser.error("--ckpt: two checkpoints of one run; name one of each run")
+        parser.error("--ckpt: two checkpoints of one run; pass one of each run")
     return args
 
 
-# A run has arrays by name, and a record for the manifest with the seed by which methods draw.
+# The arrays of a run by name, and its record for the manifest, with the seed of what methods draw.
 BaseRun = tuple[dict[str, np.ndarray], dict[str, Any]]
-Score = tuple[Method, np.ndarray]  # a method's score of each image by each run, float64 (runs, n)
-KeptLists = dict[str, tuple[np.ndarray, dict[str, Any]]]  # by name: ids, int32, ascending; manifest's entry
+Score = tuple[Method, np.ndarray]  # a method and the scores of its images by each run, float64 (runs, n)
+KeptList = tuple[np.ndarray, dict[str, Any]]  # ids, int32, ascending, and their entry in the manifest
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
     selections = [parse_variant(method, rate) for method in args.methods for rate in args.rates]
     needs = tuple(dict.fromkeys(need for selection in selections for need in selection.needs))
-    # What does not fit is found out before long passes.
+    # Check everything before long passes.
     check_folder(args.out, set(map(list_name, selections)))
     check_runs(args.ckpt)
     with writable(args.out), options.warnings_shown():
@@ -70,10 +70,11 @@ def main(argv: list[str] | None = None) -> None:
         runs += [read_run(args, checkpoint, needs, *open_run(args, checkpoint, data))
                  for checkpoint in args.ckpt[1:]]
         distributed.end_others()
-        labels = data.train.labels
-        scores = {score_name(selection): score_by(selection, labels, runs)
-                  for selection in {score_name(one): one for one in selections if one.method.score}.values()}
-        lists = {list_name(selection): keep(selection, data, runs[0], scores) for selection in selections}
+        by_score = {score_name(selection): selection for selection in selections if selection.method.score}
+        scores = {name: compute_score(selection, data.train.labels, runs)
+                  for name, selection in by_score.items()}
+        lists = {list_name(selection): make_list(selection, data, runs[0], scores)
+                 for selection in selections}
     with locked(args.out):
         write_lists(args.out, data, runs, scores, lists)
         if scores:
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check_sizes(selections: list[Selection], n: int) -> None:
-    """Raise BadInput where a rate keeps none of n images, or a cut-off leaves too few for it."""
+    """Raise BadInput if a rate keeps none of n images or a cut-off leaves too few for it."""
     for selection in selections:
         try:
             selection.size(n)
@@ -92,19 +93,15 @@ def check_sizes(selections: list[Selection], n: int) -> None:
 
 
 def check_folder(folder: Path, names: set[str]) -> None:
-    """Make sure that no list in a folder loses its manifest: all of them are to be written again.
-
-    Raises:
-        BadInput: some are not among `names`.
-    """
-    others = read_json(folder / LISTS, "name another --out").get("lists", {}).keys() - names
-    if others:
-        raise BadInput(f"--out {folder}: holds lists that this command does not write again, such as "
-                       f"{min(others)}; name another folder, or delete that one")
+    """Raise BadInput if a folder has lists that are not among `names`: they would lose their manifest."""
+    orphans = read_json(folder / LISTS, "choose another --out").get("lists", {}).keys() - names
+    if orphans:
+        raise BadInput(f"--out {folder}: holds lists that this command does not replace, such as "
+                       f"{min(orphans)}; choose another folder or delete this one")
 
 
 def check_runs(checkpoints: list[Path]) -> None:
-    """Make sure that runs have been finished, and on the whole data set; BadInput where one was not."""
+    """Raise BadInput if a run is unfinished or was on a coreset."""
     for checkpoint in checkpoints:
         run, finished = read_args(checkpoint.parent), logged_epochs(checkpoint.parent)
         if run.get("prune"):
@@ -115,17 +112,13 @@ def check_runs(checkpoints: list[Path]) -> None:
 
 
 def list_name(selection: Selection) -> str:
-    """A list's file: <method>[-<what is not its default>...]-<rate>.npy."""
+    """The file of a list: <method>[-<changed settings>]-<rate>.npy."""
     return f"{selection.title()}-{selection.rate:g}.npy"
 
 
 def open_run(args: argparse.Namespace, checkpoint: Path, first: DataSet | None = None
              ) -> tuple[DataSet, dict[str, Any]]:
-    """The data set of a run and what the manifest says of it.
-
-    Raises:
-        BadInput: it has other images than the first run.
-    """
+    """The data set of a run and its part of the manifest; BadInput if the first run has other images."""
     names = "dataset", "data", "name", "image_size", "classes"
     data, origin = open_dataset_of(checkpoint, {name: getattr(args, name) for name in names})
     if first and not (np.array_equal(data.train.ids, first.train.ids)
@@ -137,7 +130,7 @@ def open_run(args: argparse.Namespace, checkpoint: Path, first: DataSet | None =
 
 def read_run(args: argparse.Namespace, checkpoint: Path, needs: tuple[str, ...], data: DataSet,
              origin: dict[str, Any]) -> BaseRun:
-    """A run's arrays, as selection.py reads them."""
+    """The arrays of a run, as in selection.py, and its record."""
     arrays, files = read_arrays(needs, {}, checkpoint, data, args.out, None, args.workers, args.device)
     run = read_args(checkpoint.parent)
     record = {"seed": run.get("seed", options.SEED), "checkpoint": str(checkpoint)}
@@ -146,41 +139,37 @@ def read_run(args: argparse.Namespace, checkpoint: Path, needs: tuple[str, ...],
 
 
 def score_name(selection: Selection) -> str:
-    """The method and those changes that the score depends on, such as moderate-center-mean."""
-    of_score = ("first_epochs", *selection.method.settings)
-    return "-".join([selection.name, *(word for word in selection.changes() if word.startswith(of_score))])
+    """The method and the changed settings that the score depends on, such as moderate-center-mean."""
+    settings = ("first_epochs", *selection.method.settings)
+    return "-".join([selection.name, *(word for word in selection.changes() if word.startswith(settings))])
 
 
-def score_by(selection: Selection, labels: np.ndarray, runs: list[BaseRun]) -> Score:
-    """A method's score by each run."""
-    scores = [score_of(selection, labels, {name: check_array(name, arrays[name], len(labels),
-                                                             selection.first_epochs)
-                                           for name in selection.method.needs},
-                       random_stream(record["seed"], selection.name)) for arrays, record in runs]
+def compute_score(selection: Selection, labels: np.ndarray, runs: list[BaseRun]) -> Score:
+    """The score of a method by each run."""
+    scores = []
+    for arrays, record in runs:
+        needed = {name: check_array(name, arrays[name], len(labels), selection.first_epochs)
+                  for name in selection.method.needs}
+        scores.append(score_of(selection, labels, needed, random_stream(record["seed"], selection.name)))
     return selection.method, np.array(scores)
 
 
-def keep(selection: Selection, data: DataSet, run: BaseRun, scores: dict[str, Score]
-         ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The ids that a method's rule keeps by the mean of its scores, and their entry of the manifest.
-
-    What else the rule needs is of one run.
-    """
+def make_list(selection: Selection, data: DataSet, run: BaseRun, scores: dict[str, Score]) -> KeptList:
+    """The list that a method's rule keeps by the mean of its scores, and by other arrays of one run."""
     name, (arrays, record) = score_name(selection), run
     mean = scores[name][1].mean(axis=0) if name in scores else None
     kept, _ = replace(selection, seed=record["seed"]).select(data.train.labels, arrays, mean, data.classes)
-    # The name of a coreset run's folder ends with "list", so that it differs from that of a run on an index.
+    # "list" ends the name of a coreset run's folder, which thus differs from that of a run on an index.
     entry = {"method": selection.name, "rate": selection.rate, "not_default": [*selection.changes(), "list"],
              "kept": len(kept), "score": f"{name}.scores.npy" if name in scores else None}
     return data.train.ids[kept].astype(np.int32), entry
 
 
 def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[str, Score],
-                lists: KeptLists) -> None:
+                lists: dict[str, KeptList]) -> None:
     """Write the mean scores, float32 (n,), the lists and, last, the manifest.
 
-    For a part of the data set, ids.npy, int32 (n,), has the images' numbers in it; for a folder of images,
-    paths.txt has their files.
+    For a part of a data set, also ids.npy, int32 (n,); for a folder of images, also paths.txt.
     """
     for name in (LISTS, "ids.npy", "paths.txt", "correlations.md", "correlations.png", "correlations.svg"):
         (folder / name).unlink(missing_ok=True)  # without a manifest, lists are refused
@@ -205,26 +194,25 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
 
 
 def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> None:
-    """Write a table and a picture of Spearman's rank correlations, every score turned so that hard is high.
+    """Write a table and a figure of Spearman's rank correlations of scores, each with hard images high.
 
-    Methods with the same score share a row. Off the diagonal are the correlations of the means over the runs,
-    on it the mean of those of one score in each two runs, nan for a single run or a score that is constant.
+    Methods with the same score share a row. Off the diagonal are the correlations of the means over the runs;
+    on it is the mean correlation of a score between two runs, NaN for a single run or a constant score.
     """
-    found: dict[bytes, tuple[list[str], np.ndarray]] = {}  # names, and ranks in each run and of the mean
+    rows: dict[bytes, tuple[list[str], np.ndarray]] = {}  # names, and ranks in each run and of the mean
     for name, (method, by_runs) in scores.items():
         sign = -1 if method.hard == "low" else 1
-        of_images = np.array([average_ranks(sign * values) for values in (*by_runs, by_runs.mean(axis=0))])
-        found.setdefault(of_images.tobytes(), ([], of_images))[0].append(name)
-    names, k = [", ".join(alike) for alike, _ in found.values()], len(found)
-    with np.errstate(invalid="ignore", divide="ignore"):  # of a constant score
-        matrix = np.corrcoef([of_images[-1] for _, of_images in found.values()]).reshape(k, k)
-        spread = [np.corrcoef(of_images[:-1]).reshape(len(of_images) - 1, -1)[
-            np.triu_indices(len(of_images) - 1, 1)] for _, of_images in found.values()]
-    matrix[np.diag_indices(k)] = [pairs.mean() if pairs.size else np.nan for pairs in spread]
+        ranks = np.array([average_ranks(sign * values) for values in (*by_runs, by_runs.mean(axis=0))])
+        rows.setdefault(ranks.tobytes(), ([], ranks))[0].append(name)
+    names, pairs = [", ".join(alike) for alike, _ in rows.values()], np.triu_indices(len(by_runs), 1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # for constant scores
+        matrix = np.atleast_2d(np.corrcoef([ranks[-1] for _, ranks in rows.values()]))
+        between_runs = [np.atleast_2d(np.corrcoef(ranks[:-1]))[pairs] for _, ranks in rows.values()]
+    np.fill_diagonal(matrix, [values.mean() if values.size else np.nan for values in between_runs])
     table = [["score", "between runs", *names],
-             *([name, f"{pairs.min():.2f} to {pairs.max():.2f}" if pairs.size else "-",
+             *([name, f"{values.min():.2f} to {values.max():.2f}" if values.size else "-",
                 *("-" if np.isnan(value) else f"{value:.2f}" for value in row)]
-               for name, pairs, row in zip(names, spread, matrix, strict=True))]
+               for name, values, row in zip(names, between_runs, matrix, strict=True))]
     with replacing(folder / "correlations.md") as temporary:
         temporary.write_text(markdown(table), encoding="utf8")
     try:
@@ -238,7 +226,7 @@ def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> No
 
 
 def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0, equal values sharing the mean of theirs, float64 (n,)."""
+    """Ranks from 0, float64 (n,); equal values share the mean of their ranks."""
     _, positions, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts + 1) / 2)[positions]
 

@@ -17,12 +17,11 @@ COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "trai
            "fitted_wrong_labels_percent", "seconds", "cpu", "command", "versions", "index_sha256",
            "checkpoint_sha256")  # of runs.csv
 MAY_BE_EMPTY = ("worst_class_accuracy", "worst_tenth_accuracy", "kept_perturbed_percent",
-                "fitted_wrong_labels_percent")  # older files lack some of these columns
-RENAMED = {"lowest_class_accuracy": "worst_class_accuracy"}  # column of older files
+                "fitted_wrong_labels_percent")  # files of earlier versions lack some of these columns
 FEWEST = 3  # values for an interval
 NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": float, "epochs": int,
            "seconds": float, **dict.fromkeys(MAY_BE_EMPTY, float)}  # columns of runs.csv
-# The 97.5 % point of Student's t with 1 to 30 degrees of freedom.
+# The 97.5 % quantile of Student's t distribution with 1 to 30 degrees of freedom.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
          2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
          2.045, 2.042)
@@ -33,10 +32,7 @@ Cells = dict[tuple[str, float], dict[int, float]]  # numbers by method and rate,
 
 
 def read_runs(path: Path) -> list[Row]:
-    """The rows of a runs.csv, also of an older one or one that a spreadsheet has saved; [] without a file.
-
-    Raises:
-        BadInput: it has other columns, or no finite numbers where they belong.
+    """The rows of a runs.csv, perhaps saved by a spreadsheet; [] without a file, BadInput for other content.
     """
     if not path.exists():
         return []
@@ -45,8 +41,8 @@ def read_runs(path: Path) -> list[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows: list[Row] = []
     try:
-        names = reader.fieldnames = [RENAMED.get(name, name) for name in reader.fieldnames or ()]
-        if wrong := ({*COLUMNS} - {*MAY_BE_EMPTY} - {*names}) | ({*names} - {*COLUMNS}):
+        names = {*(reader.fieldnames or ())}
+        if wrong := ({*COLUMNS} - {*MAY_BE_EMPTY} - names) | (names - {*COLUMNS}):
             raise BadInput(f"{path}: not a file of compare.py, or an editor changed its columns, such as "
                            f"{min(wrong)!r}; restore it or choose another --out")
         for row in reader:
@@ -58,24 +54,26 @@ def read_runs(path: Path) -> list[Row]:
 
 
 def check_row(row: Row, where: str) -> None:
-    """Make sure that a row has a cell for each column, and finite numbers; BadInput otherwise."""
+    """Raise BadInput if a row lacks cells or has something else in the place of a finite number."""
     if None in row or None in row.values():
         raise BadInput(f"{where}: not as many cells as columns; restore the line if an editor changed it, or "
                        "delete it to repeat the run")
     for name, kind in NUMBERS.items():
         text = row.get(name, "")
+        if not text and name in MAY_BE_EMPTY:
+            continue
         try:
-            valid = math.isfinite(kind(text)) if text or name not in MAY_BE_EMPTY else True
+            valid = math.isfinite(kind(text))
         except (ValueError, OverflowError):
             valid = False
         if not valid:
-            what = "whole number" if kind is int else "finite number with a decimal point"
-            raise BadInput(f"{where}: {name} is {text!r}, not a {what}; restore it if an editor changed it, "
-                           "or delete the line to repeat the run")
+            expected = "whole number" if kind is int else "finite number with a decimal point"
+            raise BadInput(f"{where}: {name} is {text!r}, not a {expected}; restore it if an editor changed "
+                           "it, or delete the line to repeat the run")
 
 
 def by_cell(rows: Iterable[Row], column: str) -> Cells:
-    """A column's numbers, of the rows that have one."""
+    """The numbers of a column, of the rows that have one."""
     cells: Cells = {}
     for row in rows:
         if row.get(column):
@@ -84,7 +82,7 @@ def by_cell(rows: Iterable[Row], column: str) -> Cells:
 
 
 def by_protocol(rows: list[Row]) -> dict[str, list[Row]]:
-    """The rows with equal epochs and those with equal steps, if any; both with the whole set's rows."""
+    """The rows with equal epochs and those with equal steps, each with the rows of the whole set."""
     return {equal: [row for row in rows if row["method"] == WHOLE or row["equal"] == equal]
             for equal in sorted({row["equal"] for row in rows if row["method"] != WHOLE} or {"epochs"})}
 
@@ -96,9 +94,10 @@ def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean of accuracies or paired differences, and half of its 95 % confidence interval by Student's t.
+    """The mean of n accuracies or paired differences and half the width of its 95 % confidence interval.
 
-    t s / sqrt(n) with n - 1 degrees of freedom, s the sample standard deviation; NaN for fewer than FEWEST.
+    This is t s / sqrt(n), s the sample standard deviation and t Student's, with n - 1 degrees of freedom; NaN
+    for fewer than FEWEST values.
     """
     mean, deviation = mean_and_deviation(values)
     if len(values) < FEWEST:
@@ -107,44 +106,44 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def plus_minus(mean: float, deviation: float) -> str:
-    """Mean ± standard deviation; the mean alone where the deviation is NaN."""
+    """Mean ± standard deviation; only the mean if the deviation is NaN."""
     return f"{mean:.2f}" + ("" if np.isnan(deviation) else f" ± {deviation:.2f}")
 
 
 def tables(rows: list[Row], base_arch: str, paper: Sequence[Sequence[str]] = (), failed: Sequence[Row] = ()
            ) -> str:
-    """table.md: last epoch's accuracy, best epoch's, differences to random, hours; the published figures.
+    """table.md: accuracies of the last and best epoch, differences from random, hours; published figures.
 
     Args:
         rows: those of runs.csv.
         base_arch: the network of the runs on the whole set.
-        paper: published figures, a header and rows; none where it is empty.
-        failed: method, rate, seed and equal of runs that were asked for and failed, and why in "failed".
+        paper: published figures, a header and rows.
+        failed: method, rate, seed and equal of runs that failed, and the error in "failed".
     """
     parts = []
     if failed:
         parts += ["Failed runs, which are not in the tables:\n", *(
             "- {method} {rate}, seed {seed}, equal {equal}: {failed}".format(**row) for row in failed), ""]
-    for equal, some in by_protocol([*rows, *failed]).items():
-        parts += [f"## Equal {equal}\n", f"Epochs: {epochs_of(some, True)} of the whole set, "
-                  f"{epochs_of(some, False)} of a coreset\n"]
-        if fitted := by_cell(some, "fitted_wrong_labels_percent").get((WHOLE, 1.0)):
+    for equal, group in by_protocol([*rows, *failed]).items():
+        parts += [f"## Equal {equal}\n", f"Epochs: {epochs_of(group, True)} of the whole set, "
+                  f"{epochs_of(group, False)} of a coreset\n"]
+        if fitted := by_cell(group, "fitted_wrong_labels_percent").get((WHOLE, 1.0)):
             parts += ["Wrong labels that the run on the whole set has fitted, measured in its last epoch on "
                       "augmented images in training mode, %: "
                       f"{plus_minus(*mean_and_deviation(fitted.values()))} ({len(fitted)})\n"]
-        accuracies = partial(accuracy_table, some, base_arch)
+        accuracies = partial(accuracy_table, group, base_arch)
         parts += ["Test accuracy after the last epoch, %: mean ± standard deviation (number of runs; 1 of 3: "
                   "two failed or lack this figure). Bold: the highest mean among methods with the same "
                   "seeds, in the group of such methods with the most runs\n", accuracies("last_accuracy"),
                   "Test accuracy of the best epoch, %, picked on the test set as in the paper; under label "
                   "noise that is early stopping by an oracle\n", accuracies("best_accuracy"),
                   "Last epoch's accuracy less that of random with the same seed: mean [95 % confidence "
-                  f"interval, given from {FEWEST} pairs on] (number of pairs)\n", difference_table(some)]
+                  f"interval, given from {FEWEST} pairs on] (number of pairs)\n", difference_table(group)]
         for column, classes in (("worst_class_accuracy", "worst class, an extreme value that varies much"),
                                 ("worst_tenth_accuracy", "worst tenth of the classes, on average")):
-            if by_cell(some, column):
+            if by_cell(group, column):
                 parts += [f"Test accuracy after the last epoch, %, of the {classes}\n", accuracies(column)]
-        if by_cell(some, "kept_perturbed_percent"):
+        if by_cell(group, "kept_perturbed_percent"):
             parts += ["Mislabelled or corrupted images in the coreset, %\n",
                       accuracies("kept_perturbed_percent", best_in_bold=False)]
     hours = sum(float(row["seconds"]) for row in rows) / 3600
@@ -156,7 +155,7 @@ def tables(rows: list[Row], base_arch: str, paper: Sequence[Sequence[str]] = (),
 
 
 def epochs_of(rows: list[Row], whole: bool) -> str:
-    """Epochs of the runs on the whole set, or of those on a coreset: a number, or the least and the most."""
+    """The number of epochs of the runs on the whole set or on coresets, or the least and the most of them."""
     numbers = {int(row["epochs"]) for row in rows if (row["method"] == WHOLE) == whole and "epochs" in row}
     return " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else "-"
 
@@ -166,13 +165,13 @@ SUMMARY = ("method", "rate", "equal", "runs", "last_mean", "last_deviation", "be
 
 def summary(rows: list[Row]) -> list[Row]:
     """The rows of table.csv: mean and standard deviation for each method, rate and protocol."""
-    found, key_of = [], itemgetter("method", "rate", "equal")
+    summarized, key_of = [], itemgetter("method", "rate", "equal")
     for key in dict.fromkeys(map(key_of, rows)):
         group = [row for row in rows if key_of(row) == key]
         figures = [f"{figure:.4g}" for name in ("last_accuracy", "best_accuracy")
                    for figure in mean_and_deviation(float(row[name]) for row in group)]
-        found.append(dict(zip(SUMMARY, (*key, str(len(group)), *figures), strict=True)))
-    return found
+        summarized.append(dict(zip(SUMMARY, (*key, str(len(group)), *figures), strict=True)))
+    return summarized
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
@@ -182,14 +181,14 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
 
 
 def methods_by_rates(rows: list[Row], text: Callable[[str, float], str]) -> list[list[str]]:
-    """A header and one row per method: `text` of the method and each rate."""
+    """A header and one row per method, with `text` of the method and each rate."""
     methods, rates = names_and_rates(rows)
     return [["method", *(f"keep {100 * rate:g} %" for rate in rates)],
             *([method, *(text(method, rate) for rate in rates)] for method in methods)]
 
 
 def accuracy_table(rows: list[Row], base_arch: str, column: str, best_in_bold: bool = True) -> str:
-    """Methods by rates; first the whole set, with the same figure below each rate."""
+    """Methods by rates; the first row is the whole set, with the same figure for each rate."""
     cells, seeds = by_cell(rows, column), by_cell(rows, "seed")
 
     def text(method: str, rate: float) -> str:
@@ -207,9 +206,9 @@ def accuracy_table(rows: list[Row], base_arch: str, column: str, best_in_bold: b
 
 
 def best_method(cells: Cells, rate: float) -> str | None:
-    """The method with the highest mean among those with the same seeds; None: no two have the same.
+    """The method with the highest mean among methods with the same seeds; None: no two have the same seeds.
 
-    Of several such groups it is the one with the most runs, and one of single runs only if there is no other.
+    If there are several such groups, the one with the most runs counts; groups of single runs come last.
     """
     groups: dict[frozenset[int], dict[str, float]] = {}
     for (method, at), runs in cells.items():
@@ -222,7 +221,7 @@ def best_method(cells: Cells, rate: float) -> str | None:
 
 
 def difference_table(rows: list[Row]) -> str:
-    """Methods by rates: paired differences to random, seed by seed."""
+    """Methods by rates: differences from random, paired by seed."""
     cells, seeds = by_cell(rows, "last_accuracy"), by_cell(rows, "seed")
     table = methods_by_rates(rows, lambda method, rate: minus_random(
         cells, method, rate, seeds.get((method, rate), ())) or "-")
@@ -230,7 +229,7 @@ def difference_table(rows: list[Row]) -> str:
 
 
 def minus_random(cells: Cells, method: str, rate: float, seeds: Collection[int] = ()) -> str:
-    """Mean and 95 % interval of the paired differences, and their number; "" where there is no pair."""
+    """Mean, 95 % interval and number of the paired differences; "" if there is no pair."""
     own, random = cells.get((method, rate), {}), cells.get(("random", rate), {})
     pairs = {seed: own[seed] - random[seed] for seed in sorted(own.keys() & random.keys())}
     if not pairs:
@@ -240,28 +239,30 @@ def minus_random(cells: Cells, method: str, rate: float, seeds: Collection[int] 
     return f"{mean:+.2f}{ends} {number_of(pairs, seeds)}"
 
 
-def number_of(found: Collection[int], seeds: Collection[int]) -> str:
-    """How many seeds have a figure, and of how many where some have none."""
-    return f"({len(found)})" if len(found) >= len(seeds) else f"({len(found)} of {len(seeds)})"
+def number_of(runs: Collection[int], seeds: Collection[int]) -> str:
+    """The number of seeds with a figure; if others have none, also the number of all seeds."""
+    return f"({len(runs)})" if len(runs) >= len(seeds) else f"({len(runs)} of {len(seeds)})"
 
 
 def names_and_rates(rows: list[Row]) -> tuple[list[str], list[float]]:
     """The methods in the order of their first run, random first, and the rates, ascending."""
-    some = [row for row in rows if row["method"] != WHOLE]
-    methods = sorted(dict.fromkeys(row["method"] for row in some), key=lambda name: name != "random")
-    return methods, sorted({float(row["rate"]) for row in some})
+    coresets = [row for row in rows if row["method"] != WHOLE]
+    methods = sorted(dict.fromkeys(row["method"] for row in coresets), key=lambda name: name != "random")
+    return methods, sorted({float(row["rate"]) for row in coresets})
 
 
 def published_rows(path: Path, dataset: str, perturbed: float) -> list[list[str]]:
-    """A header and the rows of a data set in published.csv; [] where it has none.
+    """A header and the rows of a data set in published.csv; [] if it has none.
 
     Args:
-        perturbed: fraction of the training images that are mislabelled or corrupted; published rows are those
-            of the nearest 5 %.
+        perturbed: fraction of the training images that are mislabelled or corrupted; it is rounded to 5 %.
     """
     name = PUBLISHED.get(dataset, "").format(5 * round(20 * perturbed))
     with open(path, newline="", encoding="utf8") as file:
-        found = [row for row in csv.DictReader(file) if row["data set"] == name]
-    rates = [rate for rate in (found[0] if found else []) if any(row[rate] for row in found)][3:]
-    rows = [[f"{row['method']} ({row['source']})", *(row[rate] or "-" for rate in rates)] for row in found]
-    return [[name, *(f"keep {rate} %" for rate in rates)], *rows] if rows else []
+        published = [row for row in csv.DictReader(file) if row["data set"] == name]
+    if not published:
+        return []
+    rates = [rate for rate in published[0] if any(row[rate] for row in published)][3:]
+    return [[name, *(f"keep {rate} %" for rate in rates)],
+            *([f"{row['method']} ({row['source']})", *(row[rate] or "-" for rate in rates)]
+              for row in published)]

@@ -1,4 +1,4 @@
-"""What compare.py and lists.py both take: data, rates, and methods with options, such as aum:keep=middle."""
+"""Options shared by compare.py and lists.py: the data, and methods with options, such as aum:keep=middle."""
 import argparse
 from typing import Any
 
@@ -10,11 +10,7 @@ ANY_RATE = 1e-6  # leaves room for every cut-off
 
 
 def parse_variant(text: str, rate: float = ANY_RATE, seed: int = SEED) -> Selection:
-    """The selection of NAME[:option[=value]]..., a method and options of selection.py.
-
-    Raises:
-        InvalidInput: it names no method, or an option that does not fit it.
-    """
+    """The selection of NAME[:option[=value]]...; InvalidInput for an unknown method or unsuitable option."""
     name, *words = text.split(":")
     given: dict[str, Any] = {}
     for word in words:
@@ -29,7 +25,7 @@ def parse_variant(text: str, rate: float = ANY_RATE, seed: int = SEED) -> Select
 
 
 def variant(text: str) -> str:
-    """Parses one of --methods; leaves out what is the method's default."""
+    """Parses one of --methods; options that equal the method's default are dropped."""
     try:
         return parse_variant(text).title(":", "=")
     except InvalidInput as error:
@@ -38,11 +34,11 @@ def variant(text: str) -> str:
 
 
 def selection_options(method: str) -> list[str]:
-    """The options of selection.py that one of --methods says."""
+    """The options of selection.py for one of --methods."""
     name, *given = method.split(":")
     return ["--method", name, *(f"--{word}" for word in given)]
 
 
 def data_options(args: argparse.Namespace) -> list[str]:
-    """The options of data and device that have a value, for train.py and selection.py."""
+    """The options of data and device that were passed, for train.py and selection.py."""
     return [word for name in DATA if (value := getattr(args, name)) for word in (f"--{name}", str(value))]
