@@ -19,6 +19,7 @@ COLUMNS = ("method", "rate", "seed", "images", "epochs", "steps", "equal", "trai
 MAY_BE_EMPTY = ("worst_class_accuracy", "worst_tenth_accuracy", "kept_perturbed_percent",
                 "fitted_wrong_labels_percent")  # files of earlier versions lack some of these columns
 FEWEST = 3  # values for an interval
+RENAMED = {"lowest_class_accuracy": "worst_class_accuracy"}  # column of older files
 NUMBERS = {"rate": float, "seed": int, "best_accuracy": float, "last_accuracy": float, "epochs": int,
            "seconds": float, **dict.fromkeys(MAY_BE_EMPTY, float)}  # columns of runs.csv
 # The 97.5 % quantile of Student's t distribution with 1 to 30 degrees of freedom.
@@ -41,7 +42,8 @@ def read_runs(path: Path) -> list[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows: list[Row] = []
     try:
-        names = {*(reader.fieldnames or ())}
+        reader.fieldnames = [RENAMED.get(name, name) for name in reader.fieldnames or ()]
+        names = {*reader.fieldnames}
         if wrong := ({*COLUMNS} - {*MAY_BE_EMPTY} - names) | (names - {*COLUMNS}):
             raise BadInput(f"{path}: not a file of compare.py, or an editor changed its columns, such as "
                            f"{min(wrong)!r}; restore it or choose another --out")

@@ -232,15 +232,16 @@ def test_a_path_that_is_not_utf8_is_recorded_as_it_is(tmp_path: Path) -> None:
     assert b"--data \xff," in path.read_bytes() and tables.read_runs(path) == [written]
 
 
-def test_a_file_of_an_earlier_version_or_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_or_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
     path, new = tmp_path / "runs.csv", "worst_tenth_accuracy"
     written = {**dict.fromkeys(compare.COLUMNS, ""), **ROWS[2], "worst_class_accuracy": "7",
                "command": "a, b"}
     write_csv(path, [{name: text for name, text in written.items() if name != new}],
               [name for name in compare.COLUMNS if name != new])
+    older = path.read_text().replace("worst_class_accuracy", "lowest_class_accuracy")
+    path.write_text(older)
     assert tables.read_runs(path) == [written]
-    text = path.read_text().replace(",", ";").replace('"a; b"', '"a, b"').replace("\n", "\r\n")
-    path.write_text("\ufeff" + text)
+    path.write_text("\ufeff" + older.replace(",", ";").replace('"a; b"', '"a, b"').replace("\n", "\r\n"))
     assert tables.read_runs(path) == [written]
 
 
@@ -367,7 +368,8 @@ def test_each_job_has_its_cores_or_its_device(devices: tuple[str, ...], tmp_path
     with Jobs(2, devices) as jobs:
         assert list(jobs.map(job, range(2))) == [0, 0]
     cores, variables = sorted(os.sched_getaffinity(0)), [*map(os.getenv, names)]
-    expected = [(cores, number, number) for number in devices] or [(part, *variables) for part in split_cores(2)]
+    expected = [(cores, number, number) for number in devices] or [
+        (part, *variables) for part in split_cores(2)]
     found = (tmp_path / "output").read_text().splitlines()
     assert sorted(found) == [" ".join(map(str, words)) for words in expected]
 
