@@ -43,7 +43,7 @@ def test_cifar10_is_read_in_its_official_layout(tmp_path: Path, capsys: pytest.C
     """Five files of training images, one after the other."""
     write_cifar10(tmp_path)
     data, same = open_dataset("CIFAR10", tmp_path), open_dataset("CIFAR100", tmp_path)
-    assert "cifar-10-batches-py: not the official release of CIFAR10 (md5" in capsys.readouterr().out
+    assert "cifar-10-batches-py: not the official release of CIFAR10 (MD5" in capsys.readouterr().out
     assert data.images_sha256 == same.images_sha256 and data.test.sha256() == same.test.sha256()
     assert data.classes == same.classes and data.source.recipe == same.source.recipe
     assert (data.source.mean, data.source.std) == ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
