@@ -59,9 +59,6 @@ def read_folder(folder: Path) -> tuple[FileSplit, FileSplit, list[str]]:
 
     Labels follow the sorted class folders of train/. Images are ordered as in torchvision's ImageFolder.
     Links are followed; hidden files and files without an image extension are skipped. No file is opened.
-
-    Raises:
-        BadInput: a class of val/ is not in train/, or there is only one class.
     """
     # Pillow's warnings, about odd metadata, large images and palettes, would disturb a run's output.
     warnings.filterwarnings("ignore", module="PIL")
@@ -165,12 +162,10 @@ def is_image(name: bytes) -> bool:
 
 
 def read_image(path: str) -> Image.Image:
-    """An image file's pixels as RGB, as torchvision's loader returns them; of 16 bits the upper 8 are used.
+    """An image file's pixels as RGB, as torchvision's loader returns them; BadInput if it is damaged.
 
-    Transparency and EXIF orientation are ignored; of an animation the first image is used.
-
-    Raises:
-        BadInput: it is damaged, not an image, or its pixels have an unknown range.
+    Of 16 bits the upper 8 are used, of an animation the first image. Transparency and EXIF orientation are
+    ignored.
     """
     try:
         with Image.open(path, formats=formats()) as image:

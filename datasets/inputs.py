@@ -25,9 +25,6 @@ def open_dataset_of(file: Path | None, given: dict[str, Any]) -> tuple[DataSet, 
             is no run.
         given: options by name: dataset, data, name, image_size, classes and arch. For those that are None,
             the run's are used, or without a run DEFAULT.
-
-    Raises:
-        BadInput: the file is missing, or options contradict those of the run.
     """
     if file and not file.is_file():
         raise BadInput(f"{file}: no such file; pass one that train.py wrote")
@@ -88,9 +85,6 @@ def read_labels(path: Path) -> np.ndarray:
     """Your own labels, (n,), from a .npy file, or from a .csv or .txt file with one label per line.
 
     Labels in text are integers if all lines are whole numbers, else strings.
-
-    Raises:
-        BadInput: the file is missing or damaged, or a line is not one label.
     """
     remedy = "save one label per image with numpy.save, or as a .csv or .txt file with one label per line"
     suffix = path.suffix.lower()

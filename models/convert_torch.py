@@ -30,10 +30,8 @@ Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 def _vgg_layer(match: re.Match[str]) -> str:
     """PyTorch counts convolution, batch normalization and ReLU each; a max-pooling is one layer in both."""
-    layer, position = int(match[1]), 0
-    ends = np.cumsum([len(stage) + 1 for stage in vgg.STAGES]) - 1
-    for earlier in range(layer):
-        position += 1 if earlier in ends else 3
+    max_poolings = np.cumsum([len(stage) + 1 for stage in vgg.STAGES]) - 1
+    position = sum(1 if layer in max_poolings else 3 for layer in range(int(match[1])))
     return f"features.{position + (match[2] == 'bn')}."
 
 

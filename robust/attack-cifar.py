@@ -26,10 +26,10 @@ def main() -> None:
     args, attack = attacks.parse_attack_options(parser, ATTACK)
     device = set_up(args.device, args.seed)
     data = open_dataset(args.dataset, args.data, classes=args.classes)
-    whole = read_cifar(args.data, args.dataset)[0] if args.classes else None
+    all_images = read_cifar(args.data, args.dataset)[0] if args.classes else None
     record_path = args.data / f"attack/{RELEASES[args.dataset].prefix}.json"
     attacks.attack_to_file(data, record_path.with_name(f"{record_path.stem}_train.npy"), record_path, attack,
-                           device, whole)
+                           device, all_images)
 
 
 if __name__ == "__main__":

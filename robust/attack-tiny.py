@@ -27,7 +27,7 @@ def main() -> None:
     data, folder = open_dataset("tiny", data_folder), above / "attack"
     labels, path = data.train.labels.astype("int64"), folder / "tiny_target.npy"
     if path.exists() and read_array(path, "move it away").tolist() != labels.tolist():
-        raise BadInput(f"{path}: holds other labels than {data_folder}; move it away")
+        raise BadInput(f"{path}: its labels differ from those of {data_folder}; move it away")
     attacks.attack_to_file(data, folder / "tiny_img.npy", folder / "tiny.json", attack, device)
     write_array(path, labels)
 

@@ -177,7 +177,7 @@ def parse_attack_options(parser: Parser, attack: str) -> tuple[argparse.Namespac
 
 
 def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack, device: str,
-                   whole: AnySplit | None = None) -> None:
+                   all_images: AnySplit | None = None) -> None:
     """Attack a data set's training images and write them to a .npy file; resume an attack that was stopped.
 
     Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Images
@@ -185,7 +185,7 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack,
 
     Args:
         device: its name, since results differ slightly between devices.
-        whole: all training images, if `data` has only the first classes; the others are written unchanged.
+        all_images: if `data` has only the first classes; images of the others are written unchanged.
     """
     if attack.eps * LEVELS < 1 - 1e-4:
         raise BadInput(f"--eps {attack.eps:g}: less than one gray level, so no image would change; pass "
@@ -199,7 +199,7 @@ def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack,
                 sha256(path) == record.get("sha256")):
             print(f"{path}: this attack exists already")
         else:
-            record = attack_training_set(data, attack, path, record_path, key, whole)
+            record = attack_training_set(data, attack, path, record_path, key, all_images)
     print(f"{attack.name}: accuracy of {attack.arch} on the {n} training images "
           f"{record['accuracy_before']:.2f} % before, {record['accuracy_after']:.2f} % after; {path}")
 
@@ -225,7 +225,7 @@ def attack_key(data: DataSet, attack: Attack, device: str) -> dict[str, Any]:
 
 
 def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: Path,
-                        key: dict[str, Any], whole: AnySplit | None = None) -> dict[str, Any]:
+                        key: dict[str, Any], all_images: AnySplit | None = None) -> dict[str, Any]:
     """Attack the images that an earlier run with the same key has left; write and return the record.
 
     The record is the key, the accuracies in percent and the file's SHA-256. Raises BadInput if there is an
@@ -248,14 +248,14 @@ def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: 
         before, after = (100 * attacked.arrays["correct"].mean(axis=0)).tolist()
         images: np.ndarray = attacked.arrays["images"]
         begin_files(record_path, path)
-        if whole:
-            images = as_array(whole.pixels(range(len(whole.labels))))
+        if all_images:
+            images = as_array(all_images.pixels(range(len(all_images.labels))))
             images[data.train.ids] = attacked.arrays["images"]
             write_array(path, images)
             attacked.remove()
         else:
             attacked.finish("images")
         record = {**key, "accuracy_before": before, "accuracy_after": after, "sha256": sha256(path),
-                  "images_sha256": Split(images, (whole or data.train).labels).sha256()}
+                  "images_sha256": Split(images, (all_images or data.train).labels).sha256()}
         write_record(record_path, record, path)
     return record

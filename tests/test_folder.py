@@ -502,7 +502,7 @@ BAD = [
      "images/train: holds no class folder"),
     (lambda folder: [shutil.rmtree(path) for path in folder.glob("*/*") if path.name != "ant"], (),
      "images/train: holds one class folder"),
-    (lambda folder: (folder / "train/cat").mkdir(), (), "images/train/cat: holds no image"),
+    (lambda folder: (folder / "train/cat").mkdir(), (), "images/train/cat: holds no file with"),
     (lambda folder: (folder / "val/cat").mkdir(), (), "images/val/cat: a class that images/train lacks"),
     (lambda folder: (folder / "train/ant/x.png").symlink_to("nowhere"), (), "ant/x.png: not a file"),
     (lambda _: None, ("--image_size", 7), "--image_size 7: too small"),

@@ -301,7 +301,7 @@ def test_other_labels_beside_attacked_images_are_not_overwritten(work: Path, for
     labels = 1 - np.load(path)
     np.save(path, labels)
     done = forks.start(work, f"robust/{OUTSIDE[5][0]}", *OUTSIDE[5][1:]).finish()
-    assert done.returncode == 2 and "tiny_target.npy: holds other labels than data/tiny" in done.err
+    assert done.returncode == 2 and "tiny_target.npy: its labels differ from those of data/tiny" in done.err
     assert done.err.count("\n") == 1 and (np.load(path) == labels).all()
 
 

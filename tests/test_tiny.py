@@ -149,7 +149,7 @@ def replace_first(by: Change) -> Change:
 DAMAGED = "n00000009_0.JPEG: damaged, or not a JPEG image; replace it with an intact copy"
 BAD = [
     (lambda folder: shutil.rmtree(folder / "train"),
-     "train: missing; python -m datasets.download tiny --data data makes"),
+     "train: missing; python -m datasets.download tiny --data data creates"),
     (lambda folder: shutil.rmtree(folder / "val/images"), "val: holds no class folder"),
     (lambda folder: [shutil.rmtree(folder / "train" / wnid) for wnid in TINY_WNIDS],
      "train: holds no class folder"),
