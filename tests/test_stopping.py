@@ -120,7 +120,7 @@ def resume(forks: Forks, folder: Path, cifar: Path, *more: object) -> Run:
 
 @pytest.mark.parametrize("more, why", [(("--lr", 0.002), "lr is 0.002, but 0.1"),
                                        (("--epoch", 4), "epoch is 4, but 3 in ckpt/CIFAR100/two-layers/args."
-                                        "json, and learning rates change at fractions of the run; give"),
+                                        "json, and learning rates change at fractions of the run; pass"),
                                        (("--image_size", 16), "image_size is 16, but None"),
                                        (("--dynamics", "False"), "dynamics is False, but True")])
 def test_resuming_needs_the_runs_own_options(cifar: Path, forks: Forks, finished: Path, tmp_path: Path,
