@@ -60,10 +60,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--epoch", default=200, type=options.positive, help="epochs of a coreset run")
     data.add_argument("--base_epoch", type=options.positive, help="epochs of a base run (default: as "
                       "--epoch)")
-    data.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
-    data.add_argument("--lr", type=options.above_zero, help="initial learning rate (default: as in "
-                      "train.py)")
-    options.add_amp_option(data)
+    options.add_training_options(data)
     options.add_device_option(data)
     compared = parser.add_argument_group("what is compared")
     compared.add_argument("--methods", nargs="+", default=["random", "moderate"], type=variant,

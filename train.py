@@ -62,10 +62,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                          "number of classes is not loaded (default: new weights)")
     network.add_argument("--epoch", default=200, type=options.positive, help="number of epochs; the learning "
                          "rate drops at fixed fractions of them")
-    network.add_argument("--batch_size", default=128, type=options.positive, help="images per step")
-    network.add_argument("--lr", type=options.above_zero, help="initial learning rate (default: 0.1; for "
-                         "a folder 0.1 times batch_size / 256)")
-    options.add_amp_option(network)
+    options.add_training_options(network)
     options.add_seed_option(network, "weights, order and transforms")
     options.add_device_option(network)
     output = parser.add_argument_group("output")
@@ -100,8 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     damaged: list[dict[int, str]] = [{}, {}]
     if args.check or args.skip_damaged:
         damaged = find_damaged(data, args.workers, args.skip_damaged)
-    if any(damaged):
-        data = data.without(*map(list, damaged))
+        data = data.without(*map(list, damaged)) if any(damaged) else data
     keep, manifest = np.arange(len(data.train.labels)), None
     if chosen := args.prune or args.kept:
         keep, manifest = read_coreset(chosen, data, bool(args.kept))
@@ -121,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     with locked(folder):
         resume = runs.open_run(folder, described, args.resume)
         if any(damaged):
-            runs.write_damaged(folder, [what for half in damaged for what in half.values()])
+            runs.write_damaged(folder, [line for half in damaged for line in half.values()])
         try:
             best = train(network, data, keep, folder, args, resume)
             if data.mislabelled is not None and (folder / "dynamics.npy").exists():
@@ -136,11 +132,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read_coreset(path: Path, data: DataSet, kept: bool) -> tuple[np.ndarray, dict[str, Any]]:
-    """The positions of the training images to keep and the manifest of an index or a list.
-
-    Args:
-        kept: the file holds the images to keep, not those to drop.
-    """
+    """The positions of the training images to keep, and the manifest; `kept`: as in read_index."""
     drop, manifest = read_index(path, data.name, data.train.ids, data.images_sha256, kept,
                                 data.train.file_names)
     keep = np.flatnonzero(np.isin(data.train.ids, drop, invert=True))
@@ -156,10 +148,7 @@ def read_coreset(path: Path, data: DataSet, kept: bool) -> tuple[np.ndarray, dic
 
 
 def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> None:
-    """Raise BadInput if batch normalization would see a single value on some device; the loss would be NaN.
-
-    That is so where a device's share of a batch is one image and the smallest feature map is one pixel.
-    """
+    """Raise BadInput if batch normalization would get a single value, a map of one pixel of one image."""
     batches, devices = {min(batch_size, n), n % batch_size} - {0}, distributed.size()
     if (any(1 in (images // devices, math.ceil(images / devices)) for images in batches)
             and smallest_map(network, side) == 1):
@@ -169,21 +158,18 @@ def check_batch_size(network: nn.Cell, side: int, n: int, batch_size: int) -> No
 
 
 def find_damaged(data: DataSet, workers: int | None, skip: bool) -> list[dict[int, str]]:
-    """Warn of damaged training images and test images; return what is wrong with each, by position.
-
-    Raises:
-        BadInput: some are damaged and not to be skipped, or all are.
+    """Warn of damaged training and test images and return the warnings by position; BadInput if not `skip`.
     """
-    damaged = [damaged_images(split, workers) for split in (data.train, data.test)]
-    for half in damaged:
-        for what in half.values():
-            options.warn(what)
+    damaged = []
+    for split, name in ((data.train, "training"), (data.test, "test")):
+        damaged.append(damaged_images(split, workers))
+        for warning in damaged[-1].values():
+            options.warn(warning)
+        if len(damaged[-1]) == len(split.labels):
+            raise BadInput(f"all {name} images are damaged; replace them with intact copies")
     if any(damaged) and not skip:
         raise BadInput(f"{sum(map(len, damaged))} images are damaged; replace them with intact copies, or "
                        "exclude them with --skip_damaged True")
-    for split, half, name in zip((data.train, data.test), damaged, ("training", "test"), strict=True):
-        if len(half) == len(split.labels):
-            raise BadInput(f"all {len(half)} {name} images are damaged; replace them with intact copies")
     return damaged
 
 
@@ -224,12 +210,8 @@ def train(network: nn.Cell, data: DataSet, keep: np.ndarray, folder: Path, args:
     has the best test accuracy so far (the paper's protocol); and last.pth, from which runs are resumed. An
     epoch whose last.pth was not written is trained again and gives the same files.
 
-    Args:
-        args: the options.
-
     Raises:
-        FloatingPointError: the loss or a weight is no longer a finite number. The files of the epoch before
-            are kept.
+        FloatingPointError: the loss or a weight is not a finite number; the files of the last epoch are kept.
     """
     recipe, epochs = data.source.recipe, args.epoch
     optimizer = make_optimizer(network, recipe.weight_decay, args.lr)
@@ -411,10 +393,7 @@ def image_dynamics(logits: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
 
 
 def make_test_step(network: nn.Cell) -> Step:
-    """A compiled evaluation step: images and labels, of which -1 is not counted, to three values.
-
-    They are the mean loss, the number of correct predictions, and the class predicted for each image.
-    """
+    """A compiled step: images and labels to mean loss, number of correct predictions, predicted classes."""
     loss_function = nn.CrossEntropyLoss(ignore_index=PADDING)
 
     @ms.jit
@@ -430,9 +409,7 @@ def run_batches(step: Step, batches: Iterator[Batch], steps: int, title: str,
                 by_image: ByImage | None = None) -> Metrics:
     """Run a step on all batches, or until the loss is not finite; return metrics over all ranks.
 
-    Args:
-        steps: the number of batches.
-        by_image: receives the positions of each batch and what the step returns for each image.
+    `by_image` receives the positions of each batch and what the step returns for each image.
     """
     metrics = Metrics()
     sizes = set()

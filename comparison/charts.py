@@ -48,11 +48,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 def draw_plot(rows: list[Row], title: str, base_arch: str) -> Figure:
     """Last epoch's accuracy: at one rate a dot per method, at several rates a line per method.
 
-    It shows the runs with equal epochs or, if there are none, those with equal steps.
-
-    Args:
-        rows: those of runs.csv, with at least one coreset run.
-        base_arch: the network of the runs on the whole set.
+    It shows the runs with equal epochs or, if there are none, those with equal steps. `base_arch` is the
+    network of the runs on the whole set.
     """
     equal, rows = next(iter(by_protocol(rows).items()))
     cells = by_cell(rows, "last_accuracy")
@@ -135,10 +132,8 @@ def window_of(name: str) -> tuple[str, float] | None:
 def find_windows(compared: dict[str, list[Row]]) -> tuple[str, Windows, dict[tuple[str, float], Runs]]:
     """The protocol that `draw_plot` shows, the runs of methods that keep a window of a score, and random's.
 
-    The center of a window at an end is inside: that of the easiest fifth is at 0.1.
-
-    Raises:
-        BadInput: some comparisons have runs with equal epochs, others only runs with equal steps.
+    The center of a window at an end is inside: that of the easiest fifth is at 0.1. BadInput if the
+    comparisons have different protocols.
     """
     shown = {title: next(iter(by_protocol(rows).items())) for title, rows in compared.items()}
     equal, *others = {equal for equal, _ in shown.values()}
@@ -162,12 +157,7 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Drawn | None:
     """Last epoch's accuracy against the difficulty of the images kept, and random's mean with its interval.
 
     It has a line per comparison and method with three windows or more, at the most frequent of their rates.
-
-    Args:
-        compared: rows of runs.csv by the comparison's name.
-
-    Returns:
-        None: no method has three windows.
+    None: there is no such line. `compared` has the rows of runs.csv by the name of the comparison.
     """
     equal, windows, random = find_windows(compared)
     rates = [rate for (_, _, rate), points in windows.items() if len(points) >= 3 for _ in points]
@@ -196,8 +186,7 @@ def draw_intervals(compared: dict[str, list[Row]]) -> Drawn | None:
 def draw_map(compared: dict[str, list[Row]]) -> Drawn | None:
     """Points ahead of random by rate and difficulty of the images kept, a panel per comparison and method.
 
-    Returns:
-        None: no method has two windows at rates with runs of random.
+    A method needs two windows at rates with runs of random. None: there is no such method.
     """
     equal, windows, random = find_windows(compared)
     panels: dict[str, dict[tuple[float, float], list[float]]] = {}

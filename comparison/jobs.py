@@ -15,12 +15,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Jobs(ThreadPoolExecutor):
-    """Threads that run commands, each on a device of its own or on its part of the CPU's cores.
-
-    Args:
-        threads: their number, without `devices`.
-        devices: numbers of GPUs or NPUs, one for each thread.
-    """
+    """Threads that run commands, one per GPU or NPU in `devices`, or else each on its part of the cores."""
 
     def __init__(self, threads: int, devices: Sequence[str] = ()) -> None:
         self.threads = len(devices) or threads

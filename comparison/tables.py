@@ -117,7 +117,6 @@ def tables(rows: list[Row], base_arch: str, paper: Sequence[Sequence[str]] = (),
     """table.md: accuracies of the last and best epoch, differences from random, hours; published figures.
 
     Args:
-        rows: those of runs.csv.
         base_arch: the network of the runs on the whole set.
         paper: published figures, a header and rows.
         failed: method, rate, seed and equal of runs that failed, and the error in "failed".

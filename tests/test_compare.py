@@ -368,8 +368,8 @@ def test_each_job_has_its_cores_or_its_device(devices: tuple[str, ...], tmp_path
     with Jobs(2, devices) as jobs:
         assert list(jobs.map(job, range(2))) == [0, 0]
     cores, variables = sorted(os.sched_getaffinity(0)), [*map(os.getenv, names)]
-    expected = [(cores, number, number) for number in devices] or [
-        (part, *variables) for part in split_cores(2)]
+    expected = [(cores, device, device) for device in devices]
+    expected = expected or [(part, *variables) for part in split_cores(2)]
     found = (tmp_path / "output").read_text().splitlines()
     assert sorted(found) == [" ".join(map(str, words)) for words in expected]
 

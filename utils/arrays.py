@@ -38,13 +38,9 @@ def open_array(path: Path, remedy: str) -> np.memmap:
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """A new .npy file of zeros, memory-mapped for reading and writing.
+    """A new .npy file of zeros, memory-mapped for reading and writing; FolderUnavailable if there is no room.
 
-    Its disk space is allocated now. Otherwise a full disk would end the process with SIGBUS later, when the
-    system writes the pages.
-
-    Raises:
-        FolderUnavailable: the file cannot be written, or the disk is full.
+    The disk space is allocated now: when the system writes pages to a full disk, the process gets a SIGBUS.
     """
     try:
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
@@ -63,14 +59,9 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
 class ResumableArrays:
     """Arrays of n rows that a long pass fills from the first to the last; a stopped pass can be resumed.
 
-    Until `finish` they are hidden files beside their final paths. A JSON file beside them holds the number of
-    finished rows and the key, which is all that the rows depend on. Only the first rank has the files.
-
-    Args:
-        paths: the final paths by name.
-
-    Attributes:
-        rows: the number of finished rows, in every rank.
+    Until `finish` they are hidden files beside their final `paths`. A JSON file beside them holds the number
+    of finished rows and `key`, all that the rows depend on. The files belong to the first rank; every rank
+    knows `rows`, the number of finished rows.
     """
 
     def __init__(self, paths: dict[str, Path], n: int, key: dict[str, Any]) -> None:

@@ -18,10 +18,9 @@ CPU_SETTINGS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MS_DEV_HOST_BLOCKING_RUN": "1"}
 
 @functools.cache  # MindSpore takes some settings once
 def set_up(device: str, seed: int) -> str:
-    """Set the device, one of DEVICES, and the seed of MindSpore; under msrun, join the other ranks.
+    """Set the device (auto: the best one available) and the seed of MindSpore; return the device's name.
 
-    Returns:
-        The name of the device; for auto, the best one available.
+    Under msrun it joins the other ranks.
 
     Raises:
         BadInput: the device is not available, or MS_SIMULATION_LEVEL is set.

@@ -89,8 +89,7 @@ def broadcast(compute: Callable[[], int]) -> int:
 
 
 def broadcast_running_statistics(network: "ms.nn.Cell") -> None:
-    """Copy the first rank's running statistics of batch normalization to all, so that all test what it saves.
-    """
+    """Copy the first rank's running statistics of batch normalization to all: they test what it saves."""
     if size() == 1:
         return
     import mindspore as ms
@@ -111,8 +110,7 @@ def on_first(write: Callable) -> Callable:
 def let_arrive() -> None:
     """Wait, at the end of a rank other than the first, until what it has sent has arrived.
 
-    A collective returns once it has received. The end of the process would drop what is still to be sent, and
-    the first rank would wait for it until the time limit.
+    Its collectives return earlier, and at the end of the process the rest would be lost to the first rank.
     """
     if size() > 1 and not is_first():
         time.sleep(SENDING)

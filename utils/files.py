@@ -20,11 +20,7 @@ from utils.errors import BadInput, FolderUnavailable
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it replaces `path`, on failure it is removed.
-
-    Raises:
-        BadInput: the file cannot be written.
-    """
+    """Give a temporary path; on success it replaces `path`; if it cannot be written, raise BadInput."""
     # Always the same name, so that a killed run leaves at most one such file.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -42,11 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_all(paths: Sequence[Path]) -> Iterator[Path]:
     """Give a temporary folder; on success its files replace `paths`, which are all in one folder.
 
-    Those of `paths` that are not in it are deleted. After a failure, such as a full disk, the earlier files
-    are intact.
-
-    Raises:
-        BadInput: a file cannot be written.
+    Those of `paths` that are not in it are deleted. After a failure, such as a full disk (BadInput), the
+    earlier files are intact.
     """
     written = paths[0].with_name(f".{paths[0].name}.tmp")
     try:
@@ -74,30 +67,18 @@ def cannot_write(path: Path, error: OSError) -> str:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename a file so that a power cut leaves the old or the new one: content and folder are synced."""
-    sync(source)
+    """Rename a file whose content is on the disk before: a power cut leaves the old or the new file."""
+    with open(source, "rb") as file:
+        os.fsync(file.fileno())
     os.replace(source, target)
-    with contextlib.suppress(OSError):  # some file systems cannot sync folders
-        sync(target.parent)
-
-
-def sync(path: Path) -> None:
-    """Write a file or a folder from the system's cache to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make a folder for results and keep other runs out of it until the end of the block or the process.
-
-    The first rank's lock holds for all.
+    """Make a folder for results and lock it until the end of the block or the process; the first rank does.
 
     Raises:
-        FolderUnavailable: another run is using it, or it cannot be written to; in every rank.
+        FolderUnavailable: in every rank, if another run is using it or it cannot be written to.
     """
     refusal = None
     with contextlib.ExitStack() as stack:
@@ -146,11 +127,7 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file; {} if there is no file.
-
-    Raises:
-        BadInput: it is not a JSON object; `remedy` says what to do.
-    """
+    """The object in a JSON file; {} if there is no file, BadInput with a `remedy` for other content."""
     if not os.path.exists(path):
         return {}
     try:

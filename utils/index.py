@@ -41,9 +41,7 @@ def read_index(path: Path, dataset: str, ids: np.ndarray, images_sha256: str, ke
     """The ids to drop, int64, ascending, and the manifest; {} for a file without one.
 
     Args:
-        dataset: the name of the data set that the file must fit.
-        ids: of all its images, ascending.
-        images_sha256: of its images and labels.
+        ids: of all images of the data set, ascending.
         kept: the file holds the ids to keep (`--kept`), not those to drop (`--prune`).
         files: paths of the images, which a .txt holds instead of ids.
 
@@ -121,11 +119,7 @@ def manifest_path(index: Path) -> Path:
 
 
 def read_manifest(index: Path) -> dict:
-    """The manifest of an index, or the part of a folder's manifest for this list; {} if there is none.
-
-    Raises:
-        BadInput: the file is not a manifest.
-    """
+    """The manifest of an index, or a list's part of its folder's; {} if there is none; or BadInput."""
     path = manifest_path(index)
     if path.name != LISTS:
         manifest = read_json(path, "make it again with selection.py")

@@ -13,12 +13,7 @@ ByImage = list[tuple[np.ndarray, Any]]
 
 
 def confusion_matrix(predicted: ByImage, labels: np.ndarray, classes: int) -> np.ndarray:
-    """The number of images of each class (row) predicted as each class (column), int64, over all ranks.
-
-    Args:
-        predicted: the predicted class of each image.
-        labels: of all images, (n,).
-    """
+    """The number of images of each class (row) predicted as each class (column), int64, over all ranks."""
     counts = np.zeros((1, classes, classes), np.int64)
     for positions, values in predicted:
         seen = positions >= 0  # without the padding of a batch
@@ -39,10 +34,7 @@ def mean_of_worst_tenth(accuracies: np.ndarray) -> float:
 
 @dataclass
 class Metrics:
-    """The metrics of one pass.
-
-    Losses and counts stay on the device until `fetch`, since reading one waits for its step.
-    """
+    """The metrics of one pass. Losses stay on the device until `fetch`: reading one waits for its step."""
     started: float = field(default_factory=time.perf_counter)
     images: int = 0
     loss_sum: float = 0.0

@@ -33,10 +33,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An option parser whose help shows defaults and whose errors are one line.
+    """An option parser with defaults in its help, errors of one line, ~ in paths, and no abbreviations.
 
-    An option must be spelled out: --model is not --model_dir. In a path, ~ is the home folder. `hints` says
-    for options of other scripts what to do instead.
+    `hints` says for options of other scripts what to do instead.
     """
 
     def __init__(self, description: str, **settings: Any) -> None:
@@ -125,8 +124,11 @@ def add_device_option(group: argparse._ActionsContainer) -> None:
     group.add_argument("--device", default="auto", choices=DEVICES, help="auto: the best available device")
 
 
-def add_amp_option(group: argparse._ActionsContainer) -> None:
-    """Add --amp_level."""
+def add_training_options(group: argparse._ActionsContainer) -> None:
+    """Add --batch_size, --lr and --amp_level."""
+    group.add_argument("--batch_size", default=128, type=positive, help="images per step")
+    group.add_argument("--lr", type=above_zero, help="initial learning rate (default: 0.1; for a folder 0.1 "
+                       "times batch_size / 256)")
     group.add_argument("--amp_level", default="O0", choices=("O0", "O2", "O3"), help="mixed precision in "
                        "training; O0: float32, O2: float16 except batch normalization, O3: float16")
 
@@ -214,8 +216,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
             for path in Path().glob("rank_*/om/analyze_fail.ir"):  # MindSpore's dump of the graph
                 if path.stat().st_mtime >= start:
                     path.unlink()
-                    path.parent.rmdir()
-                    path.parent.parent.rmdir()
+                    os.removedirs(path.parent)
     except BrokenPipeError:  # the reader of the output, such as head, has ended
         status = 141
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

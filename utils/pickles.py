@@ -65,9 +65,6 @@ def _plain(value: Any) -> Any:
 def unpickle(content: bytes, path: Path) -> Any:
     """The content of a pickle: numbers, strings, lists, tuples, dicts and NumPy arrays of numbers.
 
-    Args:
-        path: for messages.
-
     Raises:
         BadInput: it is cut off, not a pickle, or asks for anything else. Nothing in it is run.
     """

@@ -14,15 +14,11 @@ Images = Callable[[np.ndarray], np.ndarray]  # positions (k,) to their square im
 
 def draw_selection(title: str, score: np.ndarray | None, hard: str, score_name: str, kept: np.ndarray,
                    n: int, images: Images | None, captions: Sequence[str]) -> Image.Image:
-    """Histogram of the score with the kept images in color, and rows of images.
-
-    The rows show the easiest images, kept ones from easy to hard, and the hardest; without a score, kept and
-    dropped images.
+    """Histogram of the score, with the kept images in color, and the rows of images by `image_rows`.
 
     Args:
         score: (n,), or None.
         hard: the end of the score with the hard images, "low" or "high".
-        score_name: what it measures.
         kept: positions of the coreset.
         images: None: no images are shown.
         captions: the text below each image, by position; where the font lacks its glyphs, the position.
@@ -79,7 +75,7 @@ def has_glyphs(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) ->
 
 
 def image_rows(score: np.ndarray | None, hard: str, kept: np.ndarray, n: int) -> list[tuple[str, np.ndarray]]:
-    """The headings of the rows, with the positions of their images."""
+    """Headings and positions of images: easiest, kept and hardest; without a score, kept and dropped."""
     def spread(positions: np.ndarray) -> np.ndarray:
         return positions[np.linspace(0, len(positions) - 1, min(COLUMNS, len(positions)), dtype=int)]
 

@@ -10,12 +10,7 @@ MINUTE = 60
 
 
 class ProgressBar(tqdm):
-    """tqdm's bar on a terminal; otherwise, as in a log file, one line per minute.
-
-    Args:
-        done: number of units that an earlier run has finished.
-        state: returns a few words to show at the end of the bar.
-    """
+    """tqdm's bar on a terminal, otherwise one line per minute; `state` returns words to show at its end."""
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0,
                  state: Callable[[], str] | None = None) -> None:

@@ -33,11 +33,7 @@ def open_run(folder: Path, options: dict[str, Any], resume: bool) -> bool:
 
 
 def can_resume(folder: Path, options: dict[str, Any]) -> bool:
-    """Whether a folder has finished epochs of the run with these options.
-
-    Raises:
-        BadInput: its run has other options or images, or args.json is damaged.
-    """
+    """Whether a folder has finished epochs of this run; BadInput if its run has other options or images."""
     path = folder / "args.json"
     if not path.exists():
         print(f"no run to resume in {folder}: starting one")
@@ -105,30 +101,25 @@ def read_log(folder: Path, finished: int, tested: bool) -> list[dict[str, Any]]:
     """The rows of log.csv for the finished epochs of a run to resume.
 
     Raises:
-        BadInput: it is not a log, or lacks one of these rows; or best.pth of a `tested` network is missing.
+        BadInput: it lacks one of these rows or a column; or best.pth of a `tested` network is missing.
     """
     path = folder / "log.csv"
     text = path.read_bytes().decode("ascii", "replace")
     rows: list[dict[str, Any]] = [  # an older log has another name for the worst class, or lacks columns
         {"test_worst_class_acc": row.pop("test_lowest_class_acc", ""), "test_worst_tenth_acc": "", **row}
-        for row in csv.DictReader(text.splitlines())]
-    if any(row.keys() != set(COLUMNS) for row in rows):
-        raise BadInput(f"{path}: not a log of this train.py; {AGAIN}")
-    if [row["epoch"] for row in rows[:finished]] != [str(i + 1) for i in range(finished)]:
-        raise BadInput(f"{path}: has no row for each of the {finished} epochs of last.pth; {AGAIN}")
+        for row in csv.DictReader(text.splitlines())][:finished]
+    if ([row.get("epoch") for row in rows] != [str(i + 1) for i in range(finished)]
+            or any(row.keys() != set(COLUMNS) for row in rows)):
+        raise BadInput(f"{path}: not the log of the {finished} epochs of last.pth; {AGAIN}")
     if tested and not (folder / "best.pth").exists():
         raise BadInput(f"{folder / 'best.pth'}: missing; {AGAIN}")
     print(f"resuming after epoch {finished}", flush=True)
-    return rows[:finished]
+    return rows
 
 
 @distributed.on_first
 def add_fitted(folder: Path, mislabelled: np.ndarray) -> None:
-    """Print and add to args.json the percentage of wrong labels that the network predicts in the last epoch.
-
-    Args:
-        mislabelled: which images have a wrong label, bool (n,).
-    """
+    """Print and add to args.json the percentage of wrong labels, bool (n,), predicted in the last epoch."""
     margin = read_array(folder / "dynamics.npy", AGAIN)[-1, 1]
     fitted = float(100 * (margin[mislabelled] > 0).mean())
     write_json(folder / "args.json", {**read_args(folder), "fitted_wrong_labels_percent": fitted})
@@ -139,11 +130,7 @@ class Dynamics:
     """The record of training dynamics, dynamics.npy, float16 (epochs, 3, images); NaN for unfinished epochs.
 
     For each epoch and image, as it was trained on (transformed, in training mode): the probability p_y of its
-    label, p_y minus the highest other probability, and the norm of p - y. The first rank writes an epoch at
-    its end, with the numbers of all ranks.
-
-    Raises:
-        BadInput: the file of the run to resume has another shape.
+    label, p_y minus the highest other probability, and the norm of p - y.
     """
 
     def __init__(self, path: Path, epochs: int, images: int, resume: bool) -> None:
