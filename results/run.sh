@@ -73,6 +73,34 @@ compare CIFAR100C --methods random moderate dual --seeds 4 5                    
 compare CIFAR100N --methods selfsup forgetting:never_learned=max --seeds 1 2 3                  # E
 compare CIFAR100 --methods selfsup forgetting:never_learned=max --seeds 1 2 3                   # E
 
+both="CIFAR100N CIFAR100"
+for data in $both; do
+    compare $data --methods random d2 kcenter least-confidence --seeds 1                         # P
+done
+for data in $both; do compare $data --methods random aum --seeds 1 2 3; done                    # K
+# L: the score from the first epochs of the base run, and from shorter base runs
+for data in $both; do
+    compare $data --seeds 1 --methods random aum:first_epochs=5 aum:first_epochs=10 aum:first_epochs=15 \
+        aum:first_epochs=20 dual:first_epochs=5 dual:first_epochs=10 dual:first_epochs=15 dual:first_epochs=20
+    for epochs in 5 10 15; do
+        compare $data --out results/$data-base-$epochs --base_epoch $epochs --methods random aum dual --seeds 1
+    done
+done
+# K: which window at which rate; windows that would stick out are the same one and are left out
+windows() {
+    case $1 in
+        0.7) echo aum aum:keep=0.4 aum:keep=middle ;;
+        0.5) echo aum:keep=0.2 aum aum:keep=0.4 aum:keep=middle ;;
+        *) echo aum:keep=0.1 aum:keep=0.2 aum aum:keep=0.4 aum:keep=middle ;;
+    esac
+}
+for data in $both; do
+    compare $data --methods $(windows 0.2) --seeds 1
+    for rate in 0.5 0.1 0.3 0.7; do
+        compare $data --rates $rate --methods random moderate $(windows $rate) dual ccs gm --seeds 1
+    done
+done
+
 for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is asked twice
     for methods in "$intervals" "$by_itself"; do
         for data in $scenes; do compare $data --methods $methods --seeds $seeds; done            # G
