@@ -123,14 +123,13 @@ def read_arrays(needs: tuple[str, ...], own: dict[str, Path], checkpoint: Path |
         files = {"checkpoint": str(checkpoint), "checkpoint_sha256": sha256(checkpoint)}
         if "dynamics" in needs:
             own = {"dynamics": checkpoint.with_name("dynamics.npy"), **own}
-    if "dynamics" in own:
-        check_dynamics(own["dynamics"], checkpoint, data)
     arrays: dict[str, Any] = {}
     for name, path in own.items():
         arrays[name] = read_array(path, f"--{name} takes an array that numpy.save wrote" if name != "dynamics"
                                   else "train.py writes it, without --prune and with --dynamics True")
         files |= {name: str(path), f"{name}_sha256": sha256(path)}
     if "dynamics" in arrays:  # after a stopped run, the last epochs are NaN
+        check_dynamics(own["dynamics"], checkpoint, data)
         files["epochs"] = sum(not np.isnan(epoch).all() for epoch in arrays["dynamics"])
     if data and checkpoint and {"features", "logits"} & set(needs):
         from models.checkpoint import find_arch  # only here: nothing else needs MindSpore
@@ -149,7 +148,7 @@ def check_dynamics(path: Path, checkpoint: Path | None, data: DataSet | None) ->
     """
     if checkpoint and checkpoint.parent.resolve() != path.parent.resolve():
         raise BadInput(f"{path}: not in the folder of {checkpoint}, so of another run; pass both of one run")
-    if data and path.exists():
+    if data:
         run = read_args(path.parent)
         if not run:
             options.warn(f"{path}: no args.json beside it; cannot check that it is of the images of "

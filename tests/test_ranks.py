@@ -103,7 +103,8 @@ def test_a_selection_by_two_ranks_is_that_by_one(cifar: Path, forks: Forks, trai
                                                  tmp_path: Path) -> None:
     for name in ("one", "two"):
         shutil.copytree(trained, tmp_path / name)
-    command = "selection.py", "--data", cifar, "--ckpt", "best.pth", "--rate", 0.2, "--method", "grand"
+    command = ("selection.py", "--data", cifar, "--ckpt", "best.pth", "--rate", 0.2, "--method", "grand",
+               "--per_class")
     pair = forks.start_ranks(2, tmp_path / "two", *command)
     check([forks.start(tmp_path / "one", *command)])
     check(pair)

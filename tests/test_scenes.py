@@ -541,7 +541,7 @@ BAD = [
     ("CIFAR100C", "cifar-100-corrupt/targets.bin", LABELS[1:], "not 200 whole numbers from 0 to 4"),
     ("CIFAR100C", "cifar-100-corrupt/targets.bin", LABELS[1:] + [CLASSES], "not 200 whole numbers"),
     ("CIFAR100A", "attack/cifar_train.npy", IMAGES[:, :31], "not uint8"),
-    ("CIFAR100A", "attack/cifar_train.npy", npy(np.zeros((TRAIN, 32, 32, 3), np.uint8))[:-5], "not a whole"),
+    ("CIFAR100A", "attack/cifar_train.npy", npy(np.zeros((TRAIN, 32, 32, 3), np.uint8))[:-5], "not an inta"),
     ("CIFAR100N", "noisy/cifar.npy", np.zeros(TRAIN), "not 200 whole numbers"),
     ("tinyA", "attack/tiny_img.npy", TINY_PIXELS[1:], "not uint8 \\(48, 64, 64, 3\\)"),
     ("tinyA", "attack/tiny_target.npy", np.zeros(TINY_IMAGES - 1, int), "not 48 whole numbers from 0 to 2"),

@@ -182,8 +182,7 @@ def test_a_name_that_the_terminal_cannot_show_is_no_error(script, tmp_path: Path
 
 
 @pytest.mark.parametrize("present", [(), ("numpy", "numpy.libs", "PIL", "pillow.libs", "tqdm")])
-@pytest.mark.parametrize("command", ["train.py", "compare.py", "robust/attack-tiny.py",
-                                     "-m models.evaluate"])
+@pytest.mark.parametrize("command", ["train.py", "compare.py", "robust/attack-tiny.py"])
 def test_before_installation_one_line_says_what_to_install(tmp_path: Path, present: tuple[str, ...],
                                                            command: str) -> None:
     """Without any package, and without MindSpore alone."""
@@ -300,7 +299,7 @@ sys.exit(err or status)
     assert result.returncode == 0, result.stderr
     run = tmp_path / "demo/ckpt/toy" / NAME
     for name, counts in (("whole set", "3000 19.8 3 180"), ("random", "600 18.2 8 96"),
-                         ("moderate", "600 [0-9.]+ 8 96"), ("dual", "600 [0-9.]+ 8 96")):
+                         ("moderate", "600 [0-9.]+ 8 96"), ("aum", "600 [0-9.]+ 8 96")):
         rows = log(run if name == "whole set" else next(run.glob(f"coreset-{name}-0.2*")))
         seconds = sum(float(row["train_seconds"]) for row in rows)
         line = f"\\n{name} {counts} {float(rows[-1]['test_acc']):.2f} {seconds:.1f}\\n"

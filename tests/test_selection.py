@@ -491,7 +491,7 @@ def test_labels_that_are_text_and_a_name_for_the_files(script, arrays: dict, tmp
     assert manifest["class_names"] == ["bee", "cat", "owl"] and manifest["hard"] == "high"
     kept = select(words, 0.2, score=arrays["score"], keep=0.3, hard="high")
     assert np.load(tmp_path / "index/mine-score-keep-0.3.kept.npy").tolist() == kept.tolist()
-    for content, problem in (("label\n0\n1\n", "line 1 is 'label', and all others are whole numbers"),
+    for content, problem in (("label\n0\n1\n", "line 1 is 'label', but all others are whole numbers"),
                              ("0,1\n", "line 1 is not one label"), ("a\n\nb\n", "line 2 is not one label")):
         (tmp_path / "labels.csv").write_text(content)
         check_one_line(script("selection.py", tmp_path, "--labels", "labels.csv", "--method", "random"),
@@ -645,6 +645,6 @@ def test_three_classes_go_through_the_workflow_with_the_data_sets_ids(script, fo
     assert "24 of 120 training images, 30 test images, 3 classes" in said
     result = script("train.py", work, *SMALL, "--prune", "index/CIFAR100.bin", "--classes", 5)
     assert "--classes 5: the images of index/CIFAR100.bin were selected with 3" in result.stdout
-    assert result.returncode == 2 and "made for 120 images of CIFAR100, not for 200; give " in result.stderr
+    assert result.returncode == 2 and "made for 120 images of CIFAR100, not for 200; pass " in result.stderr
     result = script("train.py", work, "--batch_size", 100, "--epoch", 1, "--prune", "index/CIFAR100.bin")
     assert f"24 of 120 training images, 30 test images, 3 classes; {NAME} on CPU" in result.stdout
