@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on 3,000 letters, 20 % of which carry wrong labels; select a fifth by three methods; train on each.
-#   bash demo.sh [SEED]     about three minutes on two cores; writes to demo/
+#   bash demo.sh [SEED]     3 to 12 minutes on two cores; writes to demo/
 set -euo pipefail
 [[ ${1:-42} =~ ^[0-9]+$ ]] || { echo "demo.sh: error: seed $1: not a whole number from 0 on" >&2; exit 2; }
 unset CDPATH
