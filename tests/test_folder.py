@@ -382,6 +382,20 @@ def test_classes(work: Path, tmp_path: Path, script: Callable) -> None:
     assert len(lines) == TRAIN and all(line.startswith(("train/ant/", "train/bee/")) for line in lines)
 
 
+def test_a_name_with_a_line_break_is_refused_when_names_are_to_be_listed(work: Path, tmp_path: Path,
+                                                                         script: Callable) -> None:
+    """The list has one name per line; other separators of text are no line breaks."""
+    images = shutil.copytree(work / "images", tmp_path / "images")
+    (images / "train/bee/bee_3.JPEG").rename(images / "train/bee/b\u2028\udcff.JPEG")
+    command = ("selection.py", tmp_path, "--dataset", "folder", "--data", "images", "--method", "random",
+               "--rate", 1)
+    assert script(*command).returncode == 0
+    listed = (tmp_path / "index/folder-random.txt").read_bytes().split(b"\n")
+    assert os.fsencode("train/bee/b\u2028\udcff.JPEG") in listed
+    (images / "train/bee/bee_4.JPEG").rename(images / "train/bee/b\n.JPEG")
+    check_one_line(script(*command), "--data: a file of folder has a line break in its name")
+
+
 # Damaged files and other bad input
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-200], lambda _: b"no image", None])

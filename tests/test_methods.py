@@ -760,6 +760,15 @@ def test_a_score_that_is_wrong_is_named(score: Callable, problem: str, monkeypat
         select(LABELS, 0.2, method="mine")
 
 
+def test_a_rule_that_lacks_an_argument_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mine(candidates):
+        return candidates.order
+
+    monkeypatch.setitem(RULES, "mine", Rule(mine, any_score=True))
+    with pytest.raises(ValueError, match="^test_methods.mine: too many positional arguments; "):
+        select(LABELS, 0.2, keep="mine", **GIVEN)
+
+
 def test_a_methods_own_cut_off_gives_way_to_the_rate_and_one_by_hand_does_not() -> None:
     given = {"method": "ccs", "dynamics": ARRAYS["dynamics"]}
     with pytest.warns(UserWarning, match="^ccs: its hard_cutoff 0.2 leaves fewer images than the rate 0.9"):

@@ -320,3 +320,6 @@ def test_the_documented_commands(tmp_path: Path, script: Callable) -> None:
                                                for wnid in TINY_WNIDS for i in range(6)))
     result = script(training[0], tmp_path, *training[1:], "--arch", "two-layers", "--kept", "mine.txt")
     assert result.returncode == 0 and f"tiny: 18 of {N} training images" in result.stdout, result.stderr
+    kept, listed = (tmp_path / f"index/tiny.{suffix}" for suffix in ("kept.npy", "txt"))
+    files = open_dataset("tiny", tmp_path / "data/tiny-imagenet-200").train.file_names
+    assert listed.read_bytes().splitlines() == [files[i] for i in np.load(kept)]
