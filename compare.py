@@ -86,7 +86,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     args.base_epoch = args.base_epoch or args.epoch
     args.base_arch = args.base_arch or args.arch
-    args.dataset, args.data = args.dataset or "CIFAR100", args.data or Path("data")
+    args.dataset, args.data = args.dataset or options.DATASET, args.data or options.DATA
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     return args
 
@@ -231,6 +231,9 @@ def check_settings(args: argparse.Namespace, images_sha256: str) -> dict[str, ob
     path = args.out / "settings.json"
     settings = {**{name: getattr(args, name) for name in FIXED}, "keep_scale": "difficulty"}
     earlier = read_json(path, "choose another --out")
+    if earlier and "keep_scale" not in earlier:
+        raise BadInput(f"--out {args.out}: its rules count the score, not the difficulty; choose another "
+                       "--out")
     if not earlier and (args.out / "runs.csv").exists():
         raise BadInput(f"{path}: missing, so the settings of the runs in runs.csv are not known; restore it "
                        "or choose another --out")

@@ -57,8 +57,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
                         "around which images are kept, from 0 (easiest) to 1 (hardest) (default: the "
                         "method's own rule)")
     choice.add_argument("--hard", help="for --score: high or low, the end at which the hard images are")
-    choice.add_argument("--per_class", nargs="?", const=True, metavar="True|False", help="let the rule work "
-                        "inside each class and keep the same fraction of each (default: the method's own)")
+    options.add_boolean_option(choice, "--per_class", None, "let the rule work inside each class and keep "
+                               "the same fraction of each (default: the method's own)")
     choice.add_argument("--hard_cutoff", help="fraction of the images that is dropped first, at the hard end "
                         "(default: the method's own)")
     choice.add_argument("--first_epochs", help="use only so many epochs of the dynamics, the first ones "
@@ -159,7 +159,7 @@ def options_named(files: dict[str, Path]) -> Iterator[None]:
 
 
 def files_stem(args: argparse.Namespace, data: DataSet | None, own: dict[str, Path]) -> str:
-    """What begins the names of the files: the data set and the file of one's own, which the method reads."""
+    """The beginning of the files' names: the data set, then your own file that the method reads."""
     read = own or ({"labels": args.labels} if args.labels else {})
     if args.dynamics and (args.dynamics.parent / "args.json").exists():
         read = {name: path for name, path in read.items() if name != "dynamics"}  # of a run on the data set

@@ -79,8 +79,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--resume: a run with --save False writes nothing to resume from; omit one of the two")
     chosen = args.prune or args.kept
     run = follow_manifest(args, chosen) if chosen and chosen.is_file() else {}
-    args.dataset, args.arch = args.dataset or "CIFAR100", args.arch or "resnet50"
-    args.data, args.skip_damaged = args.data or Path("data"), bool(args.skip_damaged)
+    args.dataset, args.arch = args.dataset or options.DATASET, args.arch or "resnet50"
+    args.data, args.skip_damaged = args.data or options.DATA, bool(args.skip_damaged)
     args.lr = args.lr or SOURCES[args.dataset].recipe.start(args.batch_size)
     if differences := [f"--{name} {run[name]}, not {getattr(args, name)}" for name in ("batch_size", "lr")
                        if run.get(name) not in (None, getattr(args, name))]:

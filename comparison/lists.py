@@ -185,7 +185,7 @@ def write_lists(folder: Path, data: DataSet, runs: list[BaseRun], scores: dict[s
         write_array(folder / "ids.npy", ids.astype(np.int32))
     if isinstance(data.train, FileSplit):
         with replacing(folder / "paths.txt") as temporary:
-            temporary.write_bytes(b"".join(b"train/%b\n" % path for path in data.train.paths))
+            temporary.write_bytes(b"".join(name + b"\n" for name in data.train.file_names))
     records = [record for _, record in runs]
     write_json(folder / LISTS, {
         "dataset": data.name, "images": len(ids), "images_sha256": data.images_sha256,
@@ -204,7 +204,9 @@ def write_correlations(folder: Path, scores: dict[str, Score], title: str) -> No
         sign = -1 if method.hard == "low" else 1
         ranks = np.array([average_ranks(sign * values) for values in (*by_runs, by_runs.mean(axis=0))])
         rows.setdefault(ranks.tobytes(), ([], ranks))[0].append(name)
-    names, pairs = [", ".join(alike) for alike, _ in rows.values()], np.triu_indices(len(by_runs), 1)
+    names = [", ".join(alike) for alike, _ in rows.values()]
+    count = len(next(iter(scores.values()))[1])  # of runs
+    pairs = np.triu_indices(count, 1)
     with np.errstate(invalid="ignore", divide="ignore"):  # for constant scores
         matrix = np.atleast_2d(np.corrcoef([ranks[-1] for _, ranks in rows.values()]))
         between_runs = [np.atleast_2d(np.corrcoef(ranks[:-1]))[pairs] for _, ranks in rows.values()]

@@ -14,7 +14,7 @@ from utils.files import read_json_or_nothing, sha256
 from utils.index import LISTS
 from utils.runs import logged_epochs, read_args, trained_on
 
-DEFAULT: dict[str, Any] = {"dataset": "CIFAR100", "data": Path("data")}
+DEFAULT: dict[str, Any] = {"dataset": options.DATASET, "data": options.DATA}
 
 
 def open_dataset_of(file: Path | None, given: dict[str, Any]) -> tuple[DataSet, dict[str, Any]]:

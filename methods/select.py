@@ -58,7 +58,7 @@ class Selection:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The arrays that score and rule need, of ARRAYS."""
+        """The arrays that score and rule need, of "features", "logits" and "dynamics"."""
         return tuple(dict.fromkeys((*self.method.needs, *self.rule.needs)))
 
     @property
@@ -232,7 +232,7 @@ def check_settings(method: str, keep: str, known: dict[str, Setting], given: dic
                    ) -> dict[str, Any]:
     """The values of all known settings, those that are None or not given by their defaults."""
     for name in given.keys() - known.keys():
-        owners = settings_by_name()[name][1] if name in settings_by_name() else []
+        _, owners = settings_by_name().get(name, (None, []))
         raise InvalidInput(name, f"not a setting of {method} with the rule {keep}; " + (
             f"it belongs to {', '.join(owners)}" if owners else f"it has {', '.join([*COMMON, *known])}"))
     found = {}

@@ -30,7 +30,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     run = read_args(args.ckpt.parent)
     for name in ("dataset", "arch", "classes", "image_size"):
         setattr(args, name, getattr(args, name) or run.get(name))
-    args.data = args.data or Path("data")
+    args.data = args.data or options.DATA
     if not (args.dataset in SOURCES and args.arch in NETWORKS):
         parser.error(f"--dataset and --arch: not in args.json beside {args.ckpt}; specify both")
     return args

@@ -404,6 +404,15 @@ def test_a_file_that_is_not_compares_is_refused(tmp_path: Path, name: str | None
         tables.read_runs(tmp_path / "runs.csv")
 
 
+def test_a_folder_whose_rules_count_the_score_is_refused(tmp_path: Path) -> None:
+    options = compare.parse_options([*SMALL, "--out", str(tmp_path)])
+    settings = compare.check_settings(options, "a")
+    assert settings.pop("keep_scale") == "difficulty"
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(BadInput, match="its rules count the score, not the difficulty; choose another --out"):
+        compare.check_settings(options, "a")
+
+
 def test_runs_of_unknown_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("a")
     with pytest.raises(BadInput, match="settings.json: missing, so the settings of the runs"):

@@ -432,7 +432,7 @@ def test_a_coreset_without_a_class_is_said(work: Path, forks: Forks) -> None:
         "train.py: warning: 2 of 5 classes have no training image: class 0, class 1"]
 
 
-# Arrays of one's own
+# Your own arrays
 
 @pytest.fixture
 def arrays(tmp_path: Path) -> dict[str, np.ndarray]:

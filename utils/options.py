@@ -21,6 +21,7 @@ from utils.device import DEVICES
 from utils.errors import BadInput
 
 SEED = 42
+DATASET, DATA = "CIFAR100", Path("data")  # defaults of --dataset and --data where no run decides
 AGAIN = 2  # seconds after which a stop that had no effect is repeated
 WAIT = 3  # seconds in which msrun ends this rank if the first one has failed too and has printed its error
 
@@ -105,9 +106,9 @@ def warnings_shown() -> Iterator[None]:
 def add_data_options(group: argparse._ActionsContainer, names: Iterable[str]) -> None:
     """Add the options of the data set."""
     group.add_argument("--dataset", choices=names, help="data set; folder: your own images, in "
-                       "train/<class>/ and val/<class>/ (default: CIFAR100)")
+                       f"train/<class>/ and val/<class>/ (default: {DATASET})")
     group.add_argument("--data", type=Path, help="folder that holds the data set's own folder; for tiny, "
-                       "tinyC, tinyA, tinyN and folder, that folder itself (default: data)")
+                       f"tinyC, tinyA, tinyN and folder, that folder itself (default: {DATA})")
     group.add_argument("--name", type=plain_name, help="for --dataset folder: name that replaces folder in "
                        "output paths (default: folder)")
     group.add_argument("--image_size", type=positive, metavar="PIXELS", help="side of the images in pixels: "
