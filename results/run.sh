@@ -94,12 +94,55 @@ windows() {
         *) echo aum:keep=0.1 aum:keep=0.2 aum aum:keep=0.4 aum:keep=middle ;;
     esac
 }
-for data in $both; do
-    compare $data --methods $(windows 0.2) --seeds 1
-    for rate in 0.5 0.1 0.3 0.7; do
-        compare $data --rates $rate --methods random moderate $(windows $rate) dual ccs gm --seeds 1
+rates() {  # seeds
+    for data in $both; do
+        compare $data --methods $(windows 0.2) --seeds "$@"
+        for rate in 0.5 0.1 0.3 0.7; do
+            compare $data --rates $rate --methods random moderate $(windows $rate) dual ccs gm --seeds "$@"
+        done
     done
+}
+whole() {  # a data set, its folder, results' folder, epochs, seed, then other options: train on the whole set
+    local folder="results/$3/epochs-$4/seed-$5"
+    [ "$(cat "$folder/$1"/*/log.csv 2> /dev/null | grep -c ^)" = $(($4 + 1)) ] ||
+        "$PYTHON" train.py --dataset "$1" --data "$2" --image_size 16 --batch_size 64 --epoch "$4" --seed "$5" \
+            --device CPU --dynamics False --model_dir "$folder" --resume "${@:6}"
+}
+whole_sets() {  # seeds: as many steps as coreset runs of 50 and 70 % (30 %: the base runs), and as many epochs
+    for seed in "$@"; do for data in $both; do for epochs in 50 70 100; do
+        whole $data data whole-set $epochs $seed --classes 20 --arch resnet6
+    done; done; done
+}
+rates 1
+whole_sets 1
+
+# N: another data set, every tenth class of Tiny ImageNet, 200 images of each; as many steps as with CIFAR-100
+tiny=data/tiny-part/tiny-imagenet-200
+if [ ! -d $tiny ]; then
+    for class in n01443537 n01784675 n02002724 n02123045 n02231487 n02410509 n02669723 n02814533 n02909870 \
+        n03026506 n03255030 n03584254 n03770439 n03937543 n04070727 n04259630 n04398044 n04532670 n07615774 \
+        n07871810
+    do
+        mkdir -p $tiny/train/$class $tiny/val
+        ln -s "$PWD"/data/tiny-imagenet-200/train/$class/images/${class}_{?,??,1??}.JPEG $tiny/train/$class
+        ln -s "$PWD/data/tiny-imagenet-200/val/$class" $tiny/val  # there after convert-tiny.sh
+    done
+    cp data/tiny-imagenet-200/words.txt $tiny
+fi
+finished data/tiny-part/noisy/tiny.json || "$PYTHON" robust/noisy-tiny.py --data data/tiny-part
+for data in tinyN tiny; do
+    compare $data --data $tiny --base_epoch 75 --epoch 250 --seeds 1 2 3 \
+        --methods random moderate aum aum:keep=middle dual gm
 done
+
+# O: the rest of 100 classes
+all_classes CIFAR100N --methods random moderate aum aum:per_class=False --seeds 3
+for data in $both; do all_classes $data --methods aum --seeds 2 3; done
+for data in $both; do all_classes $data --methods gm ccs dual --seeds 1; done
+for data in $both; do whole $data data/all whole-set-all 20 1 --arch resnet7; done  # steps of a coreset run
+
+rates 1 2 3
+whole_sets 1 2 3
 
 for seeds in "1" "1 2" "1 2 3"; do  # every question is asked once before any is asked twice
     for methods in "$intervals" "$by_itself"; do
