@@ -223,19 +223,16 @@ def test_bad_options(options: tuple, words: tuple, work: Path, script) -> None:
     assert not (work / "lists").exists()
 
 
-@pytest.mark.parametrize("method", ["aum", "moderate"])
-def test_an_unfinished_run_is_refused(work: Path, script, method: str) -> None:
-    set_args(work / RUN, epoch=4)
-    options = "--ckpt", RUN / "best.pth", "--methods", method, "--out", "lists"
-    result = script("comparison/lists.py", work, *options)
-    check_one_line(result, str(RUN / "best.pth"), "3 of 4 epochs")
-
-
-def test_a_run_on_a_coreset_is_refused(work: Path, script) -> None:
-    set_args(work / RUN, prune="index.bin", images=40)
-    result = script("comparison/lists.py", work, "--ckpt", RUN / "best.pth", "--methods", "moderate", "--out",
-                    "lists")
-    check_one_line(result, "trained on a coreset; pass runs on the whole")
+@pytest.mark.parametrize("args, words", [
+    ({"epoch": 4}, "3 of 4 epochs"), ({"classes": CLASSES - 1}, "other images"),
+    ({"prune": "index.bin", "images": 40}, "trained on a coreset; pass runs on the whole")])
+def test_runs_that_do_not_belong_together_or_are_incomplete_are_refused(args: dict, words: str, work: Path,
+                                                                       script) -> None:
+    set_args(shutil.copytree(work / RUN, work / SECOND), **args)
+    runs = RUN / "best.pth", SECOND / "best.pth"
+    result = script("comparison/lists.py", work, "--ckpt", *runs, "--methods", "moderate", "--out", "lists")
+    check_one_line(result, str(SECOND / "best.pth"), words)
+    assert not (work / "lists").exists()
 
 
 def test_lists_that_would_lose_their_manifest_are_not_left_behind(work: Path, script) -> None:
@@ -247,11 +244,3 @@ def test_lists_that_would_lose_their_manifest_are_not_left_behind(work: Path, sc
     check_one_line(result, "--out lists: holds lists", "random-0.1.npy")
     assert {path.name: path.read_bytes() for path in (work / "lists").iterdir()} == before
     make(script, work, (RUN,), "random", "aum")
-
-
-def test_runs_on_other_images_are_refused(work: Path, script) -> None:
-    set_args(shutil.copytree(work / RUN, work / SECOND), classes=CLASSES - 1)
-    runs = RUN / "best.pth", SECOND / "best.pth"
-    result = script("comparison/lists.py", work, "--ckpt", *runs, "--out", "lists")
-    check_one_line(result, str(SECOND / "best.pth"), "other images")
-    assert not (work / "lists").exists()
