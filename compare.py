@@ -19,7 +19,6 @@ import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
@@ -27,9 +26,9 @@ from utils import options  # first: utils sets what MindSpore reads when it is l
 # isort: split
 from comparison.jobs import Jobs
 from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
-from comparison.variants import data_options, parse_variant, selection_options, variant
+from comparison.variants import choose_selections, data_options, variant
 from datasets import SOURCES, DataSet, open_dataset
-from methods import METHODS, InvalidInput, Selection
+from methods import METHODS, Selection
 from methods.select import COMMON, settings_by_name
 from models import NETWORKS, check_image_size
 from utils.device import versions
@@ -173,7 +172,7 @@ def draw(out: Path, rows: list[Row], name: str, base_arch: str) -> None:
 
 def plan(args: argparse.Namespace, n: int) -> list[Run]:
     """All runs on n training images: for each seed the base run, then its coreset runs."""
-    selections, runs = choose_selections(args, n), []
+    selections, runs = choose_selections(args.methods, args.rates, n), []
     for seed in args.seeds:
         folder = args.out / f"seed-{seed}"
         check = [f"--{name}" for name in ("check", "skip_damaged") if getattr(args, name)]
@@ -183,22 +182,6 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
         runs += [coreset_run(args, runs[-1], folder, method, selection, n)
                  for method, selection in selections]
     return runs
-
-
-def choose_selections(args: argparse.Namespace, n: int) -> list[tuple[str, Selection]]:
-    """All methods at all rates where cut-offs leave enough of n images; BadInput if a rate keeps none."""
-    selections = []
-    with options.warnings_shown():
-        for rate, method in product(args.rates, args.methods):
-            selection = parse_variant(method, rate)
-            try:
-                selection.size(n)
-                selections.append((method, selection))
-            except InvalidInput as error:
-                if error.keyword == "rate":
-                    raise BadInput(f"--rates: {error.problem}") from None
-                print(f"{method} at a rate of {rate:g} is skipped: {error}")
-    return selections
 
 
 def train_command(args: argparse.Namespace, seed: int, arch: str, epochs: int, folder: Path, *more: str
@@ -212,6 +195,7 @@ def coreset_run(args: argparse.Namespace, base: Run, folder: Path, method: str, 
                 ) -> Run:
     """A selection of n images by a base run, whose --model_dir is `folder`, and the training on it."""
     name, rate, seed, epochs = args.name or args.dataset, f"{selection.rate:g}", base.seed, args.epoch
+    method_name, *changes = method.split(":")
     if args.equal == "steps":
         folder /= "equal-steps"
         base_steps, coreset_steps = (math.ceil(images / args.batch_size) for images in (n, selection.size(n)))
@@ -219,7 +203,8 @@ def coreset_run(args: argparse.Namespace, base: Run, folder: Path, method: str, 
     save = args.out / "index" / f"seed-{seed}" / f"rate-{rate}"
     index = save / selection.index_name(name)
     select = ("selection.py", *data_options(args), "--seed", str(seed), "--ckpt",
-              str(base.folder / "best.pth"), *selection_options(method), "--rate", rate, "--save", str(save))
+              str(base.folder / "best.pth"), "--method", method_name, *(f"--{change}" for change in changes),
+              "--rate", rate, "--save", str(save))
     train = train_command(args, seed, args.arch, epochs, folder, "--prune", str(index))
     needs = ("best.pth", "dynamics.npy") if "dynamics" in selection.needs else ("best.pth",)
     return Run(method, selection.rate, seed, args.equal, (select, train), folder / name / args.arch, index,
