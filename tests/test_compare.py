@@ -192,6 +192,8 @@ def test_a_map_shows_points_ahead_of_random_by_rate_and_difficulty() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["20 %", "60 %"]
     (image,) = axes.images
     assert image.get_array().tolist() == [[11.5], [-5]] and image.get_clim() == (-11.5, 11.5)
+    blue, red = image.to_rgba(11.5), image.to_rgba(-5)
+    assert blue[2] > blue[0] and red[0] > red[2]
     figure, names = charts.draw_map({"toy": rows, "other": rows})
     assert names == ["aum, toy", "aum, other"] and len(figure.axes) == 2
 

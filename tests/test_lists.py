@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from comparison import charts
 from comparison.lists import average_ranks
 from conftest import CLASSES, TRAIN, TRAINED, check_one_line, names, set_args
 from datasets import open_dataset
@@ -119,18 +118,6 @@ def test_correlations(folder: Path) -> None:
     margins = np.load(folder / "lists/aum.scores.npy").astype(float)
     with_aum = np.corrcoef(by_hand(np.mean(errors, axis=0)), by_hand(-margins))[0, 1]
     assert table["el2n"][header.index("aum, ccs")] == f"{with_aum:.2f}" and with_aum > 0.5
-
-
-def test_a_matrix_has_numbers_on_colors() -> None:
-    values = np.array([[np.nan, -0.25], [-0.25, 0.9]])
-    figure = charts.draw_matrix(["aum, ccs", "el2n"], values, "toy", "note")
-    axes, = figure.axes
-    assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
-        ((1, 0), "-0.25"), ((0, 1), "-0.25"), ((1, 1), "0.90")]
-    image, = axes.images
-    blue, red = image.to_rgba(0.9), image.to_rgba(-0.25)
-    assert blue[2] > blue[0] and red[0] > red[2] and image.get_clim() == (-1, 1)
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["aum, ccs", "el2n"]
 
 
 def by_hand(values: np.ndarray) -> np.ndarray:
