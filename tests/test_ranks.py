@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
 from conftest import TRAIN, contents, log, random_data
-from datasets import open_dataset
 from datasets.pipeline import PADDING, evaluation_batches, training_batches
 from forks import ROOT, Forks, Run
-from models.checkpoint import load_network, load_state
+from models.checkpoint import load_state
 from two_layers import NAME, WITH_DROPOUT
 from utils.files import locked
 
@@ -194,15 +192,8 @@ def test_batch_normalization_keeps_the_first_ranks_statistics(cifar: Path, forks
     check(forks.start_ranks(2, tmp_path, *command, "--epoch", 2))
     run = tmp_path / "ckpt/CIFAR100/resnet20"
     best = max(float(row["test_acc"]) for row in log(run))
-    assert accuracy(run / "best.pth", cifar) == pytest.approx(best, abs=1e-3)
-
-
-def accuracy(checkpoint: Path, cifar: Path) -> float:
-    """Of a resnet20 on the test images at 8x8 pixels, in percent."""
-    data = open_dataset("CIFAR100", cifar, 8)
-    network = load_network("resnet20", checkpoint, len(data.classes), True)
-    return train.run_batches(train.make_test_step(network), evaluation_batches(data, data.test, 50), 1,
-                             "test").accuracy
+    tested = forks.start(tmp_path, "models/evaluate.py", "--ckpt", run / "best.pth", "--data", cifar).finish()
+    assert f"test accuracy {best:.2f} %" in tested.out, tested.err
 
 
 @pytest.fixture
