@@ -159,11 +159,6 @@ def test_a_list_of_other_images_is_refused(change: dict, word: str, folder: Path
     assert not list((work / RUN).glob("coreset*"))
 
 
-def test_scores_are_no_list(folder: Path, work: Path, script) -> None:
-    shutil.copytree(folder / "lists", work / "lists")
-    check_one_line(script("train.py", work, "--kept", "lists/aum.scores.npy", *TRAINED), "aum.scores.npy")
-
-
 @pytest.mark.parametrize("manifest", [None, "{}", "[", '{"lists": 3}'])
 @pytest.mark.parametrize("option, images, said", [
     ("--prune", TRAIN - 20, "leaves out 20, trains on 180; if these are the images to keep, use --kept"),
