@@ -19,7 +19,6 @@ import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from utils import options  # first: utils sets what MindSpore reads when it is loaded
@@ -27,9 +26,9 @@ from utils import options  # first: utils sets what MindSpore reads when it is l
 # isort: split
 from comparison.jobs import Jobs
 from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
-from comparison.variants import data_options, parse_variant, selection_options, variant
-from datasets import SOURCES, DataSet, open_dataset
-from methods import METHODS, InvalidInput, Selection
+from comparison.variants import choose_selections, data_options, variant
+from datasets import SOURCES, open_dataset
+from methods import METHODS, Selection
 from methods.select import COMMON, settings_by_name
 from models import NETWORKS, check_image_size
 from utils.device import versions
@@ -121,7 +120,11 @@ def main(argv: list[str] | None = None) -> None:
     title = (f"# {data.name}: {len(data.train.labels)} images of {len(data.classes)} classes, "
              f"{data.image_size}x{data.image_size} pixels\n\nBase runs: {args.base_arch}. "
              f"Coreset runs: {args.arch}. Batches of {args.batch_size}.\n\n")
-    paper = published_figures(data, args.dataset) if args.paper else []
+    perturbed = 0.0 if data.perturbed is None else float(data.perturbed.mean())
+    paper = published_rows(ROOT / "imgs/published.csv", args.dataset, perturbed) if args.paper else []
+    if args.paper and not paper:
+        options.warn(f"--paper: imgs/published.csv has no figures of {data.name} with {100 * perturbed:.0f} "
+                     "% of the images changed")
     del data  # the runs need the memory
     if args.dry_run:
         for run in runs:
@@ -134,16 +137,6 @@ def main(argv: list[str] | None = None) -> None:
     for run, error in failures.items():
         print(f"compare.py: failed: {run}: {error}", file=sys.stderr)
     sys.exit(1 if failures else 0)
-
-
-def published_figures(data: DataSet, dataset: str) -> list[list[str]]:
-    """The published table for a data set, with its share of perturbed images; a warning if there is none."""
-    perturbed = 0.0 if data.perturbed is None else float(data.perturbed.mean())
-    table = published_rows(ROOT / "imgs/published.csv", dataset, perturbed)
-    if not table:
-        options.warn(f"--paper: imgs/published.csv has no figures of {data.name} with {100 * perturbed:.0f} "
-                     "% of the images changed")
-    return table
 
 
 def write_results(args: argparse.Namespace, title: str, paper: list[list[str]], failures: dict[Run, str]
@@ -173,7 +166,7 @@ def draw(out: Path, rows: list[Row], name: str, base_arch: str) -> None:
 
 def plan(args: argparse.Namespace, n: int) -> list[Run]:
     """All runs on n training images: for each seed the base run, then its coreset runs."""
-    selections, runs = choose_selections(args, n), []
+    selections, runs = choose_selections(args.methods, args.rates, n), []
     for seed in args.seeds:
         folder = args.out / f"seed-{seed}"
         check = [f"--{name}" for name in ("check", "skip_damaged") if getattr(args, name)]
@@ -183,22 +176,6 @@ def plan(args: argparse.Namespace, n: int) -> list[Run]:
         runs += [coreset_run(args, runs[-1], folder, method, selection, n)
                  for method, selection in selections]
     return runs
-
-
-def choose_selections(args: argparse.Namespace, n: int) -> list[tuple[str, Selection]]:
-    """All methods at all rates where cut-offs leave enough of n images; BadInput if a rate keeps none."""
-    selections = []
-    with options.warnings_shown():
-        for rate, method in product(args.rates, args.methods):
-            selection = parse_variant(method, rate)
-            try:
-                selection.size(n)
-                selections.append((method, selection))
-            except InvalidInput as error:
-                if error.keyword == "rate":
-                    raise BadInput(f"--rates: {error.problem}") from None
-                print(f"{method} at a rate of {rate:g} is skipped: {error}")
-    return selections
 
 
 def train_command(args: argparse.Namespace, seed: int, arch: str, epochs: int, folder: Path, *more: str
@@ -212,6 +189,7 @@ def coreset_run(args: argparse.Namespace, base: Run, folder: Path, method: str, 
                 ) -> Run:
     """A selection of n images by a base run, whose --model_dir is `folder`, and the training on it."""
     name, rate, seed, epochs = args.name or args.dataset, f"{selection.rate:g}", base.seed, args.epoch
+    method_name, *changes = method.split(":")
     if args.equal == "steps":
         folder /= "equal-steps"
         base_steps, coreset_steps = (math.ceil(images / args.batch_size) for images in (n, selection.size(n)))
@@ -219,7 +197,8 @@ def coreset_run(args: argparse.Namespace, base: Run, folder: Path, method: str, 
     save = args.out / "index" / f"seed-{seed}" / f"rate-{rate}"
     index = save / selection.index_name(name)
     select = ("selection.py", *data_options(args), "--seed", str(seed), "--ckpt",
-              str(base.folder / "best.pth"), *selection_options(method), "--rate", rate, "--save", str(save))
+              str(base.folder / "best.pth"), "--method", method_name, *(f"--{change}" for change in changes),
+              "--rate", rate, "--save", str(save))
     train = train_command(args, seed, args.arch, epochs, folder, "--prune", str(index))
     needs = ("best.pth", "dynamics.npy") if "dynamics" in selection.needs else ("best.pth",)
     return Run(method, selection.rate, seed, args.equal, (select, train), folder / name / args.arch, index,

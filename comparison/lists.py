@@ -17,18 +17,18 @@ from utils import distributed, options  # first: utils sets what MindSpore reads
 import numpy as np
 
 from comparison.tables import markdown
-from comparison.variants import parse_variant, variant
+from comparison.variants import choose_selections, variant
 from datasets import SOURCES, DataSet
 from datasets.folder import FileSplit
 from datasets.inputs import open_dataset_of, read_arrays
-from methods import METHODS, InvalidInput, Method, Selection
+from methods import METHODS, Method, Selection
 from methods.checks import check_array
 from methods.select import score_of
 from utils.device import random_stream, versions
 from utils.errors import BadInput
 from utils.files import locked, read_json, replacing, sha256, writable, write_array, write_json
 from utils.index import LISTS
-from utils.runs import logged_epochs, read_args
+from utils.runs import read_args
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -58,14 +58,12 @@ KeptList = tuple[np.ndarray, dict[str, Any]]  # ids, int32, ascending, and their
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
-    selections = [parse_variant(method, rate) for method in args.methods for rate in args.rates]
-    needs = tuple(dict.fromkeys(need for selection in selections for need in selection.needs))
-    # Check everything before long passes.
-    check_folder(args.out, set(map(list_name, selections)))
-    check_runs(args.ckpt)
     with writable(args.out), options.warnings_shown():
         data, origin = open_run(args, args.ckpt[0])
-        check_sizes(selections, len(data.train.labels))
+        selections = [selection for method in args.methods
+                      for _, selection in choose_selections([method], args.rates, len(data.train.labels))]
+        check_folder(args.out, set(map(list_name, selections)))
+        needs = tuple(dict.fromkeys(need for selection in selections for need in selection.needs))
         runs = [read_run(args, args.ckpt[0], needs, data, origin)]
         runs += [read_run(args, checkpoint, needs, *open_run(args, checkpoint, data))
                  for checkpoint in args.ckpt[1:]]
@@ -82,33 +80,12 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.out}: lists {len(lists)}, scores {len(scores)}, runs {len(runs)}")
 
 
-def check_sizes(selections: list[Selection], n: int) -> None:
-    """Raise BadInput if a rate keeps none of n images or a cut-off leaves too few for it."""
-    for selection in selections:
-        try:
-            selection.size(n)
-        except InvalidInput as error:
-            raise BadInput(f"--methods {selection.title(':', '=')} at --rates {selection.rate:g}: {error}"
-                           ) from None
-
-
 def check_folder(folder: Path, names: set[str]) -> None:
     """Raise BadInput if a folder has lists that are not among `names`: they would lose their manifest."""
     orphans = read_json(folder / LISTS, "choose another --out").get("lists", {}).keys() - names
     if orphans:
         raise BadInput(f"--out {folder}: holds lists that this command does not replace, such as "
                        f"{min(orphans)}; choose another folder or delete this one")
-
-
-def check_runs(checkpoints: list[Path]) -> None:
-    """Raise BadInput if a run is unfinished or was on a coreset."""
-    for checkpoint in checkpoints:
-        run, finished = read_args(checkpoint.parent), logged_epochs(checkpoint.parent)
-        if run.get("prune"):
-            raise BadInput(f"{checkpoint}: trained on a coreset; pass runs on the whole data set")
-        if run and finished not in (None, run.get("epoch")):
-            raise BadInput(f"{checkpoint}: its run has finished {finished} of {run.get('epoch')} epochs; "
-                           "resume it first")
 
 
 def list_name(selection: Selection) -> str:

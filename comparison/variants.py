@@ -1,9 +1,12 @@
 """Options shared by compare.py and lists.py: the data, and methods with options, such as aum:keep=middle."""
 import argparse
+from itertools import product
 from typing import Any
 
 from methods import InvalidInput, Selection, configure
 from methods.select import COMMON, SEED, settings_by_name
+from utils import options
+from utils.errors import BadInput
 
 DATA = "dataset", "data", "name", "image_size", "classes", "workers", "device"
 ANY_RATE = 1e-6  # leaves room for every cut-off
@@ -29,14 +32,24 @@ def variant(text: str) -> str:
     try:
         return parse_variant(text).title(":", "=")
     except InvalidInput as error:
-        shown = str(error).removeprefix("methods: ")
-        raise argparse.ArgumentTypeError(shown if shown != str(error) else f"{text}: {error}") from None
+        shown = error.problem if error.keyword == "methods" else f"{text}: {error}"
+        raise argparse.ArgumentTypeError(shown) from None
 
 
-def selection_options(method: str) -> list[str]:
-    """The options of selection.py for one of --methods."""
-    name, *given = method.split(":")
-    return ["--method", name, *(f"--{word}" for word in given)]
+def choose_selections(methods: list[str], rates: list[float], n: int) -> list[tuple[str, Selection]]:
+    """All methods at all rates where cut-offs leave enough of n images; BadInput if a rate keeps none."""
+    selections = []
+    with options.warnings_shown():
+        for rate, method in product(rates, methods):
+            selection = parse_variant(method, rate)
+            try:
+                selection.size(n)
+                selections.append((method, selection))
+            except InvalidInput as error:
+                if error.keyword == "rate":
+                    raise BadInput(f"--rates: {error.problem}") from None
+                print(f"{method} at a rate of {rate:g} is skipped: {error}")
+    return selections
 
 
 def data_options(args: argparse.Namespace) -> list[str]:

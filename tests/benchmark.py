@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +103,14 @@ def torch_round(task: str, channels_last: bool) -> Callable[[], None]:
     return training if task == "training" else extraction
 
 
-def work(prepare: Callable[..., Callable[[], None]], arguments: tuple, pipe: Connection) -> None:
-    run = prepare(*arguments)
-    while pipe.recv():
-        pipe.send(timed(run, 1)[0])
+def begin(prepare: Callable[..., Callable[[], object]], arguments: tuple) -> None:
+    """In a new process: prepare its rounds."""
+    global run_round
+    run_round = prepare(*arguments)
+
+
+def time_round() -> float:
+    return timed(run_round, 1)[0]
 
 
 def compare(title: str, images: int, rounds: int, contestants: dict[str, tuple]) -> None:
@@ -117,21 +120,15 @@ def compare(title: str, images: int, rounds: int, contestants: dict[str, tuple])
         images: of a round.
         contestants: by name, what prepares a round, and its arguments; those of PyTorch need torchvision.
     """
-    context = mp.get_context("spawn")
-    pipes = {}
-    for name, (prepare, arguments) in contestants.items():
-        if not name.startswith("PyTorch") or importlib.util.find_spec("torchvision"):
-            pipes[name], theirs = context.Pipe()
-            # Not daemons, which may have no processes of their own.
-            context.Process(target=work, args=(prepare, arguments, theirs)).start()
-            theirs.close()  # so that a worker's end is seen here
-    seconds: dict[str, list[float]] = {name: [] for name in pipes}
+    pools = {name: ProcessPoolExecutor(1, mp.get_context("spawn"), begin, contestant)
+             for name, contestant in contestants.items()
+             if not name.startswith("PyTorch") or importlib.util.find_spec("torchvision")}
+    seconds: dict[str, list[float]] = {name: [] for name in pools}
     for _ in range(rounds + 1):  # the first is warm-up
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            seconds[name].append(pipe.recv())
-    for pipe in pipes.values():
-        pipe.send(False)
+        for name, pool in pools.items():
+            seconds[name].append(pool.submit(time_round).result())
+    for pool in pools.values():
+        pool.shutdown()
     speeds = {name: images / statistics.median(times[1:]) for name, times in seconds.items()}
     for name, speed in speeds.items():
         print(f"{title}, {name}: {speed:.1f} img/s (first call {seconds[name][0]:.1f} s)", flush=True)
@@ -297,12 +294,6 @@ def choose(name: str, arrays: dict[str, np.ndarray]) -> None:
     configure(name, rate=0.2).select(arrays["labels"], arrays)
 
 
-def needs_of(name: str) -> tuple[str, ...]:
-    """What a method's score and rule read."""
-    from methods import configure
-    return configure(name, rate=0.2).needs
-
-
 def mapped(folder: Path) -> dict[str, np.ndarray]:
     """The .npy files in a folder, memory-mapped, by name."""
     return {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
@@ -341,15 +332,15 @@ def scale(images: int, order: str, folder: Path | None) -> None:
         order: "class", as a folder's, or "mixed".
         folder: for a folder of the files, removed at the end; None: the system's for temporary files.
     """
-    from methods import METHODS
+    from methods import METHODS, configure
     with tempfile.TemporaryDirectory(dir=folder) as made:
         write_evidence(Path(made), images, order)
         print(f"{images} images, order: {order}; seconds, of which CPU (all cores), multiple of plain "
               "reading, peak anonymous memory beyond the start", flush=True)
         for name in METHODS:
-            if not needs_of(name) or name == "selfsup":
+            paths = [Path(made, f"{need}.npy") for need in configure(name, rate=0.2).needs]
+            if not paths or name == "selfsup":
                 continue
-            paths = [Path(made, f"{need}.npy") for need in needs_of(name)]
             drop_from_cache(paths)
             [plain] = timed(lambda paths=paths: read_plainly(paths), 1)
             drop_from_cache(paths)

@@ -192,6 +192,8 @@ def test_a_map_shows_points_ahead_of_random_by_rate_and_difficulty() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["20 %", "60 %"]
     (image,) = axes.images
     assert image.get_array().tolist() == [[11.5], [-5]] and image.get_clim() == (-11.5, 11.5)
+    blue, red = image.to_rgba(11.5), image.to_rgba(-5)
+    assert blue[2] > blue[0] and red[0] > red[2]
     figure, names = charts.draw_map({"toy": rows, "other": rows})
     assert names == ["aum, toy", "aum, other"] and len(figure.axes) == 2
 
@@ -333,12 +335,6 @@ def test_another_network_may_choose() -> None:
     assert coreset.folder.name == "resnet20" and "resnet6" not in coreset.commands[1]
 
 
-@pytest.mark.parametrize("equal", ["epochs", "steps"])
-def test_a_rate_that_keeps_no_image_is_refused(equal: str) -> None:
-    with pytest.raises(BadInput, match="--rates: 0.0001 keeps none of 3000 images"):
-        plan("--rates", "0.0001", "--equal", equal)
-
-
 def test_equal_steps_gives_a_coreset_the_base_runs_steps() -> None:
     runs = plan("--equal", "steps", "--base_epoch", "4", "--batch_size", "100", "--methods", "random")
     epochs = {run.rate: run.commands[-1][run.commands[-1].index("--epoch") + 1] for run in runs}
@@ -374,15 +370,25 @@ def test_each_job_has_its_cores_or_its_device(devices: tuple[str, ...], tmp_path
     assert sorted(found) == [" ".join(map(str, words)) for words in expected]
 
 
-def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
-    options = [*SMALL, "--lr", "0.12345678", "--out", str(tmp_path)]
-    settings = compare.check_settings(compare.parse_options(options), "a")
+def test_other_or_unknown_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
+    def check(*options: str, images: str = "a") -> dict[str, object]:
+        args = compare.parse_options([*SMALL, "--lr", "0.12345678", "--out", str(tmp_path), *options])
+        return compare.check_settings(args, images)
+
+    settings = check()
+    (tmp_path / "runs.csv").write_text("a")
+    with pytest.raises(BadInput, match="settings.json: missing, so the settings of the runs"):
+        check()
     (tmp_path / "settings.json").write_text(json.dumps(settings))
-    compare.check_settings(compare.parse_options([*options, "--seeds", "7"]), "a")
+    check("--seeds", "7")
     with pytest.raises(BadInput, match="--lr: 0.123457, but 0.12345678 in"):
-        compare.check_settings(compare.parse_options([*options, "--lr", "0.123457"]), "a")
+        check("--lr", "0.123457")
     with pytest.raises(BadInput, match="--data data: other images or labels of toy than those of"):
-        compare.check_settings(compare.parse_options(options), "b")
+        check(images="b")
+    assert settings.pop("keep_scale") == "difficulty"
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(BadInput, match="its rules count the score, not the difficulty; choose another --out"):
+        check()
 
 
 @pytest.mark.parametrize("name, value, message", [
@@ -402,21 +408,6 @@ def test_a_file_that_is_not_compares_is_refused(tmp_path: Path, name: str | None
         write_csv(tmp_path / "runs.csv", [whole], compare.COLUMNS)
     with pytest.raises(BadInput, match=message):
         tables.read_runs(tmp_path / "runs.csv")
-
-
-def test_a_folder_whose_rules_count_the_score_is_refused(tmp_path: Path) -> None:
-    options = compare.parse_options([*SMALL, "--out", str(tmp_path)])
-    settings = compare.check_settings(options, "a")
-    assert settings.pop("keep_scale") == "difficulty"
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    with pytest.raises(BadInput, match="its rules count the score, not the difficulty; choose another --out"):
-        compare.check_settings(options, "a")
-
-
-def test_runs_of_unknown_settings_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "runs.csv").write_text("a")
-    with pytest.raises(BadInput, match="settings.json: missing, so the settings of the runs"):
-        compare.check_settings(compare.parse_options([*SMALL, "--out", str(tmp_path)]), "a")
 
 
 def test_a_methods_own_cut_off_gives_way_and_one_by_hand_leaves_its_cell_empty(
@@ -576,9 +567,11 @@ def test_runs_that_fail_do_not_stop_the_others_and_are_done_next_time(project: P
 
 
 def test_coresets_of_a_base_run_that_fails_are_not_tried(project: Path, start: Callable) -> None:
+    """Without a finished run, the folder keeps no settings either."""
     (project / "fail").write_text("base 1 1")
     run = start("--seeds", 1).finish()
-    assert run.returncode == 1 and "Traceback" not in run.err and not (project / "out/runs.csv").exists()
+    assert run.returncode == 1 and "Traceback" not in run.err
+    assert not names(project / "out") & {"runs.csv", "settings.json"}
     assert "compare.py: failed: whole set 1, seed 1, equal epochs: train.py: no luck\n" in run.err
     run = start().finish()
     assert run.returncode == 1 and run.err.count("seed 1, equal epochs: its base run failed") == 4
@@ -600,14 +593,6 @@ def test_a_base_run_whose_files_are_gone_is_run_again_where_a_method_needs_them(
     new = {"random"} < {*methods} or "random" not in methods
     assert len(calls(project)) == len(before) + again + 2 * new
     assert [row["method"] for row in rows_of(project)].count(WHOLE) == 1
-
-
-def test_a_comparison_without_a_finished_run_keeps_no_settings(project: Path, start: Callable) -> None:
-    (project / "fail").write_text("base 1 1")
-    assert start("--seeds", 1).finish().returncode == 1
-    assert not (project / "out/settings.json").exists() and not (project / "out/runs.csv").exists()
-    (project / "fail").unlink()
-    assert start("--seeds", 1, "--epoch", 3).finish().returncode == 0
 
 
 def test_a_finished_folder_can_be_extended_without_its_large_files(project: Path, start: Callable,
@@ -669,7 +654,7 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(project: Path, start: 
     assert run.returncode == 0 and not run.err and not (project / "out").exists()
     warned = start("--dry_run", "--paper").finish()
     assert "warning: --paper: imgs/published.csv has no figures of toy with 20 % of" in warned.err
-    for options, message in ((("--rates", 0.0001), "--rates: 0.0001 keeps none of 3000 images"),
+    for options, message in ((("--rates", 0.0001, "--equal", "steps"), "--rates: 0.0001 keeps none of 3000"),
                              (("--base_arch", "vgg16"), "--base_arch vgg16: needs images of 32 pixels")):
         refused = start("--dry_run", *options).finish()
         assert refused.returncode == 2 and message in refused.err

@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
 from conftest import TRAIN, contents, log, random_data
-from datasets import open_dataset
 from datasets.pipeline import PADDING, evaluation_batches, training_batches
 from forks import ROOT, Forks, Run
-from models.checkpoint import load_network, load_state
+from models.checkpoint import load_state
 from two_layers import NAME, WITH_DROPOUT
 from utils.files import locked
 
@@ -126,22 +124,6 @@ def test_an_attack_by_two_ranks_is_that_by_one(cifar: Path, forks: Forks, traine
     assert contents(tmp_path / "two/attack") == contents(tmp_path / "one/attack")
 
 
-@pytest.mark.ranks
-def test_a_killed_run_is_resumed(cifar: Path, forks: Forks, runs: dict[str, Path], tmp_path: Path) -> None:
-    """The first rank is killed where it is about to put the second epoch's checkpoint in its place."""
-    command = "train.py", "--data", cifar, *OPTIONS
-    stop = {"change": "os.rename .last.pth.tmp", "number": 1}
-    first, second = forks.start_ranks(2, tmp_path, *command, of={0: {"stop": stop}})
-    assert first.finish().returncode == -signal.SIGKILL
-    second.send_signal(signal.SIGKILL)  # as msrun does
-    second.finish()
-    pair = forks.start_ranks(2, tmp_path, *command, "--resume")
-    check(pair)
-    assert "resuming after epoch 1" in pair[0].out
-    for name in ("best.pth", "last.pth", "dynamics.npy"):
-        assert (tmp_path / RUN / name).read_bytes() == (runs["two"] / name).read_bytes(), name
-
-
 @pytest.mark.parametrize("options, status, line", [
     (("--data", "nowhere"), 2, "train.py: error: nowhere/cifar-100-python"),
     (("--epoch", 0), 2, "train.py: error: argument --epoch"),
@@ -162,15 +144,17 @@ def test_an_error_of_all_ranks_is_one_line_of_the_first(cifar: Path, forks: Fork
 # With `-m ranks`
 
 @pytest.mark.ranks
-def test_ranks_draw_dropout_masks_of_their_own(cifar: Path, forks: Forks, tmp_path: Path) -> None:
-    """Stopped after an epoch and resumed, they end with the same bytes."""
+def test_a_killed_run_is_resumed_also_with_dropout(cifar: Path, forks: Forks, tmp_path: Path) -> None:
+    """The first rank is killed where it is about to put the second epoch's checkpoint in its place."""
     command = "train.py", "--data", cifar, *OPTIONS, "--arch", WITH_DROPOUT
     check(forks.start_ranks(2, tmp_path, *command, "--model_dir", "whole"))
     stop = {"change": "os.rename .last.pth.tmp", "number": 1}
     first, second = forks.start_ranks(2, tmp_path, *command, "--model_dir", "stopped", of={0: {"stop": stop}})
-    first.finish()
-    second.send_signal(signal.SIGKILL)
-    check(forks.start_ranks(2, tmp_path, *command, "--model_dir", "stopped", "--resume"))
+    assert first.finish().returncode == -signal.SIGKILL
+    second.send_signal(signal.SIGKILL)  # as msrun does
+    pair = forks.start_ranks(2, tmp_path, *command, "--model_dir", "stopped", "--resume")
+    check(pair)
+    assert "resuming after epoch 1" in pair[0].out
     for name in ("best.pth", "last.pth", "dynamics.npy"):
         whole, stopped = (tmp_path / part / "CIFAR100" / WITH_DROPOUT / name for part in ("whole", "stopped"))
         assert whole.read_bytes() == stopped.read_bytes(), name
@@ -194,15 +178,8 @@ def test_batch_normalization_keeps_the_first_ranks_statistics(cifar: Path, forks
     check(forks.start_ranks(2, tmp_path, *command, "--epoch", 2))
     run = tmp_path / "ckpt/CIFAR100/resnet20"
     best = max(float(row["test_acc"]) for row in log(run))
-    assert accuracy(run / "best.pth", cifar) == pytest.approx(best, abs=1e-3)
-
-
-def accuracy(checkpoint: Path, cifar: Path) -> float:
-    """Of a resnet20 on the test images at 8x8 pixels, in percent."""
-    data = open_dataset("CIFAR100", cifar, 8)
-    network = load_network("resnet20", checkpoint, len(data.classes), True)
-    return train.run_batches(train.make_test_step(network), evaluation_batches(data, data.test, 50), 1,
-                             "test").accuracy
+    tested = forks.start(tmp_path, "models/evaluate.py", "--ckpt", run / "best.pth", "--data", cifar).finish()
+    assert f"test accuracy {best:.2f} %" in tested.out, tested.err
 
 
 @pytest.fixture

@@ -91,28 +91,39 @@ def cells_below(document: str, header: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
-def cell_of(shown: str, name: str) -> tuple[str, float]:
-    """Method and rate of a row at a fifth kept; the whole set's has its network in brackets."""
+def cell_of(shown: str, name: str, rate: float = 0.2) -> tuple[str, float]:
+    """Method and rate of a row; the whole set's has its network in brackets."""
     if not shown.startswith(tables.WHOLE):
-        return shown, 0.2
+        return shown, rate
     assert shown == f"{tables.WHOLE} ({read_json(ROOT / f'results/{name}/settings.json', '')['base_arch']})"
     return tables.WHOLE, 1.0
 
 
-@pytest.mark.parametrize("column, name", [(1, "CIFAR100N"), (3, "CIFAR100"), (5, "CIFAR100C")])
-def test_the_results_shown_are_those_of_the_runs(column: int, name: str) -> None:
-    """Accuracies and differences to random, of equal epochs at a fifth kept."""
-    cells = accuracies(name, "last_accuracy")
-    table = cells_below("docs/results.md", "| | 20 % wrong labels | minus random | clean |")
-    assert len(table) == 15
+def mean_and_number(runs: dict[int, float]) -> str:
+    """As tables show it; nothing where there is no run."""
+    return f"{tables.plus_minus(*tables.mean_and_deviation(runs.values()))} ({len(runs)})" if runs else ""
+
+
+FIFTH, MORE = "| | 20 % wrong labels | minus random | clean |", "| | 30 % kept, wrong labels |"
+
+
+@pytest.mark.parametrize("header, rows, column, name, rate, equal", [
+    (FIFTH, 15, 1, "CIFAR100N", 0.2, "epochs"), (FIFTH, 15, 3, "CIFAR100", 0.2, "epochs"),
+    (FIFTH, 15, 5, "CIFAR100C", 0.2, "epochs"), (MORE, 4, 1, "CIFAR100N", 0.3, "epochs"),
+    (MORE, 4, 3, "CIFAR100N", 0.2, "steps"), (MORE, 4, 5, "CIFAR100", 0.2, "steps")])
+def test_the_results_shown_are_those_of_the_runs(header: str, rows: int, column: int, name: str, rate: float,
+                                                 equal: str) -> None:
+    """Accuracies and differences from random."""
+    cells, table = accuracies(name, "last_accuracy", equal), cells_below("docs/results.md", header)
+    assert len(table) == rows
     for method, accuracy, difference in ((row[0], row[column].strip("*"), row[column + 1]) for row in table):
-        own = cells.get(cell_of(method, name), {})
+        own = cells.get(cell_of(method, name, rate), {})
         if len(own) < 3:  # single runs are in tables of their own
             assert not accuracy and not difference
             continue
-        assert accuracy == tables.plus_minus(*tables.mean_and_deviation(own.values()))
+        assert accuracy == mean_and_number(own).partition(" (")[0]
         if method != "random" and not method.startswith(tables.WHOLE):
-            assert difference == tables.minus_random(cells, method, 0.2).partition(" (")[0]
+            assert difference == tables.minus_random(cells, method, rate).partition(" (")[0]
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/results.md"])
@@ -126,8 +137,7 @@ def test_the_results_of_100_classes_are_those_of_the_runs(document: str) -> None
         methods |= {method for method, rate in cells if rate in (0.2, 1)}
         for method, *figures in table:
             own = cells.get(cell_of(method, name), {})
-            mean = tables.plus_minus(*tables.mean_and_deviation(own.values())) if own else ""
-            assert figures[column - 1] == (f"{mean} ({len(own)})" if own else "")
+            assert figures[column - 1] == mean_and_number(own)
             assert figures[column] == ("" if method == "random" else tables.minus_random(cells, method, 0.2))
             if name == "CIFAR100N-all":
                 share = shares.get((method, 0.2))
@@ -159,9 +169,7 @@ def test_the_windows_shown_are_those_of_the_runs(column: int, score: str) -> Non
     for cells in table:
         name = parse_variant(f"{score}:keep={cells[0]}:per_class=False").title(":", "=")
         for shown, data in zip(cells[column:column + 3], ("CIFAR100N", "CIFAR100", "CIFAR100C"), strict=True):
-            own = accuracies(data, "last_accuracy").get((name, 0.2), {})
-            mean = tables.plus_minus(*tables.mean_and_deviation(own.values())) if own else ""
-            assert shown == (f"{mean} ({len(own)})" if own else "")
+            assert shown == mean_and_number(accuracies(data, "last_accuracy").get((name, 0.2), {}))
 
 
 @pytest.mark.parametrize("column, name", [(1, "CIFAR100N"), (2, "CIFAR100C")])
@@ -173,23 +181,6 @@ def test_the_shares_of_perturbed_images_shown_are_those_of_the_runs(column: int,
         own = shares[method, 0.2]
         mean, deviation = tables.mean_and_deviation(own.values())
         assert figures[column - 1] == f"{mean:.1f} ± {deviation:.1f} ({len(own)})"
-
-
-@pytest.mark.parametrize("column, name, rate, equal", [
-    (1, "CIFAR100N", 0.3, "epochs"), (3, "CIFAR100N", 0.2, "steps"), (5, "CIFAR100", 0.2, "steps")])
-def test_the_results_of_more_images_or_steps_are_those_of_the_runs(column: int, name: str, rate: float,
-                                                                   equal: str) -> None:
-    cells = accuracies(name, "last_accuracy", equal)
-    table = cells_below("docs/results.md", "| | 30 % kept, wrong labels |")
-    assert len(table) == 4
-    for method, accuracy, difference in ((row[0], row[column], row[column + 1]) for row in table):
-        own = cells.get((method, rate))
-        if not own:
-            assert not accuracy and not difference
-            continue
-        assert accuracy == tables.plus_minus(*tables.mean_and_deviation(own.values()))
-        if method != "random":
-            assert difference == tables.minus_random(cells, method, rate).partition(" (")[0]
 
 
 LAST, SHARE = ("last_accuracy", ".2f"), ("kept_perturbed_percent", ".1f")
@@ -234,12 +225,12 @@ def test_the_single_runs_shown_are_those_of_seed_1(header: str) -> None:
                 assert cell == (format(runs[1], form) if 1 in runs else "")
 
 
-@pytest.mark.parametrize("header, compared", [
-    ("| method, seed 1 |", ["CIFAR100N-150"]), ("| method, one seed |", ["CIFAR100N-resnet20"]),
-    ("| method, one seed |", ["CIFAR100-resnet20"]), ("| method, attacked images |", ["CIFAR100A"])])
-def test_no_run_of_these_comparisons_is_left_out(header: str, compared: list[str]) -> None:
+@pytest.mark.parametrize("header, name", [
+    ("| method, seed 1 |", "CIFAR100N-150"), ("| method, one seed |", "CIFAR100N-resnet20"),
+    ("| method, one seed |", "CIFAR100-resnet20"), ("| method, attacked images |", "CIFAR100A")])
+def test_no_run_of_these_comparisons_is_left_out(header: str, name: str) -> None:
     assert {quoted.strip("`") for quoted, *_ in cells_below("docs/results.md", header)} == {
-        method for name in compared for method, rate in accuracies(name, "last_accuracy") if rate == 0.2}
+        method for method, rate in accuracies(name, "last_accuracy") if rate == 0.2}
 
 
 def test_the_mean_margins_shown_are_those_of_the_training_dynamics() -> None:

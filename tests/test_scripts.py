@@ -240,21 +240,16 @@ def set_up(tmp_path: Path) -> Callable[[], subprocess.CompletedProcess]:
                                   capture_output=True, text=True)
 
 
-def test_an_environment_is_made_once(set_up: Callable, tmp_path: Path) -> None:
+def test_an_environment_is_made_once_and_anew_where_its_python_is_gone(set_up: Callable, tmp_path: Path
+                                                                       ) -> None:
     python = tmp_path / "project/.venv/bin/python"
     first, second = set_up(), set_up()
-    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    assert "pip with PYTHONPATH ''" in first.stdout and first.stdout.endswith(f"{python}\n")
-    assert second.stdout == f"{python}\n"
-
-
-def test_an_environment_whose_python_is_gone_is_made_anew(set_up: Callable, tmp_path: Path) -> None:
-    python = tmp_path / "project/.venv/bin/python"
-    assert set_up().returncode == 0
     python.unlink()
     python.symlink_to(tmp_path / "gone")
-    result = set_up()
-    assert result.returncode == 0 and "pip with" in result.stdout and python.is_file(), result.stderr
+    third = set_up()
+    assert first.returncode == second.returncode == third.returncode == 0, (first, second, third)
+    assert "pip with PYTHONPATH ''" in first.stdout and first.stdout.endswith(f"{python}\n")
+    assert second.stdout == f"{python}\n" and "pip with" in third.stdout and python.is_file()
 
 
 def test_an_environment_of_another_python_is_left_alone(set_up: Callable, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from methods import checks
 from utils import distributed
 from utils.device import DEVICES
 from utils.errors import BadInput
@@ -153,10 +154,7 @@ def plain_name(text: str) -> str:
 
 def boolean(text: str) -> bool:
     """Parses True or False."""
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return values[text.lower()]
+    return checks.boolean(text, "")
 
 
 def add_boolean_option(group: argparse._ActionsContainer, name: str, default: bool | None, help: str) -> None:
