@@ -142,12 +142,12 @@ SOURCES["CIFAR10"] = replace(SOURCES["CIFAR100"], read=partial(cifar.read_cifar,
                              mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 SCENES: dict[str, dict[str, Callable[[Path], scenes.Splits]]] = {
     **{name: {f"{name}C": partial(scenes.read_cifar_c, name=name),
-              f"{name}A": partial(scenes.read_cifar_a, name=name),
-              f"{name}N": partial(scenes.read_cifar_n, name=name)} for name in cifar.RELEASES},
-    "tiny": {
-        "tinyC": scenes.read_tinyc,
-        "tinyA": partial(scenes.read_tiny_arrays, part="attack", script="robust/attack-tiny.py"),
-        "tinyN": partial(scenes.read_tiny_arrays, part="noisy", script="robust/noisy-tiny.py")},
+              f"{name}A": partial(scenes.read_cifar_arrays, name=name, part="attack"),
+              f"{name}N": partial(scenes.read_cifar_arrays, name=name, part="noisy")}
+       for name in cifar.RELEASES},
+    "tiny": {"tinyC": scenes.read_tinyc,
+             "tinyA": partial(scenes.read_tiny_arrays, part="attack"),
+             "tinyN": partial(scenes.read_tiny_arrays, part="noisy")},
 }
 SOURCES |= {name: replace(SOURCES[parent], read=read) for parent, readers in SCENES.items()
             for name, read in readers.items()}
