@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from datasets import AnySplit, DataSet
+from datasets import DataSet
 from datasets.images import Split
 from datasets.transforms import as_array
 from models import NETWORKS
@@ -132,7 +132,7 @@ def make_predict(network: nn.Cell, data: DataSet) -> Callable[[np.ndarray], np.n
     return lambda images: logits_of(ms.Tensor(to_levels(images))).asnumpy().argmax(1)
 
 
-def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: Attack,
+def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: Attack,
                      first: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Attack a split of a data set batch by batch, starting with batch number `first`.
 
@@ -177,7 +177,7 @@ def parse_attack_options(parser: Parser, attack: str) -> tuple[argparse.Namespac
 
 
 def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack, device: str,
-                   all_images: AnySplit | None = None) -> None:
+                   all_images: Split | None = None) -> None:
     """Attack a data set's training images and write them to a .npy file; resume an attack that was stopped.
 
     Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Images
@@ -225,7 +225,7 @@ def attack_key(data: DataSet, attack: Attack, device: str) -> dict[str, Any]:
 
 
 def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: Path,
-                        key: dict[str, Any], all_images: AnySplit | None = None) -> dict[str, Any]:
+                        key: dict[str, Any], all_images: Split | None = None) -> dict[str, Any]:
     """Attack the images that an earlier run with the same key has left; write and return the record.
 
     The record is the key, the accuracies in percent and the file's SHA-256. Raises BadInput if there is an
