@@ -354,16 +354,6 @@ def test_the_images_kept_are_trained_on_as_by_their_index(work: Path, script: Ca
     assert alone["kept_sha256"] == args["kept_sha256"] and alone["index"] == {} and alone["prune"]
 
 
-def test_one_worker_and_two_write_the_same_files(work: Path, tmp_path: Path, script: Callable) -> None:
-    (tmp_path / "images").symlink_to(work / "images")
-    run(script, tmp_path, "train.py", *TRAINING, "--name", "pets", "--workers", 1)
-    run(script, tmp_path, "selection.py", *SMALL, "--name", "pets", "--rate", 0.5, "--workers", 1, "--ckpt",
-        f"ckpt/pets/{NAME}/best.pth")
-    for name in (*(f"ckpt/pets/{NAME}/{file}" for file in ("best.pth", "dynamics.npy", "best.features.npy")),
-                 "index/pets.bin", "index/pets.txt"):
-        assert (tmp_path / name).read_bytes() == (work / name).read_bytes(), name
-
-
 def test_an_index_serves_other_places_and_sizes_but_no_other_images(work: Path, folder: Path, tmp_path: Path,
                                                                     script: Callable) -> None:
     training = ("train.py", *TRAINING, "--name", "pets", "--prune", work / "index/pets.bin")
@@ -421,11 +411,6 @@ def damaged(folder: Path) -> Path:
     for name in DAMAGED:
         (folder / name).write_bytes((folder / name).read_bytes()[:-200])
     return folder
-
-
-def test_damage_is_one_line(damaged: Path, tmp_path: Path, script: Callable) -> None:
-    result = script("train.py", tmp_path, *TRAINING)
-    check_one_line(result, "error: images/train/", "JPEG: damaged, or not an image")
 
 
 def test_a_damaged_image_is_drawn_gray(damaged: Path, tmp_path: Path, script: Callable) -> None:
