@@ -80,7 +80,7 @@ def class_names(part: Path) -> list[bytes]:
 def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSplit:
     """The images in the class folders `present` of train/ or val/; a label is a position in `classes`."""
     top, digest = os.path.join(os.fsencode(part), b""), hashlib.sha256()
-    paths, counts, skipped = [], [], 0
+    prefix, paths, counts, skipped = os.fsencode(part.name) + b"/", [], [], 0
     with ProgressBar(f"listing {part}", len(present), "class") as bar:
         for name in present:
             records = []  # path, a zero byte and file size
@@ -94,7 +94,7 @@ def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSp
                                "images of this class there or delete it")
             records.sort(key=lambda record: record.rpartition(b"/")[::2])  # by folder, then by name
             digest.update(b"\n".join(records) + b"\n")
-            paths += [b"%b/%b" % (os.fsencode(part.name), record.partition(b"\0")[0]) for record in records]
+            paths += [prefix + record.partition(b"\0")[0] for record in records]
             counts.append(len(records))
             bar.update()
     if skipped:
