@@ -11,11 +11,9 @@ import utils  # noqa: F401  first: it says what to do if NumPy is not installed
 import numpy as np
 
 from datasets import cifar, folder, scenes, tiny, toy, transforms
-from datasets.folder import FileSplit
 from datasets.images import Split
 from utils.errors import BadInput
 
-AnySplit = Split | FileSplit
 Transform = Callable[[transforms.Images], np.ndarray]
 SMALLEST, SMALLEST_OF_IMAGENET = 8, 64  # smallest side in pixels: of any image; for the ImageNet variants
 
@@ -44,7 +42,7 @@ class Recipe:
 @dataclass(frozen=True)
 class Source:
     """One row of the table: where a data set comes from and how networks are trained on it."""
-    read: Callable[[Path], tuple[AnySplit, AnySplit, list[str]]]  # folder -> training, test, class names
+    read: Callable[[Path], tuple[Split, Split, list[str]]]  # folder -> training, test, class names
     mean: tuple[float, float, float]  # per channel, of images scaled to [0, 1]
     std: tuple[float, float, float]
     small_images: bool  # whether networks use their CIFAR variant, not their ImageNet variant
@@ -82,8 +80,8 @@ class Source:
 class DataSet:
     """A data set as the scripts use it: its images and its row of the table."""
     name: str  # in the paths of folders and files that the scripts write
-    train: AnySplit
-    test: AnySplit
+    train: Split
+    test: Split
     classes: list[str]
     source: Source
     # Of all training images and labels at their original size, so that an index is valid for all sizes; for
@@ -142,12 +140,12 @@ SOURCES["CIFAR10"] = replace(SOURCES["CIFAR100"], read=partial(cifar.read_cifar,
                              mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 SCENES: dict[str, dict[str, Callable[[Path], scenes.Splits]]] = {
     **{name: {f"{name}C": partial(scenes.read_cifar_c, name=name),
-              f"{name}A": partial(scenes.read_cifar_a, name=name),
-              f"{name}N": partial(scenes.read_cifar_n, name=name)} for name in cifar.RELEASES},
-    "tiny": {
-        "tinyC": scenes.read_tinyc,
-        "tinyA": partial(scenes.read_tiny_arrays, part="attack", script="robust/attack-tiny.py"),
-        "tinyN": partial(scenes.read_tiny_arrays, part="noisy", script="robust/noisy-tiny.py")},
+              f"{name}A": partial(scenes.read_cifar_arrays, name=name, part="attack"),
+              f"{name}N": partial(scenes.read_cifar_arrays, name=name, part="noisy")}
+       for name in cifar.RELEASES},
+    "tiny": {"tinyC": scenes.read_tinyc,
+             "tinyA": partial(scenes.read_tiny_arrays, part="attack"),
+             "tinyN": partial(scenes.read_tiny_arrays, part="noisy")},
 }
 SOURCES |= {name: replace(SOURCES[parent], read=read) for parent, readers in SCENES.items()
             for name, read in readers.items()}
@@ -180,9 +178,9 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
         raise BadInput(f"--image_size {side}: images of {name} can have "
                        f"{' or '.join(map(str, source.sizes))} pixels; pass one of these or omit the option")
     train, test, names = source.read(path)
-    sha256, record = train.sha256(), train.record if isinstance(train, Split) else {}
-    changed, used = record.get("classes"), classes or len(names)
-    if changed not in (None, used) and record.get("images_sha256") == sha256:
+    sha256, used = train.sha256(), classes or len(names)
+    changed = train.record.get("classes")
+    if changed not in (None, used) and train.record.get("images_sha256") == sha256:
         raise BadInput(f"--classes {used}: images or labels of {name} were changed in the first {changed} "
                        f"classes; pass --classes {changed}, or run the script in robust/ again with "
                        f"--classes {used}")
@@ -194,7 +192,7 @@ def open_dataset(name: str, path: Path, image_size: int | None = None, classes: 
         if not len(test.labels):
             raise BadInput(f"--classes {used}: {name} has no test image of these; pass a larger number")
     if side != source.side:
-        if isinstance(train, Split) and isinstance(test, Split):  # a folder's images stay on disk
+        if source.sizes:  # others are resized by their transforms
             train, test = train.shrunk(source.side // side), test.shrunk(source.side // side)
         source = source.of_side(side)
     return DataSet(own_name or name, train, test, names, source, sha256)

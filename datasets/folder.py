@@ -4,12 +4,13 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from datasets.images import Split
 from utils.errors import BadInput
 from utils.options import warn
 from utils.progress import ProgressBar
@@ -20,34 +21,18 @@ LAYOUT = "put images into train/<class>/ and val/<class>/ and pass the folder of
 
 
 @dataclass(frozen=True)
-class FileSplit:
-    """Images that stay on disk, otherwise like datasets.images.Split."""
-    root: Path  # folder of the class folders
-    paths: list[bytes]  # n paths relative to it
-    labels: np.ndarray  # int32 (n,), ascending
-    digest: str  # SHA-256 of the paths and file sizes of all classes, in hexadecimal
-    subset: np.ndarray | None = None  # as in datasets.images.Split
-    mislabelled = corrupted = None  # unknown
-
-    @property
-    def ids(self) -> np.ndarray:
-        """The number of each image in the data set, int64 (n,)."""
-        return np.arange(len(self.labels)) if self.subset is None else self.subset
+class FileSplit(Split):
+    """Images that stay on disk: `images` holds not their contents but their paths relative to `folder`."""
+    digest: str = ""  # SHA-256 of the paths and file sizes of all classes, in hexadecimal
 
     @property
     def file_names(self) -> list[bytes]:
         """The path of each image relative to the data set's folder, such as train/bee/1.jpg."""
-        return [b"%b/%b" % (os.fsencode(self.root.name), path) for path in self.paths]
+        return list(self.images)
 
-    def pixels(self, positions: Sequence[int] | np.ndarray) -> Iterator[Image.Image]:
+    def pixels(self, positions: Sequence[int] | np.ndarray) -> Iterator[Image.Image]:  # type: ignore[override]
         """The images at these positions, RGB, of any sizes, each decoded when it is iterated over."""
-        return (read_image(os.path.join(self.root, os.fsdecode(self.paths[i]))) for i in positions)
-
-    def without(self, rows: Sequence[int] | np.ndarray) -> "FileSplit":
-        """All images except those at these positions, with unchanged labels and ids."""
-        keep = np.delete(np.arange(len(self.labels)), rows)
-        return replace(self, paths=[self.paths[i] for i in keep], labels=self.labels[keep],
-                       subset=self.ids[keep])
+        return (read_image(os.path.join(self.folder, os.fsdecode(self.images[i]))) for i in positions)
 
     def sha256(self) -> str:
         """Of the paths and file sizes, in hexadecimal."""
@@ -95,7 +80,7 @@ def class_names(part: Path) -> list[bytes]:
 def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSplit:
     """The images in the class folders `present` of train/ or val/; a label is a position in `classes`."""
     top, digest = os.path.join(os.fsencode(part), b""), hashlib.sha256()
-    paths, counts, skipped = [], [], 0
+    prefix, paths, counts, skipped = os.fsencode(part.name) + b"/", [], [], 0
     with ProgressBar(f"listing {part}", len(present), "class") as bar:
         for name in present:
             records = []  # path, a zero byte and file size
@@ -109,13 +94,13 @@ def read_split(part: Path, present: list[bytes], classes: list[bytes]) -> FileSp
                                "images of this class there or delete it")
             records.sort(key=lambda record: record.rpartition(b"/")[::2])  # by folder, then by name
             digest.update(b"\n".join(records) + b"\n")
-            paths += [record.partition(b"\0")[0] for record in records]
+            paths += [prefix + record.partition(b"\0")[0] for record in records]
             counts.append(len(records))
             bar.update()
     if skipped:
         print(f"{part}: skipped {skipped} files without an image extension")
     labels = np.repeat(np.searchsorted(classes, present).astype(np.int32), counts)
-    return FileSplit(part, paths, labels, digest.hexdigest())
+    return FileSplit(paths, labels, folder=part.parent, digest=digest.hexdigest())
 
 
 def files_below(folder: bytes, above: frozenset[bytes] = frozenset()) -> Iterator[os.DirEntry[bytes]]:

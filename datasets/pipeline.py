@@ -6,7 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from datasets import AnySplit, DataSet, Source, Transform
+from datasets import DataSet, Source, Transform
+from datasets.images import Split
 from datasets.transforms import as_array
 from utils.device import random_stream
 from utils.distributed import cores
@@ -22,7 +23,7 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # index (n,), image (n, 3, h,
 Plan = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]
 
 
-def evaluation_batches(data: DataSet, split: AnySplit, batch_size: int, transform: Transform = as_array,
+def evaluation_batches(data: DataSet, split: Split, batch_size: int, transform: Transform = as_array,
                        workers: int | None = None, shard: tuple[int, int] = (0, 1), start: int = 0
                        ) -> Iterator[Batch]:
     """All images of a split in order, normalized. Zeros with index and label -1 pad the last batch.
@@ -124,7 +125,7 @@ def in_threads(fill: Callable[..., None], plans: Iterable[Plan], side: int, work
         pool.shutdown(cancel_futures=True)
 
 
-def damaged_images(split: AnySplit, workers: int | None) -> dict[int, str]:
+def damaged_images(split: Split, workers: int | None) -> dict[int, str]:
     """Decode all images once; return the errors of those that are damaged or missing, by position."""
     damaged, index = dict[int, str](), np.arange(len(split.labels))
 

@@ -32,18 +32,15 @@ def read_cifar_c(root: Path, name: str) -> Splits:
     return replace(train, corrupted=changed), test, classes
 
 
-def read_cifar_a(root: Path, name: str) -> Splits:
-    """CIFAR-100 or CIFAR-10 with attacked training images, for example attack/cifar_train.npy."""
-    record = root / f"attack/{RELEASES[name].prefix}.json"
-    return with_files(read_cifar(root, name), f"robust/attack-cifar.py --dataset {name}", record,
-                      images=record.with_name(f"{record.stem}_train.npy"))
+def read_cifar_arrays(root: Path, name: str, part: str) -> Splits:
+    """CIFAR-100 or CIFAR-10 with attacked training images (`part` "attack") or wrong labels ("noisy").
 
-
-def read_cifar_n(root: Path, name: str) -> Splits:
-    """CIFAR-100 or CIFAR-10 with wrong training labels, for example noisy/cifar.npy."""
-    record = root / f"noisy/{RELEASES[name].prefix}.json"
-    return with_files(read_cifar(root, name), f"robust/noisy-cifar.py --dataset {name}", record,
-                      labels=record.with_suffix(".npy"))
+    They are in attack/cifar_train.npy and noisy/cifar.npy; for CIFAR-10 the names begin with cifar10.
+    """
+    record = root / part / f"{RELEASES[name].prefix}.json"
+    images, labels = record.with_name(f"{record.stem}_train.npy"), record.with_suffix(".npy")
+    return with_files(read_cifar(root, name), f"robust/{part}-cifar.py --dataset {name}", record,
+                      images if part == "attack" else None, labels if part == "noisy" else None)
 
 
 def read_tinyc(folder: Path) -> Splits:
@@ -61,7 +58,7 @@ def read_tinyc(folder: Path) -> Splits:
     return replace(train, corrupted=np.array(changed)), test, classes
 
 
-def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:
+def read_tiny_arrays(folder: Path, part: str) -> Splits:
     """Tiny ImageNet with the training images and labels of <part>/tiny_img.npy and tiny_target.npy.
 
     <part> is in `folder` or beside it or, if it is a link, beside its target; BadInput if there are several.
@@ -73,8 +70,8 @@ def read_tiny_arrays(folder: Path, part: str, script: str) -> Splits:
         raise BadInput(f"{' and '.join(map(str, sources.values()))}: both hold tiny_img.npy; move away the "
                        "one that is not meant")
     source = next(iter(sources.values()), default)
-    return with_files(read_tiny(folder), script, source / "tiny.json", source / "tiny_img.npy",
-                      source / "tiny_target.npy")
+    return with_files(read_tiny(folder), f"robust/{part}-tiny.py", source / "tiny.json",
+                      source / "tiny_img.npy", source / "tiny_target.npy")
 
 
 def with_files(clean: Splits, script: str, record_path: Path, images: Path | None = None,

@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from datasets import AnySplit, DataSet
+from datasets import DataSet
 from datasets.images import Split
 from datasets.transforms import as_array
 from models import NETWORKS
@@ -29,7 +29,6 @@ from utils.options import Parser, add_device_option, fraction, positive
 from utils.runs import read_args
 
 LEVELS = 255
-PREDICTED = -1  # in place of a label: the one that the network predicts
 
 # From images in gray levels, float32 (n, 3, h, w), and labels, int32 (n,), to the signs of a loss's gradient.
 GradientSign = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -67,14 +66,13 @@ def pgd(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, att
 
 def gsa(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, attack: Attack,
         generator: np.random.Generator) -> np.ndarray:
-    """FGSM: one step of eps along the gradient's sign, against the label that the network predicts.
+    """FGSM: one step of eps along the gradient's sign, against `labels`, those that the network predicts.
 
-    Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, Section 4. Labels and
-    generator are not used.
+    Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, Section 4. The generator
+    is not used.
     """
     original = to_levels(images)
-    predicted = np.full(len(images), PREDICTED, np.int32)
-    step = np.float32(attack.eps * LEVELS) * gradient_sign(original, predicted)
+    step = np.float32(attack.eps * LEVELS) * gradient_sign(original, labels)
     return to_pixels(original + step, images, attack.eps)
 
 
@@ -113,9 +111,7 @@ def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
     logits_of = of_levels(network, data)
 
     def loss(images: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-        logits = logits_of(images)
-        labels = ops.select(labels < 0, ops.argmax(logits, 1).astype(ms.int32), labels)
-        return ops.cross_entropy(logits, labels, reduction="sum")
+        return ops.cross_entropy(logits_of(images), labels, reduction="sum")
 
     gradient = ms.grad(loss, 0)
 
@@ -127,12 +123,12 @@ def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
 
 
 def make_predict(network: nn.Cell, data: DataSet) -> Callable[[np.ndarray], np.ndarray]:
-    """A compiled function that maps images, uint8 (n, h, w, 3), to predicted labels, int (n,)."""
+    """A compiled function that maps images, uint8 (n, h, w, 3), to predicted labels, int32 (n,)."""
     logits_of = ms.jit(of_levels(network, data))
-    return lambda images: logits_of(ms.Tensor(to_levels(images))).asnumpy().argmax(1)
+    return lambda images: logits_of(ms.Tensor(to_levels(images))).asnumpy().argmax(1).astype(np.int32)
 
 
-def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: Attack,
+def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: Attack,
                      first: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Attack a split of a data set batch by batch, starting with batch number `first`.
 
@@ -150,9 +146,10 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: AnySplit, attack: A
         # The last batch is padded, so that all batches use one compiled graph.
         rows = np.arange(number * size, (number + 1) * size) % n
         clean, labels = as_array(split.pixels(rows)), split.labels[rows]
-        attacked = ATTACKS[attack.name](gradient_sign, clean, labels, attack,
-                                        random_stream(attack.seed, attack.name, number))
-        correct = np.stack([predict(pixels) == labels for pixels in (clean, attacked)], axis=1)
+        predicted = predict(clean)
+        attacked = ATTACKS[attack.name](gradient_sign, clean, predicted if attack.name == "GSA" else labels,
+                                        attack, random_stream(attack.seed, attack.name, number))
+        correct = np.stack([predicted == labels, predict(attacked) == labels], axis=1)
         yield {name: distributed.all_gather(values)[:n - done]
                for name, values in (("images", attacked), ("correct", correct))}
 
@@ -177,7 +174,7 @@ def parse_attack_options(parser: Parser, attack: str) -> tuple[argparse.Namespac
 
 
 def attack_to_file(data: DataSet, path: Path, record_path: Path, attack: Attack, device: str,
-                   all_images: AnySplit | None = None) -> None:
+                   all_images: Split | None = None) -> None:
     """Attack a data set's training images and write them to a .npy file; resume an attack that was stopped.
 
     Prints the network's accuracy before and after, and writes it with the settings to `record_path`. Images
@@ -225,7 +222,7 @@ def attack_key(data: DataSet, attack: Attack, device: str) -> dict[str, Any]:
 
 
 def attack_training_set(data: DataSet, attack: Attack, path: Path, record_path: Path,
-                        key: dict[str, Any], all_images: AnySplit | None = None) -> dict[str, Any]:
+                        key: dict[str, Any], all_images: Split | None = None) -> dict[str, Any]:
     """Attack the images that an earlier run with the same key has left; write and return the record.
 
     The record is the key, the accuracies in percent and the file's SHA-256. Raises BadInput if there is an

@@ -73,11 +73,6 @@ def test_bad_cifar_files_are_named(tmp_path: Path, name: str, change, message: s
         open_dataset("CIFAR100", tmp_path)
 
 
-def test_missing_folder_names_the_download(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=f"missing; python -m datasets.download CIFAR100 --data {tmp_path} "):
-        open_dataset("CIFAR100", tmp_path)
-
-
 def test_what_others_have_written_as_cifar_is_read(cifar: Path, tmp_path: Path) -> None:
     """Keys in bytes, labels in an array, the three files in --data itself."""
     shutil.copytree(cifar / "cifar-100-python", tmp_path, dirs_exist_ok=True)

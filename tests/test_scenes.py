@@ -227,27 +227,20 @@ def clean_and_scene(project: Path, name: str) -> tuple[DataSet, DataSet]:
 
 @pytest.mark.parametrize("name", FOLDER)
 def test_a_scene_differs_from_its_clean_set_in_training_images_or_labels(project: Path, name: str) -> None:
+    """And knows which ones are corrupted or mislabelled; of attacked images it does not say so."""
     clean, scene = clean_and_scene(project, name)
     differ = []
     for one, other in ((clean.train, scene.train), (clean.test, scene.test)):
         ids = range(len(one.labels))
-        differ += [(one.pixels(ids) != other.pixels(ids)).any(), (one.labels != other.labels).any()]
-    assert differ == [not name.endswith("N"), name.endswith("N"), False, False]
+        differ += [(one.pixels(ids) != other.pixels(ids)).any((1, 2, 3)), one.labels != other.labels]
+    assert [part.any() for part in differ] == [not name.endswith("N"), name.endswith("N"), False, False]
+    changed = differ[0] | differ[1]
+    assert clean.perturbed is None
+    assert scene.perturbed is None if name.endswith("A") else (scene.perturbed == changed).all()
+    assert name.endswith("A") or not changed.all()
     assert scene.classes == clean.classes
     for part in ("recipe", "mean", "std", "small_images", "train_transform", "test_transform", "sizes"):
         assert getattr(scene.source, part) == getattr(clean.source, part)
-
-
-@pytest.mark.parametrize("name", FOLDER)
-def test_a_scene_knows_which_images_are_mislabelled_or_corrupted(project: Path, name: str) -> None:
-    clean, scene = clean_and_scene(project, name)
-    if name.endswith("A"):
-        assert scene.perturbed is None and clean.perturbed is None
-        return
-    ids = range(len(clean.train.labels))
-    changed = (clean.train.pixels(ids) != scene.train.pixels(ids)).any((1, 2, 3)) | (
-        clean.train.labels != scene.train.labels)
-    assert 0 < changed.sum() < len(changed) and (scene.perturbed == changed).all()
 
 
 def test_a_linked_folder_has_its_files_where_it_lies(work: Path, forks: Forks, tmp_path: Path) -> None:
@@ -536,14 +529,10 @@ BAD = [
     ("tinyC", "tiny-imagenet-200-corrupt/corrupt.json", None, "run robust/corrupt-tiny.py on a copy"),
     ("tinyC", "tiny-imagenet-200-corrupt/corrupt.json", b"[" * 10 ** 5, "delete the folder, copy"),
     ("CIFAR100C", "cifar-100-corrupt/img.bin", IMAGES[1:], "not uint8 \\(200, 32, 32, 3\\)"),
-    ("CIFAR100C", "cifar-100-corrupt/img.bin", IMAGES.astype(float), "not uint8"),
     ("CIFAR100C", "cifar-100-corrupt/img.bin", LABELS, "list, not uint8"),
-    ("CIFAR100C", "cifar-100-corrupt/targets.bin", LABELS[1:], "not 200 whole numbers from 0 to 4"),
     ("CIFAR100C", "cifar-100-corrupt/targets.bin", LABELS[1:] + [CLASSES], "not 200 whole numbers"),
-    ("CIFAR100A", "attack/cifar_train.npy", IMAGES[:, :31], "not uint8"),
     ("CIFAR100A", "attack/cifar_train.npy", npy(np.zeros((TRAIN, 32, 32, 3), np.uint8))[:-5], "not an inta"),
     ("CIFAR100N", "noisy/cifar.npy", np.zeros(TRAIN), "not 200 whole numbers"),
-    ("tinyA", "attack/tiny_img.npy", TINY_PIXELS[1:], "not uint8 \\(48, 64, 64, 3\\)"),
     ("tinyA", "attack/tiny_target.npy", np.zeros(TINY_IMAGES - 1, int), "not 48 whole numbers from 0 to 2"),
     ("tinyN", "noisy/tiny_img.npy", TINY_PIXELS.astype(np.int16), "not uint8"),
     ("tinyN", "noisy/tiny_target.npy", np.full(TINY_IMAGES, -1), "not 48 whole numbers"),

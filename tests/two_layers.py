@@ -2,13 +2,13 @@
 import mindspore as ms
 from mindspore import nn
 
-from models.layers import Dropout, classifier, pool
+from models.layers import Dropout, Network, classifier, pool
 
 NAME, WITH_DROPOUT = "two-layers", "two-layers-dropout"
 FEATURES = 24
 
 
-class TwoLayers(nn.Cell):
+class TwoLayers(Network):
     """What it computes in training follows from its weights alone; ranks train it as one process does."""
 
     def __init__(self, num_classes: int, small_images: bool) -> None:
@@ -18,9 +18,6 @@ class TwoLayers(nn.Cell):
 
     def features(self, x: ms.Tensor) -> ms.Tensor:
         return self.hidden(pool(x, 4))
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.classifier(self.features(x))
 
 
 class WithDropout(TwoLayers):
