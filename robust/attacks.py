@@ -29,6 +29,7 @@ from utils.options import Parser, add_device_option, fraction, positive
 from utils.runs import read_args
 
 LEVELS = 255
+PREDICTED = -1  # in place of a label: the one that the network predicts
 
 # From images in gray levels, float32 (n, 3, h, w), and labels, int32 (n,), to the signs of a loss's gradient.
 GradientSign = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -66,13 +67,14 @@ def pgd(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, att
 
 def gsa(gradient_sign: GradientSign, images: np.ndarray, labels: np.ndarray, attack: Attack,
         generator: np.random.Generator) -> np.ndarray:
-    """FGSM: one step of eps along the gradient's sign, against `labels`, those that the network predicts.
+    """FGSM: one step of eps along the gradient's sign, against the label that the network predicts.
 
-    Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, Section 4. The generator
-    is not used.
+    Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, Section 4. Labels and
+    generator are not used.
     """
     original = to_levels(images)
-    step = np.float32(attack.eps * LEVELS) * gradient_sign(original, labels)
+    predicted = np.full(len(images), PREDICTED, np.int32)
+    step = np.float32(attack.eps * LEVELS) * gradient_sign(original, predicted)
     return to_pixels(original + step, images, attack.eps)
 
 
@@ -111,7 +113,9 @@ def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
     logits_of = of_levels(network, data)
 
     def loss(images: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
-        return ops.cross_entropy(logits_of(images), labels, reduction="sum")
+        logits = logits_of(images)
+        labels = ops.select(labels < 0, ops.argmax(logits, 1).astype(ms.int32), labels)
+        return ops.cross_entropy(logits, labels, reduction="sum")
 
     gradient = ms.grad(loss, 0)
 
@@ -123,9 +127,9 @@ def make_gradient_sign(network: nn.Cell, data: DataSet) -> GradientSign:
 
 
 def make_predict(network: nn.Cell, data: DataSet) -> Callable[[np.ndarray], np.ndarray]:
-    """A compiled function that maps images, uint8 (n, h, w, 3), to predicted labels, int32 (n,)."""
+    """A compiled function that maps images, uint8 (n, h, w, 3), to predicted labels, int (n,)."""
     logits_of = ms.jit(of_levels(network, data))
-    return lambda images: logits_of(ms.Tensor(to_levels(images))).asnumpy().argmax(1).astype(np.int32)
+    return lambda images: logits_of(ms.Tensor(to_levels(images))).asnumpy().argmax(1)
 
 
 def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: Attack,
@@ -146,10 +150,9 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: Atta
         # The last batch is padded, so that all batches use one compiled graph.
         rows = np.arange(number * size, (number + 1) * size) % n
         clean, labels = as_array(split.pixels(rows)), split.labels[rows]
-        predicted = predict(clean)
-        attacked = ATTACKS[attack.name](gradient_sign, clean, predicted if attack.name == "GSA" else labels,
-                                        attack, random_stream(attack.seed, attack.name, number))
-        correct = np.stack([predicted == labels, predict(attacked) == labels], axis=1)
+        attacked = ATTACKS[attack.name](gradient_sign, clean, labels, attack,
+                                        random_stream(attack.seed, attack.name, number))
+        correct = np.stack([predict(pixels) == labels for pixels in (clean, attacked)], axis=1)
         yield {name: distributed.all_gather(values)[:n - done]
                for name, values in (("images", attacked), ("correct", correct))}
 
