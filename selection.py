@@ -150,11 +150,11 @@ def main(argv: list[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def options_named(files: dict[str, Path]) -> Iterator[None]:
-    """Turn InvalidInput into bad input that names the file, the option, or the score or rule itself."""
+    """Turn InvalidInput into bad input that names the file, the option or the score."""
     try:
         yield
     except InvalidInput as error:
-        name = f"{'' if '.' in error.keyword else '--'}{error.keyword}"
+        name = f"{'' if ' ' in error.keyword else '--'}{error.keyword}"
         raise BadInput(f"{files.get(error.keyword) or name}: {error.problem}") from error
 
 

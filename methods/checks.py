@@ -1,7 +1,6 @@
 """Checks of what a caller gives: options as values or text, labels, arrays."""
-import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -134,19 +133,3 @@ def check_score(value: Any, n: int, keyword: str) -> np.ndarray:
     if missing := np.count_nonzero(~np.isfinite(score)):
         raise InvalidInput(keyword, f"{missing} of {n} numbers are not finite")
     return score
-
-
-def call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Call a score or a rule; where it does not take these arguments, say so in one line."""
-    try:
-        inspect.signature(function).bind(*arguments, **keywords)
-    except TypeError as error:
-        raise InvalidInput(name_of(function), f"{error}; methods/table.py and rules.py say what it is given"
-                           ) from None
-    return function(*arguments, **keywords)
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """A score's or rule's name with its module, for errors."""
-    function = getattr(function, "func", function)
-    return f"{function.__module__}.{getattr(function, '__name__', type(function).__name__)}"

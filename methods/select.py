@@ -10,12 +10,10 @@ from .blocks import members_of_classes
 from .checks import (
     InvalidInput,
     boolean,
-    call,
     check_array,
     check_columns,
     check_labels,
     check_score,
-    name_of,
     number,
     one_of,
 )
@@ -280,7 +278,7 @@ def score_of(selection: Selection, labels: np.ndarray, inputs: dict[str, np.ndar
     assert method.score is not None
     keywords = {name: inputs[name] for name in method.needs}
     keywords |= {name: selection.settings[name] for name in method.settings}
-    return check_score(call(method.score, labels, generator, **keywords), len(labels), name_of(method.score))
+    return check_score(method.score(labels, generator, **keywords), len(labels), f"score of {selection.name}")
 
 
 def keep_images(selection: Selection, labels: np.ndarray, size: int, score: np.ndarray | None,
@@ -312,11 +310,11 @@ def keep_images(selection: Selection, labels: np.ndarray, size: int, score: np.n
         candidates.append(Candidates(np.sort(left), left, score, method.hard, inputs, settings, generator))
 
     def select_all(select_some: Callable[[Candidates, int], np.ndarray]) -> np.ndarray:
-        return np.sort(np.concatenate([call(select_some, group, budget)
+        return np.sort(np.concatenate([select_some(group, budget)
                                        for group, budget in zip(candidates, budgets, strict=True) if budget]))
 
     if rule.compares:
-        kept = call(rule.select, select_all, labels, inputs, method.hard)
+        kept = rule.select(select_all, labels, inputs, method.hard)
     else:
         kept = select_all(rule.select)
     if len(kept) != size:
