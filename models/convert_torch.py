@@ -276,11 +276,11 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset", default="CIFAR100", choices=SOURCES, help="data set that it was trained "
                         "on, which decides the network's variant; the file decides the number of classes")
     parser.add_argument("--image_size", type=options.positive, help="side of its images in pixels, which "
-                        "decides the variant for a folder; None: as args.json beside OLD.pth says, else the "
-                        "data set's own")
+                        "decides the variant for a folder (default: as in args.json beside OLD.pth, else the "
+                        "data set's own)")
     parser.add_argument("--to-torch", action="store_true", help="from this project's format to PyTorch's")
     parser.add_argument("--prefix", help="prefix of the network's names in OLD.pth, if it holds several "
-                        "networks; None: the first one whose prefix does not contain ema")
+                        "networks (default: the first one whose prefix does not contain ema)")
     parser.add_argument("--features_only", action="store_true", help="omit the last layer, for selection by "
                         "methods that need only features")
     args = parser.parse_args(argv)

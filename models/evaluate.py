@@ -23,7 +23,7 @@ from utils.runs import read_args
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = options.Parser("Test a network.", prog="evaluate.py")
     parser.add_argument("--ckpt", required=True, type=Path, help="checkpoint, also by models.convert_torch")
-    parser.add_argument("--arch", choices=NETWORKS, help="network; None: as args.json beside --ckpt says")
+    parser.add_argument("--arch", choices=NETWORKS, help="network (default: as in args.json beside --ckpt)")
     options.add_data_options(parser, SOURCES)
     options.add_device_option(parser)
     args = parser.parse_args(argv)

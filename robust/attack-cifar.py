@@ -22,7 +22,7 @@ def main() -> None:
     parser = options.make_parser("Attack the training images of CIFAR with a trained network.")
     parser.add_argument("--dataset", default="CIFAR100", choices=RELEASES, help="data set")
     parser.add_argument("--classes", type=positive, help="attack the images of the first CLASSES classes "
-                        "only, with a network trained on these; None: of all")
+                        "only, with a network trained on these (default: all)")
     args, attack = attacks.parse_attack_options(parser, ATTACK)
     device = set_up(args.device, args.seed)
     data = open_dataset(args.dataset, args.data, classes=args.classes)

@@ -160,10 +160,10 @@ def attacked_batches(network: nn.Cell, data: DataSet, split: Split, attack: Atta
 def parse_attack_options(parser: Parser, attack: str) -> tuple[argparse.Namespace, Attack]:
     """The command line's options, and the attack that they describe; `attack` is the default of --attack."""
     parser.add_argument("--attack", default=attack, choices=ATTACKS, help="attack type")
-    parser.add_argument("--ckpt", type=Path, help="checkpoint of a network trained on the data set; None: "
-                        "ckpt/<data set>/resnet50/best.pth in the project's folder")
-    parser.add_argument("--arch", choices=NETWORKS, help="network of --ckpt; None: as args.json beside "
-                        "--ckpt says, else resnet50")
+    parser.add_argument("--ckpt", type=Path, help="checkpoint of a network trained on the data set "
+                        "(default: ckpt/<data set>/resnet50/best.pth in the project's folder)")
+    parser.add_argument("--arch", choices=NETWORKS, help="network of --ckpt (default: as in args.json "
+                        "beside it, else resnet50)")
     add_device_option(parser)
     parser.add_argument("--batch_size", default=Attack.batch_size, type=positive, help="images per batch")
     parser.add_argument("--eps", default=Attack.eps, type=fraction,

@@ -27,7 +27,7 @@ def add_noise_options(parser: Parser, rate: float) -> None:
     """Add the options of label noise: --rate, with this default, and --classes."""
     parser.add_argument("--rate", "--share", default=rate, type=fraction, help="probability of another label")
     parser.add_argument("--classes", type=positive, help="change labels of the first CLASSES classes only, "
-                        "among these; None: of all")
+                        "among these (default: all)")
 
 
 def tiny_folder(data: Path, name: str = TINY) -> tuple[Path, Path]:

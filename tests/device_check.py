@@ -35,8 +35,8 @@ from utils.options import Parser, add_device_option, run_script  # noqa: E402
 
 # What is wrong, from 0 (the same) on, and images per second where they were measured.
 Found = tuple[float, float | None]
-# A card multiplies float32 in TF32 (GPU) or HF32 (Ascend), with 10 bits of mantissa.
-ON_CPU, ON_CARD = 1e-4, 2e-2
+# A GPU or NPU multiplies float32 in TF32 (GPU) or HF32 (Ascend), with 10 bits of mantissa.
+ON_CPU, ON_DEVICE = 1e-4, 2e-2
 EPOCH = ("--dataset", "toy", "--arch", "resnet6", "--batch_size", "128", "--lr", "0.01", "--epoch", "1")
 
 
@@ -67,14 +67,14 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{what:34}  FAILED: {str(failure).strip() or repr(failure)}", flush=True)
             wrong += not agrees
     print(f"{wrong} of these checks failed." if wrong else "All of it agrees.",
-          "Please send this output, whether it agrees or not, with the driver's version and the card's name "
-          "to the maintainers: open an issue with it.")
+          "Please open an issue with this output, whether it agrees or not, the device's name and the "
+          "version of its driver.")
     sys.exit(1 if wrong else 0)
 
 
 def checks(device: str, archs: list[str], folder: Path) -> Iterator[tuple[str, float, Callable[[], Found]]]:
     """Name, largest error allowed, and the check itself."""
-    close = ON_CPU if device == "CPU" else ON_CARD
+    close = ON_CPU if device == "CPU" else ON_DEVICE
     for arch in archs:
         for side in (32, 64):
             if (arch, side) in networks.FORMS:
