@@ -22,8 +22,8 @@ RATE = 0.06
 def main() -> None:
     parser = options.make_parser("Corrupt the training images of CIFAR-100 or CIFAR-10.")
     parser.add_argument("--dataset", default="CIFAR100", choices=RELEASES, help="data set")
-    parser.add_argument("--folder", help=f"folder in --data that is written to (default: {FOLDER}, for CIFAR10 "
-                        f"{RELEASES['CIFAR10'].corrupt})")
+    parser.add_argument("--folder", help=f"folder in --data that is written to (default: {FOLDER}, for "
+                        f"CIFAR10 {RELEASES['CIFAR10'].corrupt})")
     parser.add_argument("--rate", default=RATE, type=options.rate_of_each,
                         help="fraction of the images for each corruption")
     args = parser.parse_args()
