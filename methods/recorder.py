@@ -12,30 +12,8 @@ class Recorder:
     """Records the dynamics of a training run, float16 (epochs, 3, n).
 
     An example that an epoch did not show keeps its numbers of the epoch before; before it was first shown, it
-    has those of the first epoch that showed it. If an epoch shows it twice, the last time counts.
-
-    With PyTorch 2.1 or later, a `network` and a `dataset` of pairs of an image and a label, 0 to classes - 1:
-
-        import torch
-        from torch.utils.data import DataLoader, StackDataset
-
-        from methods import Recorder
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        network.to(device).train()
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-        with_ids = StackDataset(dataset, range(len(dataset)))
-        loader = DataLoader(with_ids, batch_size=128, shuffle=True, drop_last=True)
-        recorder = Recorder(len(dataset), "dynamics.npy")
-        for epoch in range(30):
-            for (images, labels), ids in loader:
-                logits = network(images.to(device))
-                loss = torch.nn.functional.cross_entropy(logits, labels.to(device))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                recorder.update(logits.detach().cpu(), labels, ids)
-            recorder.end_epoch()
+    has those of the first epoch that showed it. If an epoch shows it twice, the last time counts. README.md
+    has a loop for PyTorch 2.1 or later.
 
     Args:
         n: number of training examples.

@@ -1,6 +1,5 @@
 """methods.Recorder: the numbers of train.py from any training loop, and what a loader leaves out."""
 import os
-import textwrap
 from math import nan
 from pathlib import Path
 from unittest.mock import Mock
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 import train
+from forks import ROOT
 from methods import Recorder, select
 
 
@@ -148,20 +148,24 @@ def test_a_softmax_regression_on_texts_with_wrong_labels() -> None:
     assert 0.16 < wrong[generator.choice(n, n // 5, replace=False)].mean() < 0.24
 
 
-def test_the_loop_of_the_docstring_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_of_the_readme_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images are unit vectors, so that the network's hook learns their positions."""
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     network, labels, shown = torch.nn.Linear(300, 3), torch.arange(300) % 3, []
     network.register_forward_hook(lambda _, images, logits: shown.append((images[0], logits.detach())))
-    loop = textwrap.dedent(Recorder.__doc__.split("classes - 1:\n")[1].split("    Args:")[0])
-    exec(loop, {"network": network, "dataset": torch.utils.data.TensorDataset(torch.eye(300), labels)})
+    variables = {"network": network, "dataset": torch.utils.data.TensorDataset(torch.eye(300), labels),
+                 "optimizer": torch.optim.SGD(network.parameters(), 0.1), "device": "cpu",
+                 "all_labels": labels}
+    loop = next(text for text in (ROOT / "README.md").read_text().split("~~~") if "Recorder(" in text)
+    exec(loop.removeprefix("python"), variables)
     dynamics = np.load("dynamics.npy").astype(float)
-    assert dynamics.shape == (30, 3, 300) and np.isfinite(dynamics).all() and len(shown) == 2 * 30
+    assert dynamics.shape == (30, 3, 300) and np.isfinite(dynamics).all() and len(shown) == 3 * 30
+    assert len(variables["train"]) == 60
     for step, (images, logits) in enumerate(shown):
-        ids = images.argmax(1).cpu()
-        p_y = logits.softmax(1).cpu()[range(128), labels[ids]]
-        assert np.allclose(dynamics[step // 2, 0, ids], p_y, rtol=0, atol=1e-3)
+        ids = images.argmax(1)
+        p_y = logits.softmax(1)[range(len(ids)), labels[ids]]
+        assert np.allclose(dynamics[step // 3, 0, ids], p_y, rtol=0, atol=1e-3)
 
 
 def test_tensors_of_half_precision() -> None:
