@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import as_array
+from .checks import as_array, number
 
 
 class Recorder:
@@ -22,9 +22,7 @@ class Recorder:
     """
 
     def __init__(self, n: int, path: str | os.PathLike[str] | None = None) -> None:
-        if not isinstance(n, (int, np.integer)) or n < 1:
-            raise ValueError(f"n: {n!r} is not a positive whole number")
-        self.n, self.path = n, path
+        self.n, self.path = int(number(n, "n", 1, whole=True)), path
         self.dynamics = np.empty((0, 3, n), np.float16)
         self.epoch = np.full((3, n), np.nan, np.float16)
 

@@ -627,8 +627,7 @@ def test_the_table_says_what_the_score_takes(name: str) -> None:
         **dict.fromkeys(method.needs, inspect.Parameter.empty),
         **{key: setting.default for key, setting in method.settings.items()}}
     for setting in method.settings.values():
-        assert setting.default in setting.choices if setting.choices else (
-            setting.low <= setting.default <= setting.high)
+        assert not setting.choices or setting.default in setting.choices
 
 
 def test_readmes_example_of_a_new_score_and_a_new_rule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -782,7 +781,7 @@ def test_a_methods_own_cut_off_gives_way_to_the_rate_and_one_by_hand_does_not() 
 def test_a_choice_that_is_a_draw_is_a_warning() -> None:
     """All scores equal, or more than a tenth of the coreset inside one tie."""
     labels = np.zeros(100, int)
-    with pytest.warns(SelectionWarning, match="score: all 100 scores are equal, so the images kept are draw"):
+    with pytest.warns(SelectionWarning, match="20 of the 20 images kept are drawn by the seed from the 100 "):
         select(labels, 0.2, score=np.zeros(100), keep="middle")
     counts = np.repeat([0., 1, 2, 3], [70, 17, 10, 3])
     with pytest.warns(SelectionWarning, match="7 of the 20 images kept are drawn by the seed from the 17 w"):

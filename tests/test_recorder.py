@@ -122,7 +122,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_recorded(change: dict, message
         recorder.end_epoch()
     with pytest.raises(ValueError, match="^save: no epoch is finished"):
         recorder.save("never.npy")
-    with pytest.raises(ValueError, match="^n: 0 is not a positive whole number"):
+    with pytest.raises(ValueError, match="^n: 0 is not a whole number from 1"):
         Recorder(0)
 
 
