@@ -256,12 +256,6 @@ def test_one_pass_serves_every_selection(selected: Path, choose, options: tuple)
     assert f"using the features in {RUN}/best.features.npy" in choose(*options).stdout
 
 
-def test_the_kept_features_give_the_same_selection(selected: Path, choose) -> None:
-    first = read(selected / "index/CIFAR100.bin")
-    choose()
-    assert (read(selected / "index/CIFAR100.bin")[0] == first[0]).all()
-
-
 def test_the_same_name_with_other_weights_is_another_checkpoint(selected: Path, choose) -> None:
     shutil.copy(selected / RUN / "last.pth", selected / RUN / "best.pth")
     assert "using the features" not in choose().stdout
@@ -540,21 +534,6 @@ def test_embeddings_need_no_data_set(script, embeddings: Path) -> None:
     assert drop.tolist() == [0, 1, 2, 4, 5, 6, 7, 9]
     assert manifest["features"] == "mine.npy" and manifest["kept_by_class"] == [1, 1]
     assert names(embeddings / "index") == {f"mine.{name}" for name in (*SUFFIXES, "scores.npy")}
-
-
-@pytest.mark.parametrize("method", [name for name in METHODS
-                                    if configure(name, rate=0.4).needs == ("features",)])
-def test_methods_that_need_no_more_than_embeddings(script, embeddings: Path, method: str) -> None:
-    result = script("selection.py", embeddings, *MINE, "--rate", 0.4, "--method", method)
-    assert result.returncode == 0, result.stderr
-    assert len(read(next((embeddings / "index").glob("*.bin")))[0]) == 6
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_embeddings_of_another_precision(script, embeddings: Path, dtype: type) -> None:
-    np.save(embeddings / "mine.npy", np.load(embeddings / "mine.npy").astype(dtype))
-    assert script("selection.py", embeddings, *MINE).returncode == 0
-    assert np.delete(np.arange(10), read(embeddings / "index/mine.bin")[0]).tolist() == [3, 8]
 
 
 def test_embeddings_alone_take_the_data_sets_labels(script, work: Path) -> None:
