@@ -90,8 +90,6 @@ def read_labels(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".txt"):
         return np.array(read_array(path, remedy))
-    if not path.is_file():
-        raise BadInput(f"{path}: missing; {remedy}")
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError:
