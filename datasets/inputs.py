@@ -69,13 +69,9 @@ def check_run(file: Path, run: dict[str, Any], data: DataSet, given: dict[str, A
         if option not in (None, trained):
             raise BadInput(f"--{name} {option}: the run of {file} has {trained}, as args.json beside it "
                            "says; omit the option")
-    differ = run.get("images_sha256", data.images_sha256) != data.images_sha256
-    if differ and trained_on(run) == data.name:
-        options.warn(f"{file}: trained on images or labels of {data.name} that differ from those in --data; "
-                     "using it anyway")
-    elif differ or run.get("prune"):
-        options.warn(f"{file}: trained on {trained_on(run)}, not on all of the {data.name} in --data; using "
-                     "it anyway")
+    if run.get("images_sha256", data.images_sha256) != data.images_sha256 or run.get("prune"):
+        options.warn(f"{file}: trained on {trained_on(run)}, not on all images and labels of the {data.name} "
+                     "in --data; using it anyway")
     finished = logged_epochs(file.parent)
     if finished not in (None, run.get("epoch", finished)):
         options.warn(f"{file}: its run has finished {finished} of {run['epoch']} epochs; using it anyway")
@@ -90,8 +86,6 @@ def read_labels(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".txt"):
         return np.array(read_array(path, remedy))
-    if not path.is_file():
-        raise BadInput(f"{path}: missing; {remedy}")
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError:

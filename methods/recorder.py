@@ -5,23 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from .checks import as_array
+from .checks import as_array, number
 
 
 class Recorder:
     """Records the dynamics of a training run, float16 (epochs, 3, n).
 
     An example that an epoch did not show keeps its numbers of the epoch before; before it was first shown, it
-    has those of the first epoch that showed it. If an epoch shows it twice, the last time counts.
-
-    In a training loop (README.md has a complete one for PyTorch):
-
-        recorder = Recorder(n, "dynamics.npy")
-        for epoch in range(epochs):
-            for images, labels, ids in loader:    # ids: positions in the training set
-                logits = network(images)          # then loss, gradient and step
-                recorder.update(logits.detach().cpu(), labels, ids)
-            recorder.end_epoch()
+    has those of the first epoch that showed it. If an epoch shows it twice, the last time counts. README.md
+    has a loop for PyTorch 2.1 or later.
 
     Args:
         n: number of training examples.
@@ -30,9 +22,7 @@ class Recorder:
     """
 
     def __init__(self, n: int, path: str | os.PathLike[str] | None = None) -> None:
-        if not isinstance(n, (int, np.integer)) or n < 1:
-            raise ValueError(f"n: {n!r} is not a positive whole number")
-        self.n, self.path = n, path
+        self.n, self.path = int(number(n, "n", 1, whole=True)), path
         self.dynamics = np.empty((0, 3, n), np.float16)
         self.epoch = np.full((3, n), np.nan, np.float16)
 

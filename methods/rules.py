@@ -26,14 +26,11 @@ class Setting:
     Args:
         default: its value, for a score the default of the function's keyword argument too.
         help: what it does.
-        choices: its values, if it is a word.
-        low, high: the range of its values, if it is a number, a whole one where `default` is.
+        choices: its values, if it is a word; else it is a number from 0 on.
     """
     default: Any
     help: str
     choices: tuple[str, ...] = ()
-    low: float = 0
-    high: float = float("inf")
 
 
 @dataclass(frozen=True)

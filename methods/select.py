@@ -73,9 +73,10 @@ class Selection:
 
     def changes(self, equals: str = "-") -> list[str]:
         """What differs from the method's own rule and settings, such as keep-middle and per_class."""
+        settings = self.method.settings | self.rule.settings
         usual = {"keep": self.method.rule, "per_class": self.method.per_class,
                  "hard_cutoff": own_cutoff(self.method, self.rate), "first_epochs": self.method.first_epochs,
-                 **{name: setting.default for name, setting in settings_of(self.method, self.rule).items()}}
+                 **{name: setting.default for name, setting in settings.items()}}
         return [name if value is True else f"{name}{equals}{value}" for name, default in usual.items()
                 if (value := self.settings.get(name, getattr(self, name, None))) != default]
 
@@ -165,14 +166,14 @@ def configure(method: str | None = None, *, rate: Any, keep: Any = None, hard: s
     elif cutoff < row.hard_cutoff:
         warnings.warn(f"{name}: its hard_cutoff {row.hard_cutoff:g} leaves fewer images than the rate "
                       f"{fraction:g} keeps and becomes {cutoff:g}", stacklevel=2)
-    if first_epochs is not None and "dynamics" not in (*row.needs, *rule.needs):
-        raise InvalidInput("first_epochs", f"the method {name} uses no dynamics")
     quotas = row.per_class if per_class is None else boolean(per_class, "per_class")
     epochs = row.first_epochs
     if first_epochs is not None:
+        if "dynamics" not in (*row.needs, *rule.needs):
+            raise InvalidInput("first_epochs", f"the method {name} uses no dynamics")
         epochs = int(number(first_epochs, "first_epochs", 1, whole=True))
     return Selection(name, row, fraction, keep, rule, quotas, cutoff, epochs,
-                     check_settings(name, keep, settings_of(row, rule), settings),
+                     check_settings(name, keep, row.settings | rule.settings, settings),
                      int(number(seed, "seed", high=2 ** 32 - 1, whole=True)))
 
 
@@ -212,16 +213,11 @@ def own_cutoff(method: Method, rate: float) -> float:
     return min(method.hard_cutoff, float(f"{1 - rate:g}"))
 
 
-def settings_of(method: Method, rule: Rule) -> dict[str, Setting]:
-    """The settings of a method's score and of a rule."""
-    return method.settings | rule.settings
-
-
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
     """Each setting of a score or a rule, and the methods that have it."""
     found: dict[str, tuple[Setting, list[str]]] = {}
     for method, row in METHODS.items():
-        for name, setting in settings_of(row, find_rule(row.rule)).items():
+        for name, setting in (row.settings | find_rule(row.rule).settings).items():
             found.setdefault(name, (setting, []))[1].append(method)
     return found
 
@@ -236,8 +232,7 @@ def check_settings(method: str, keep: str, known: dict[str, Setting], given: dic
     found = {}
     for name, setting in known.items():
         value = setting.default if given.get(name) is None else given[name]
-        found[name] = one_of(value, name, setting.choices) if setting.choices else number(
-            value, name, setting.low, setting.high, isinstance(setting.default, int))
+        found[name] = one_of(value, name, setting.choices) if setting.choices else number(value, name)
     return found
 
 
@@ -367,12 +362,10 @@ def warn_of_ties(selection: Selection, score: np.ndarray, kept: np.ndarray) -> N
     values, positions = np.unique(score, return_inverse=True)
     inside, all_of_value = np.bincount(positions[kept], minlength=len(values)), np.bincount(positions)
     torn = np.where(inside < all_of_value, inside, 0)
-    drawn = "drawn by the seed" if selection.method.ties_by_seed else "taken by their order"
-    if len(values) == 1 < len(score) and len(kept) < len(score):
-        warnings.warn(f"{selection.name}: all {len(score)} scores are equal, so the images kept are {drawn}",
-                      SelectionWarning, stacklevel=4)
-    elif selection.rule.any_score and not selection.rule.draws and torn.max() > TIE * len(kept):
+    by_order = selection.rule.any_score and not selection.rule.draws
+    if torn.max() > TIE * len(kept) and (by_order or len(values) == 1):
         most = torn.argmax()
+        drawn = "drawn by the seed" if selection.method.ties_by_seed else "taken by their order"
         warnings.warn(f"{selection.name}: {torn[most]} of the {len(kept)} images kept are {drawn} from the "
                       f"{all_of_value[most]} with the score {values[most]:g}", SelectionWarning, stacklevel=4)
 

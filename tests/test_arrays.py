@@ -1,4 +1,5 @@
 """Arrays in files: created, filled by a pass that may be stopped, on a full disk, read without trust."""
+import io
 import os
 import resource
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import names, npy, objects
+from conftest import Payload, names, npy
 from utils import arrays
 from utils.arrays import ResumableArrays, create_array, read_array
 from utils.errors import BadInput
@@ -128,12 +129,25 @@ def test_a_full_disk_leaves_nothing_of_a_pass(tmp_path: Path) -> None:
 
 # Read without trust
 
-def test_an_array_of_objects_is_refused_and_not_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def npz(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, array)
+    return file.getvalue()
+
+
+LARGE = npy(ROWS).replace(b"(6, 2), }" + 12 * b" ", b"(6000000000000, 2), }")  # asks for terabytes
+
+
+@pytest.mark.parametrize("content", [npy(np.array([Payload()], object)), LARGE, npz(ROWS), None],
+                         ids=["objects", "terabytes", "archive", "missing"])
+def test_what_is_not_an_array_of_numbers_is_refused_with_its_remedy_and_not_run(
+        path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    objects(path)
-    with pytest.raises(BadInput, match="x.npy: not an intact .npy file of numbers; do this"):
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(BadInput, match="x.npy: .*; do this"):
         read_array(path, "do this")
-    assert list(path.parent.iterdir()) == [path]
+    assert names(path.parent) <= {"x.npy"} and len(LARGE) == len(npy(ROWS)) and LARGE != npy(ROWS)
 
 
 def test_a_file_that_is_cut_off_anywhere_is_refused(path: Path) -> None:
@@ -142,24 +156,3 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(path: Path) -> None:
         path.write_bytes(whole[:end])
         with pytest.raises(BadInput, match="do this"):
             read_array(path, "do this")
-
-
-def test_a_header_that_asks_for_terabytes_is_refused(path: Path) -> None:
-    content = npy(ROWS)
-    large = content.replace(b"(6, 2), }" + 12 * b" ", b"(6000000000000, 2), }")
-    assert len(large) == len(content) and large != content
-    path.write_bytes(large)
-    with pytest.raises(BadInput, match="do this"):
-        read_array(path, "do this")
-
-
-def test_an_archive_of_arrays_is_refused(path: Path) -> None:
-    np.savez(path.with_suffix(".npz"), ROWS)
-    path.with_suffix(".npz").rename(path)
-    with pytest.raises(BadInput, match="do this"):
-        read_array(path, "do this")
-
-
-def test_a_missing_file_is_named_with_its_remedy(path: Path) -> None:
-    with pytest.raises(BadInput, match="x.npy: missing; do this"):
-        read_array(path, "do this")

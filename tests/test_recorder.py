@@ -1,6 +1,5 @@
 """methods.Recorder: the numbers of train.py from any training loop, and what a loader leaves out."""
 import os
-import re
 from math import nan
 from pathlib import Path
 from unittest.mock import Mock
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 import train
+from forks import ROOT
 from methods import Recorder, select
 
 
@@ -122,7 +122,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_recorded(change: dict, message
         recorder.end_epoch()
     with pytest.raises(ValueError, match="^save: no epoch is finished"):
         recorder.save("never.npy")
-    with pytest.raises(ValueError, match="^n: 0 is not a positive whole number"):
+    with pytest.raises(ValueError, match="^n: 0 is not a whole number from 1"):
         Recorder(0)
 
 
@@ -148,20 +148,20 @@ def test_a_softmax_regression_on_texts_with_wrong_labels() -> None:
     assert 0.16 < wrong[generator.choice(n, n // 5, replace=False)].mean() < 0.24
 
 
-def test_the_loop_of_readme_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_of_the_readme_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images are unit vectors, so that the network's hook learns their positions."""
     torch = pytest.importorskip("torch")
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
     monkeypatch.chdir(tmp_path)
     network, labels, shown = torch.nn.Linear(300, 3), torch.arange(300) % 3, []
     network.register_forward_hook(lambda _, images, logits: shown.append((images[0], logits.detach())))
-    given = {"network": network, "dataset": torch.utils.data.TensorDataset(torch.eye(300), labels),
-             "all_labels": labels, "optimizer": torch.optim.SGD(network.parameters(), lr=0.1),
-             "device": "cpu"}
-    exec(re.search(r"~~~python\n(import torch\n.+?)~~~", readme, re.DOTALL)[1], given)
-    assert len(given["train"]) == 60
+    variables = {"network": network, "dataset": torch.utils.data.TensorDataset(torch.eye(300), labels),
+                 "optimizer": torch.optim.SGD(network.parameters(), 0.1), "device": "cpu",
+                 "all_labels": labels}
+    loop = next(text for text in (ROOT / "README.md").read_text().split("~~~") if "Recorder(" in text)
+    exec(loop.removeprefix("python"), variables)
     dynamics = np.load("dynamics.npy").astype(float)
     assert dynamics.shape == (30, 3, 300) and np.isfinite(dynamics).all() and len(shown) == 3 * 30
+    assert len(variables["train"]) == 60
     for step, (images, logits) in enumerate(shown):
         ids = images.argmax(1)
         p_y = logits.softmax(1)[range(len(ids)), labels[ids]]

@@ -163,15 +163,6 @@ def test_a_random_control_keeps_the_network_and_size_that_it_names(script, work:
     assert (manifest["arch"], manifest["image_size"]) == ("resnet20", 16)
 
 
-def test_a_random_draw_follows_the_seed_and_needs_no_checkpoint(script, work: Path) -> None:
-    kept = []
-    for seed in (1, 1, 2):
-        options = ("--method", "random", "--rate", 0.2, "--seed", seed)
-        assert script("selection.py", work, *options).returncode == 0
-        kept.append(read(work / "index/CIFAR100-random.bin")[0].tolist())
-    assert kept[0] == kept[1] != kept[2]
-
-
 def test_no_variant_displaces_another(choose, work: Path) -> None:
     """Whatever is not the method's default stands in the name of the index."""
     variants = {"": (), "-keep-ends": ("--keep", "ends"), "-per_class": ("--per_class", True),
@@ -256,12 +247,6 @@ def test_one_pass_serves_every_selection(selected: Path, choose, options: tuple)
     assert f"using the features in {RUN}/best.features.npy" in choose(*options).stdout
 
 
-def test_the_kept_features_give_the_same_selection(selected: Path, choose) -> None:
-    first = read(selected / "index/CIFAR100.bin")
-    choose()
-    assert (read(selected / "index/CIFAR100.bin")[0] == first[0]).all()
-
-
 def test_the_same_name_with_other_weights_is_another_checkpoint(selected: Path, choose) -> None:
     shutil.copy(selected / RUN / "last.pth", selected / RUN / "best.pth")
     assert "using the features" not in choose().stdout
@@ -273,9 +258,8 @@ def test_other_images_get_features_of_their_own_and_a_warning(selected: Path, sc
     table["data"] = 255 - table["data"]
     (data / "cifar-100-python/train").write_bytes(pickle.dumps(table))
     result = script("selection.py", selected, "--ckpt", RUN / "best.pth", "--rate", 0.2, "--data", "changed")
-    assert result.returncode == 0 and "using the features" not in result.stdout
-    assert result.stderr == (f"selection.py: warning: {RUN}/best.pth: trained on images or labels of "
-                             "CIFAR100 that differ from those in --data; using it anyway\n")
+    assert "using the features" not in result.stdout
+    check_one_line(result, f"{RUN}/best.pth: trained on CIFAR100, not on all images and labels of ", status=0)
 
 
 def test_another_image_size_gets_features_of_its_own(selected: Path, choose) -> None:
@@ -296,15 +280,15 @@ def test_the_checkpoint_of_a_coreset_run_is_taken_with_a_warning(script, choose,
     assert script("train.py", work, *SMALL, "--epoch", 1, "--prune", "index/CIFAR100.bin").returncode == 0
     run = RUN / "coreset-moderate-0.2"
     result = script("selection.py", work, "--ckpt", run / "best.pth", "--rate", 0.4)
-    check_one_line(result, f"{run}/best.pth: trained on CIFAR100, a coreset of 40 images, not on all of the",
+    check_one_line(result, f"{run}/best.pth: trained on CIFAR100, a coreset of 40 images, not on all ",
                    status=0)
     assert read(work / "index/CIFAR100.bin")[1]["trained_on"] == "CIFAR100, a coreset of 40 images"
 
 
-def test_captions_are_not_cut_within_words() -> None:
+def test_captions_are_cut_where_the_image_ends() -> None:
     font = ImageFont.load_default(10)
-    captions = "pickup_truck", "Yorkshire terrier", "rhododendronplant"
-    assert [fitting(caption, font) for caption in captions] == ["pickup truck", "Yorkshire…", "rhododendr…"]
+    captions = "pickup_truck", "Yorkshire terrier", ""
+    assert [fitting(caption, font) for caption in captions] == ["pickup truck", "Yorkshire te…", ""]
 
 
 def test_a_name_that_the_font_cannot_show_becomes_the_images_id(tmp_path: Path) -> None:
@@ -540,21 +524,6 @@ def test_embeddings_need_no_data_set(script, embeddings: Path) -> None:
     assert drop.tolist() == [0, 1, 2, 4, 5, 6, 7, 9]
     assert manifest["features"] == "mine.npy" and manifest["kept_by_class"] == [1, 1]
     assert names(embeddings / "index") == {f"mine.{name}" for name in (*SUFFIXES, "scores.npy")}
-
-
-@pytest.mark.parametrize("method", [name for name in METHODS
-                                    if configure(name, rate=0.4).needs == ("features",)])
-def test_methods_that_need_no_more_than_embeddings(script, embeddings: Path, method: str) -> None:
-    result = script("selection.py", embeddings, *MINE, "--rate", 0.4, "--method", method)
-    assert result.returncode == 0, result.stderr
-    assert len(read(next((embeddings / "index").glob("*.bin")))[0]) == 6
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_embeddings_of_another_precision(script, embeddings: Path, dtype: type) -> None:
-    np.save(embeddings / "mine.npy", np.load(embeddings / "mine.npy").astype(dtype))
-    assert script("selection.py", embeddings, *MINE).returncode == 0
-    assert np.delete(np.arange(10), read(embeddings / "index/mine.bin")[0]).tolist() == [3, 8]
 
 
 def test_embeddings_alone_take_the_data_sets_labels(script, work: Path) -> None:

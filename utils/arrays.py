@@ -56,7 +56,7 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     return array
 
 
-class ResumableArrays:
+class ResumableArrays(contextlib.AbstractContextManager["ResumableArrays"]):
     """Arrays of n rows that a long pass fills from the first to the last; a stopped pass can be resumed.
 
     Until `finish` they are hidden files beside their final `paths`. A JSON file beside them holds the number
@@ -82,9 +82,6 @@ class ResumableArrays:
         if not 0 < rows <= min(map(len, self.arrays.values()), default=0) == self.n:
             self.arrays, rows = {}, 0
         return rows
-
-    def __enter__(self) -> "ResumableArrays":
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.arrays and self.rows:  # neither finished nor removed

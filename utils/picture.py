@@ -59,12 +59,10 @@ def draw_selection(title: str, score: np.ndarray | None, hard: str, score_name: 
 
 
 def fitting(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The first words of a caption, or letters of a long word, that fit below an image; "…" for the rest."""
-    words = caption.replace("_", " ").split() or [""]
-    shown, length = " ".join(words), len(words)
+    """The first letters of a caption that fit below an image; "…" for the rest."""
+    shown = caption.replace("_", " ")
     while font.getlength(shown) > CELL:
-        length -= 1
-        shown = " ".join(words[:length]) + "…" if length > 0 else words[0][:length - 2] + "…"
+        shown = shown[:-2].rstrip() + "…"
     return shown
 
 
