@@ -90,10 +90,13 @@ def mean_over_windows(probability: np.ndarray, score: Callable[[np.ndarray, np.n
     if length < WINDOW:
         warnings.warn(f"dynamics: {length} epoch{'s' if length > 1 else ''} are used, windows of {WINDOW} "
                       f"become {length}", stacklevel=1)
-    scores = np.zeros(probability.shape[1])
+    # In float64 sums of float16 numbers are exact: a sum that moves on stays so, a constant has deviation 0.
+    total, scores = probability[:length - 1].sum(axis=0, dtype=float), np.zeros(probability.shape[1])
     windows = range(len(probability) - length + 1)
     for first in windows:
         window = probability[first:first + length]
-        # In float64 sums of float16 numbers are exact, so that a constant has deviation 0.
-        scores += score(window.mean(axis=0, dtype=float), window.std(axis=0, dtype=float))
+        total += window[-1]
+        mean = total / length
+        scores += score(mean, np.sqrt(sum((row - mean) ** 2 for row in window) / length))
+        total -= window[0]
     return scores / len(windows)
