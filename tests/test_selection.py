@@ -107,31 +107,19 @@ def test_a_method_after_three_epochs(choose, kept: Path, method: str) -> None:
     row = METHODS[method]
     assert (manifest["keep"], manifest["per_class"], manifest["hard_cutoff"]) == (
         row.rule, row.per_class, row.hard_cutoff)
-    for name, value in configure(method, rate=0.2).settings.items():
+    selection = configure(method, rate=0.2)
+    for name, value in selection.settings.items():
         assert manifest[name] == value
-    scores = {f"{index.stem}.scores.npy"} if METHODS[method].score else set()
-    assert names(kept / "index") == {f"{index.stem}.{suffix}" for suffix in SUFFIXES} | scores
-    assert len(Image.open(index.with_suffix(".png")).getcolors(10 ** 6)) > 100
-
-
-@pytest.mark.parametrize("method, needs", [
-    ("random", set()), ("moderate", {"checkpoint"}), ("forgetting", {"checkpoint", "dynamics"})])
-def test_the_manifest_has_the_hash_of_each_thing_used(choose, work: Path, method: str, needs: set) -> None:
-    choose("--method", method, "--save", "index")
-    manifest = read(next((work / "index").glob("*.bin")))[1]
+    used = {"checkpoint"} if selection.needs else set()
     assert {name.removesuffix("_sha256") for name in manifest if name.endswith("_sha256")} == {
-        "images", "index", "dropped", *needs}
-    assert len(manifest["images_sha256"]) == 64
-
-
-def test_scores_are_of_all_images_in_their_order(choose, work: Path) -> None:
-    """Herding keeps the lowest."""
-    choose("--method", "herding")
-    drop, manifest = read(work / "index/CIFAR100-herding.bin")
-    scores = np.load(work / "index/CIFAR100-herding.scores.npy")
-    kept = np.delete(scores, drop)
-    assert scores.shape == (TRAIN,) and kept.max() <= scores[drop].min()
-    assert manifest["kept_band"] == [kept.min(), kept.max()]
+        "images", "index", "dropped", *used, *({"dynamics"} & {*selection.needs})}
+    suffixes = {*SUFFIXES, "scores.npy"} if row.score else {*SUFFIXES}
+    assert names(kept / "index") == {f"{index.stem}.{suffix}" for suffix in suffixes}
+    if row.score:
+        scores = np.load(index.with_suffix(".scores.npy"))
+        assert scores.shape == (TRAIN,)
+        assert manifest["kept_band"] == [scores[ids].min(), scores[ids].max()]
+    assert len(Image.open(index.with_suffix(".png")).getcolors(10 ** 6)) > 100
 
 
 def test_dynamics_alone_keep_the_network_of_their_run(script, work: Path) -> None:
