@@ -313,16 +313,12 @@ def test_the_index_folder_is_not_locked_during_the_feature_pass(work: Path, fork
 
 @pytest.mark.parametrize("damage", [
     lambda run: objects(run / "best.features.npy"),
-    lambda run: objects(run / "best.logits.npy"),
-    lambda run: os.truncate(run / "best.features.npy", 5000),
     lambda run: os.truncate(run / "best.logits.npy", 7),
     lambda run: (run / "best.logits.npy").unlink(),
     lambda run: np.save(run / "best.features.npy", np.zeros((TRAIN, FEATURES))),
     lambda run: np.save(run / "best.features.npy", np.zeros((TRAIN, FEATURES, 1), np.float32)),
     lambda run: (run / "best.features.json").write_bytes(pickle.dumps(Payload())),
-    lambda run: (run / "best.features.json").write_text("[" * 100_000),
-], ids=["objects as features", "objects as logits", "cut features", "cut logits", "no logits", "float64",
-        "three axes", "a pickle as key", "brackets as key"])
+], ids=["objects as features", "cut logits", "no logits", "float64", "three axes", "a pickle as key"])
 def test_hostile_or_damaged_features_are_computed_again(selected: Path, choose, damage: Callable) -> None:
     """They are only a saving: a payload in them is not run, and the selection is made without them."""
     expected = {path: path.read_bytes() for path in (selected / RUN).iterdir()}
@@ -528,11 +524,8 @@ def test_embeddings_alone_take_the_data_sets_labels(script, work: Path) -> None:
 
 
 @pytest.mark.parametrize("name, array", [
-    ("mine", np.full((10, 2), np.nan, np.float32)), ("mine", np.full((10, 2), np.inf, np.float32)),
-    ("mine", np.ones(10, np.float32)), ("mine", np.ones((9, 2), np.float32)), ("labels", np.arange(10) - 1),
-    ("mine", np.ones((10, 0), np.float32)), ("mine", np.array([Payload()], object)),
-    ("labels", np.ones(10)), ("labels", np.ones((10, 1), int)), ("labels", np.ones(0, int)),
-    ("labels", np.array([Payload()], object))])
+    ("mine", np.full((10, 2), np.nan, np.float32)), ("mine", np.ones((10, 0), np.float32)),
+    ("labels", np.ones((10, 1), int)), ("labels", np.array([Payload()], object))])
 def test_embeddings_or_labels_that_do_not_fit_are_refused(script, embeddings: Path, name: str,
                                                           array: np.ndarray) -> None:
     np.save(embeddings / f"{name}.npy", array, allow_pickle=True)
