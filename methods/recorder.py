@@ -12,8 +12,8 @@ class Recorder:
     """Records the dynamics of a training run, float16 (epochs, 3, n).
 
     An example that an epoch did not show keeps its numbers of the epoch before; before it was first shown, it
-    has those of the first epoch that showed it. If an epoch shows it twice, the last time counts. README.md
-    has a loop for PyTorch 2.1 or later.
+    has those of the first epoch that showed it. If an epoch shows it twice, the last time counts. The
+    README of this project has a loop for PyTorch 2.1 or later.
 
     Args:
         n: number of training examples.

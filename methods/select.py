@@ -362,8 +362,8 @@ def warn_of_ties(selection: Selection, score: np.ndarray, kept: np.ndarray) -> N
     values, positions = np.unique(score, return_inverse=True)
     inside, all_of_value = np.bincount(positions[kept], minlength=len(values)), np.bincount(positions)
     torn = np.where(inside < all_of_value, inside, 0)
-    by_order = selection.rule.any_score and not selection.rule.draws
-    if torn.max() > TIE * len(kept) and (by_order or len(values) == 1):
+    by_rank = selection.rule.any_score and not selection.rule.draws
+    if torn.max() > TIE * len(kept) and (by_rank or len(values) == 1):
         most = torn.argmax()
         drawn = "drawn by the seed" if selection.method.ties_by_seed else "taken by their order"
         warnings.warn(f"{selection.name}: {torn[most]} of the {len(kept)} images kept are {drawn} from the "

@@ -60,7 +60,7 @@ def draw_selection(title: str, score: np.ndarray | None, hard: str, score_name: 
 
 def fitting(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The first letters of a caption that fit below an image; "…" for the rest."""
-    shown = caption.replace("_", " ")
+    shown = " ".join(caption.replace("_", " ").split())
     while font.getlength(shown) > CELL:
         shown = shown[:-2].rstrip() + "…"
     return shown
