@@ -108,8 +108,8 @@ FIFTH, MORE = "| | 20 % wrong labels | minus random | clean |", "| | 30 % kept, 
 
 
 @pytest.mark.parametrize("header, rows, column, name, rate, equal", [
-    (FIFTH, 15, 1, "CIFAR100N", 0.2, "epochs"), (FIFTH, 15, 3, "CIFAR100", 0.2, "epochs"),
-    (FIFTH, 15, 5, "CIFAR100C", 0.2, "epochs"), (MORE, 4, 1, "CIFAR100N", 0.3, "epochs"),
+    (FIFTH, 16, 1, "CIFAR100N", 0.2, "epochs"), (FIFTH, 16, 3, "CIFAR100", 0.2, "epochs"),
+    (FIFTH, 16, 5, "CIFAR100C", 0.2, "epochs"), (MORE, 4, 1, "CIFAR100N", 0.3, "epochs"),
     (MORE, 4, 3, "CIFAR100N", 0.2, "steps"), (MORE, 4, 5, "CIFAR100", 0.2, "steps")])
 def test_the_results_shown_are_those_of_the_runs(header: str, rows: int, column: int, name: str, rate: float,
                                                  equal: str) -> None:
@@ -156,7 +156,7 @@ def test_the_classes_that_a_method_loses_are_those_of_three_runs() -> None:
 
 def test_the_overview_has_the_differences_to_random_of_the_runs() -> None:
     table = cells_below("docs/results.md", "| a fifth kept, minus random |")
-    assert len(table) == 4
+    assert len(table) == 5
     for method, *figures in table:
         assert figures == [tables.minus_random(accuracies(name, "last_accuracy"), method, 0.2) for name in (
             "CIFAR100-all", "CIFAR100N-all", "CIFAR100", "CIFAR100N", "CIFAR100C")]
