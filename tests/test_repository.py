@@ -162,6 +162,21 @@ def test_the_overview_has_the_differences_to_random_of_the_runs() -> None:
             "CIFAR100-all", "CIFAR100N-all", "CIFAR100", "CIFAR100N", "CIFAR100C")]
 
 
+@pytest.mark.parametrize("column, name", [(4, "CIFAR100"), (5, "CIFAR100N")])
+def test_the_costs_shown_are_those_of_the_runs(column: int, name: str) -> None:
+    """In thousands of image-epochs: as many as the runs of seed 1 have."""
+    runs = {row["method"]: int(row["images"]) * int(row["epochs"]) / 1000
+            for row in tables.read_runs(ROOT / f"results/{name}/runs.csv")
+            if (row["seed"], row["equal"], row["rate"]) in (("1", "epochs", "0.2"), ("1", "epochs", "1"))}
+    base = {"random": 0, "aum": runs[tables.WHOLE]}
+    table = cells_below("docs/results.md", "| twenty classes, a fifth kept |")
+    assert len(table) == 3
+    for method, *figures in table:
+        assert float(figures[2]) == runs[cell_of(method, name)[0]] + base.get(method, 0)
+        own = accuracies(name, "last_accuracy")[cell_of(method, name)]
+        assert figures[column - 1] == mean_and_number(own)
+
+
 @pytest.mark.parametrize("column, score", [(1, "aum"), (4, "moderate")])
 def test_the_windows_shown_are_those_of_the_runs(column: int, score: str) -> None:
     table = cells_below("docs/results.md", "| difficulty |")
