@@ -136,8 +136,8 @@ def find_windows(compared: dict[str, list[Row]]) -> tuple[str, Windows, dict[tup
     comparisons have different protocols.
     """
     shown = {title: next(iter(by_protocol(rows).items())) for title, rows in compared.items()}
-    equal, *others = {equal for equal, _ in shown.values()}
-    if others:
+    equal, *other_protocols = {equal for equal, _ in shown.values()}
+    if other_protocols:
         raise BadInput(", ".join(f"{title}: equal {equal}" for title, (equal, _) in shown.items()) +
                        "; one figure takes comparisons of one protocol")
     windows: Windows = {}

@@ -34,13 +34,13 @@ def number(value: Any, keyword: str, low: float = 0, high: float = float("inf"),
     """
     try:
         upper, _, lower = str(value).partition("/")
-        found = int(upper) if whole else float(f"{float(upper) / float(lower or 1):g}")
+        parsed = int(upper) if whole else float(f"{float(upper) / float(lower or 1):g}")
     except (ValueError, ZeroDivisionError):
-        found = float("nan")
-    if not (low < found if above else low <= found) or not found <= high or found == float("inf"):
+        parsed = float("nan")
+    if not (low < parsed if above else low <= parsed) or not parsed <= high or parsed == float("inf"):
         span = f"{'above' if above else 'from'} {low:g}" + (f" to {high:.10g}" if high < float("inf") else "")
         raise InvalidInput(keyword, f"{value!r} is not a {'whole ' * whole}number {span}")
-    return found
+    return parsed
 
 
 def boolean(value: Any, keyword: str) -> bool:

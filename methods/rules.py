@@ -169,12 +169,12 @@ def best(select_all: Callable[..., np.ndarray], labels: np.ndarray, inputs: dict
     features, positions = inputs["features"], np.unique(labels, return_inverse=True)[1]
     squares = [np.einsum("nd,nd->", features[rows], features[rows], dtype=float) for rows in blocks(features)]
     scale = np.sqrt(sum(squares) / features.size) or 1.0
-    found: dict[bytes, tuple[float, float, np.ndarray]] = {}
+    windows: dict[bytes, tuple[float, float, np.ndarray]] = {}
     for difficulty in DIFFICULTIES if hard == "high" else DIFFICULTIES[::-1]:
         kept = select_all(partial(window, difficulty=difficulty))
-        if kept.tobytes() not in found:  # windows that would stick out at one end are the same one
-            found[kept.tobytes()] = ridge_accuracy(features, scale, positions, kept), difficulty, kept
-    accuracy, difficulty, kept = max(found.values(), key=itemgetter(0))
+        if kept.tobytes() not in windows:  # windows that would stick out at one end are the same one
+            windows[kept.tobytes()] = ridge_accuracy(features, scale, positions, kept), difficulty, kept
+    accuracy, difficulty, kept = max(windows.values(), key=itemgetter(0))
     warnings.warn(f"best: the window at {difficulty:g} of the difficulty labels {100 * accuracy:.1f} % of "
                   "all images", stacklevel=1)
     return kept

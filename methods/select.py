@@ -215,11 +215,11 @@ def own_cutoff(method: Method, rate: float) -> float:
 
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
     """Each setting of a score or a rule, and the methods that have it."""
-    found: dict[str, tuple[Setting, list[str]]] = {}
+    by_name: dict[str, tuple[Setting, list[str]]] = {}
     for method, row in METHODS.items():
         for name, setting in (row.settings | find_rule(row.rule).settings).items():
-            found.setdefault(name, (setting, []))[1].append(method)
-    return found
+            by_name.setdefault(name, (setting, []))[1].append(method)
+    return by_name
 
 
 def check_settings(method: str, keep: str, known: dict[str, Setting], given: dict[str, Any]
@@ -229,11 +229,11 @@ def check_settings(method: str, keep: str, known: dict[str, Setting], given: dic
         _, owners = settings_by_name().get(name, (None, []))
         raise InvalidInput(name, f"not a setting of {method} with the rule {keep}; " + (
             f"it belongs to {', '.join(owners)}" if owners else f"it has {', '.join([*COMMON, *known])}"))
-    found = {}
+    values = {}
     for name, setting in known.items():
         value = setting.default if given.get(name) is None else given[name]
-        found[name] = one_of(value, name, setting.choices) if setting.choices else number(value, name)
-    return found
+        values[name] = one_of(value, name, setting.choices) if setting.choices else number(value, name)
+    return values
 
 
 def select(labels: Any, rate: float, *, method: str | None = None, features: Any = None, logits: Any = None,

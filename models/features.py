@@ -36,15 +36,15 @@ def features_and_logits(data: DataSet, arch: str, checkpoint: Path, save: Path, 
                        "moderate")
     key = {"dataset": data.name, "arch": arch, "checkpoint_sha256": sha256(checkpoint),
            "images_sha256": data.images_sha256, "image_size": data.image_size, "classes": len(data.classes)}
-    beside, at_index = checkpoint.with_suffix(""), save / data.name
-    for stem in (beside, at_index):
+    beside_checkpoint, at_index = checkpoint.with_suffix(""), save / data.name
+    for stem in (beside_checkpoint, at_index):
         if kept := read_kept(stem, key, len(data.train.labels), names):
             print(f"using the features in {kept_path(stem, 'features')}")
             return kept
     network = load_network(arch, checkpoint, len(data.classes), data.source.small_images, names != KEPT)
     try:
         with locked(checkpoint.parent):
-            return extract(network, checkpoint, data, beside, key, names, workers)
+            return extract(network, checkpoint, data, beside_checkpoint, key, names, workers)
     except FolderUnavailable:
         with locked(save):
             return extract(network, checkpoint, data, at_index, key, names, workers)
