@@ -631,9 +631,6 @@ def test_readmes_example_of_a_new_score_and_a_new_rule(monkeypatch: pytest.Monke
     monkeypatch.setitem(RULES, "evenly", Rule(lambda candidates, size: candidates.order[:1], any_score=True))
     with pytest.raises(InvalidInput, match="the rule evenly keeps 1 images where 2 are asked for"):
         select(labels, 0.5, method="confidence", dynamics=dynamics, keep="evenly")
-    monkeypatch.setitem(RULES, "evenly", Rule(lambda candidates: candidates.order, any_score=True))
-    with pytest.raises(InvalidInput, match="^test_methods.<lambda>: too many positional arguments; "):
-        select(labels, 0.5, method="confidence", dynamics=dynamics, keep="evenly")
 
 
 # The function select
