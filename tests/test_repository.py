@@ -210,6 +210,7 @@ SINGLE_RUNS = {
                                  for base in ("-resnet20", "") for figure in figures]),
     "| | 20 % wrong labels | of them": (9, [("", name, figure) for name, *figures in (
         WRONG, CLEAN, ("CIFAR100C", LAST, SHARE)) for figure in figures]),
+    "| first epochs, seed 1 |": (5, [("", "CIFAR100N", LAST), ("", "CIFAR100N", SHARE)]),
     "| method, both ways |": (5, [(scope, name, figure) for name, *figures in (WRONG, CLEAN)
                                   for scope in ("", ":per_class") for figure in figures]),
     "| method, attacked images |": (4, [("", "CIFAR100A", LAST)]),
