@@ -39,4 +39,4 @@ def test_what_does_not_agree_is_said_and_the_rest_goes_on(
         device_check.main(["--device", "CPU"])
     lines = capsys.readouterr().out.splitlines()
     assert said in lines[2] and lines[3].split() == ["second", "0", "0.1", "1"]
-    assert lines[4].startswith("1 of these checks failed. Please send")
+    assert lines[4].startswith("1 of these checks failed. Please open an issue")
