@@ -27,7 +27,7 @@ from utils import options  # first: utils sets what MindSpore reads when it is l
 from comparison.jobs import Jobs
 from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
 from comparison.variants import choose_selections, data_options, variant
-from datasets import SOURCES, open_dataset
+from datasets import SOURCES, DataSet, open_dataset
 from methods import METHODS, Selection
 from methods.select import COMMON, settings_by_name
 from models import NETWORKS, check_image_size
@@ -120,11 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     title = (f"# {data.name}: {len(data.train.labels)} images of {len(data.classes)} classes, "
              f"{data.image_size}x{data.image_size} pixels\n\nBase runs: {args.base_arch}. "
              f"Coreset runs: {args.arch}. Batches of {args.batch_size}.\n\n")
-    perturbed = 0.0 if data.perturbed is None else float(data.perturbed.mean())
-    paper = published_rows(ROOT / "imgs/published.csv", args.dataset, perturbed) if args.paper else []
-    if args.paper and not paper:
-        options.warn(f"--paper: imgs/published.csv has no figures of {data.name} with {100 * perturbed:.0f} "
-                     "% of the images changed")
+    paper = published_figures(data, args.dataset) if args.paper else []
     del data  # the runs need the memory
     if args.dry_run:
         for run in runs:
@@ -137,6 +133,16 @@ def main(argv: list[str] | None = None) -> None:
     for run, error in failures.items():
         print(f"compare.py: failed: {run}: {error}", file=sys.stderr)
     sys.exit(1 if failures else 0)
+
+
+def published_figures(data: DataSet, dataset: str) -> list[list[str]]:
+    """The published table for a data set, with its share of perturbed images; a warning if there is none."""
+    perturbed = 0.0 if data.perturbed is None else float(data.perturbed.mean())
+    table = published_rows(ROOT / "imgs/published.csv", dataset, perturbed)
+    if not table:
+        options.warn(f"--paper: imgs/published.csv has no figures of {data.name} with {100 * perturbed:.0f} "
+                     "% of the images changed")
+    return table
 
 
 def write_results(args: argparse.Namespace, title: str, paper: list[list[str]], failures: dict[Run, str]
