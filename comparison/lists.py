@@ -28,7 +28,7 @@ from utils.device import random_stream, versions
 from utils.errors import BadInput
 from utils.files import locked, read_json, replacing, sha256, writable, write_array, write_json
 from utils.index import LISTS
-from utils.runs import read_args
+from utils.runs import logged_epochs, read_args
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -58,6 +58,8 @@ KeptList = tuple[np.ndarray, dict[str, Any]]  # ids, int32, ascending, and their
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_options(argv)
+    # Check everything before long passes.
+    check_runs(args.ckpt)
     with writable(args.out), options.warnings_shown():
         data, origin = open_run(args, args.ckpt[0])
         selections = [selection for method in args.methods
@@ -86,6 +88,17 @@ def check_folder(folder: Path, names: set[str]) -> None:
     if orphans:
         raise BadInput(f"--out {folder}: holds lists that this command does not replace, such as "
                        f"{min(orphans)}; choose another folder or delete this one")
+
+
+def check_runs(checkpoints: list[Path]) -> None:
+    """Raise BadInput if a run is unfinished or was on a coreset."""
+    for checkpoint in checkpoints:
+        run, finished = read_args(checkpoint.parent), logged_epochs(checkpoint.parent)
+        if run.get("prune"):
+            raise BadInput(f"{checkpoint}: trained on a coreset; pass runs on the whole data set")
+        if run and finished not in (None, run.get("epoch")):
+            raise BadInput(f"{checkpoint}: its run has finished {finished} of {run.get('epoch')} epochs; "
+                           "resume it first")
 
 
 def list_name(selection: Selection) -> str:

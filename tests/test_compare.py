@@ -654,7 +654,7 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(project: Path, start: 
     assert run.returncode == 0 and not run.err and not (project / "out").exists()
     warned = start("--dry_run", "--paper").finish()
     assert "warning: --paper: imgs/published.csv has no figures of toy with 20 % of" in warned.err
-    for options, message in ((("--rates", 0.0001, "--equal", "steps"), "--rates: 0.0001 keeps none of 3000"),
+    for options, message in ((("--rates", 0.0001), "--rates: 0.0001 keeps none of 3000 images"),
                              (("--base_arch", "vgg16"), "--base_arch vgg16: needs images of 32 pixels")):
         refused = start("--dry_run", *options).finish()
         assert refused.returncode == 2 and message in refused.err

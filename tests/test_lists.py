@@ -203,11 +203,15 @@ def test_bad_options(options: tuple, words: tuple, work: Path, script) -> None:
     assert not (work / "lists").exists()
 
 
-def test_runs_on_other_images_are_refused(work: Path, script) -> None:
-    set_args(shutil.copytree(work / RUN, work / SECOND), classes=CLASSES - 1)
+@pytest.mark.parametrize("args, words", [
+    ({"epoch": 4}, "3 of 4 epochs"), ({"classes": CLASSES - 1}, "other images"),
+    ({"prune": "index.bin", "images": 40}, "trained on a coreset; pass runs on the whole")])
+def test_runs_that_do_not_belong_together_or_are_incomplete_are_refused(args: dict, words: str, work: Path,
+                                                                       script) -> None:
+    set_args(shutil.copytree(work / RUN, work / SECOND), **args)
     runs = RUN / "best.pth", SECOND / "best.pth"
     result = script("comparison/lists.py", work, "--ckpt", *runs, "--methods", "moderate", "--out", "lists")
-    check_one_line(result, str(SECOND / "best.pth"), "other images")
+    check_one_line(result, str(SECOND / "best.pth"), words)
     assert not (work / "lists").exists()
 
 
