@@ -64,6 +64,8 @@ def start_folder(folder: Path, options: dict[str, Any]) -> None:
             path.unlink()
     else:
         dated = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
+        while dated.exists():
+            dated = dated.with_name(dated.name + "x")
         dated.mkdir()
         for path in earlier:
             path.rename(dated / path.name)
