@@ -26,7 +26,7 @@ from utils import options  # first: utils sets what MindSpore reads when it is l
 # isort: split
 from comparison.jobs import Jobs
 from comparison.tables import COLUMNS, SUMMARY, WHOLE, Row, published_rows, read_runs, summary, tables
-from comparison.variants import choose_selections, data_options, variant
+from comparison.variants import choose_selections, data_options, selection_options, variant
 from datasets import SOURCES, DataSet, open_dataset
 from methods import METHODS, Selection
 from methods.select import COMMON, settings_by_name
@@ -195,7 +195,6 @@ def coreset_run(args: argparse.Namespace, base: Run, folder: Path, method: str, 
                 ) -> Run:
     """A selection of n images by a base run, whose --model_dir is `folder`, and the training on it."""
     name, rate, seed, epochs = args.name or args.dataset, f"{selection.rate:g}", base.seed, args.epoch
-    method_name, *changes = method.split(":")
     if args.equal == "steps":
         folder /= "equal-steps"
         base_steps, coreset_steps = (math.ceil(images / args.batch_size) for images in (n, selection.size(n)))
@@ -203,8 +202,7 @@ def coreset_run(args: argparse.Namespace, base: Run, folder: Path, method: str, 
     save = args.out / "index" / f"seed-{seed}" / f"rate-{rate}"
     index = save / selection.index_name(name)
     select = ("selection.py", *data_options(args), "--seed", str(seed), "--ckpt",
-              str(base.folder / "best.pth"), "--method", method_name, *(f"--{change}" for change in changes),
-              "--rate", rate, "--save", str(save))
+              str(base.folder / "best.pth"), *selection_options(method), "--rate", rate, "--save", str(save))
     train = train_command(args, seed, args.arch, epochs, folder, "--prune", str(index))
     needs = ("best.pth", "dynamics.npy") if "dynamics" in selection.needs else ("best.pth",)
     return Run(method, selection.rate, seed, args.equal, (select, train), folder / name / args.arch, index,

@@ -52,6 +52,12 @@ def choose_selections(methods: list[str], rates: list[float], n: int) -> list[tu
     return selections
 
 
+def selection_options(method: str) -> list[str]:
+    """The options of selection.py for one of --methods."""
+    name, *given = method.split(":")
+    return ["--method", name, *(f"--{word}" for word in given)]
+
+
 def data_options(args: argparse.Namespace) -> list[str]:
     """The options of data and device that were passed, for train.py and selection.py."""
     return [word for name in DATA if (value := getattr(args, name)) for word in (f"--{name}", str(value))]

@@ -1,4 +1,5 @@
 """Selection methods: each on data whose right answer can be seen, and all on awkward data at every rate."""
+import inspect
 import math
 import shutil
 import statistics
@@ -610,6 +611,18 @@ def test_memory_is_a_part_of_what_it_reads(name: str, by_class: bool,
     tracemalloc.stop()
     needs = {*METHODS[name].needs, *configure(name, rate=1e-6).rule.needs}
     assert peak < sum(arrays[need].nbytes for need in needs) / 2
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.score])
+def test_the_table_says_what_the_score_takes(name: str) -> None:
+    method = METHODS[name]
+    parameters = inspect.signature(method.score).parameters.values()
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["labels", "generator"]
+    assert {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} == {
+        **dict.fromkeys(method.needs, inspect.Parameter.empty),
+        **{key: setting.default for key, setting in method.settings.items()}}
+    for setting in method.settings.values():
+        assert setting.default in setting.choices if setting.choices else setting.default >= 0
 
 
 def test_readmes_example_of_a_new_score_and_a_new_rule(monkeypatch: pytest.MonkeyPatch) -> None:
